@@ -1,0 +1,79 @@
+"""Settings of the test project: the database and the servers come from the environment."""
+
+import json
+import os
+
+DATABASE = os.environ.get("DJWEBHOOKS_TEST_DATABASE", "sqlite")
+
+SQLITE = {
+    "ENGINE": "django.db.backends.sqlite3",
+    "OPTIONS": {
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 20,
+    },
+}
+POSTGRESQL = {
+    "ENGINE": "django.db.backends.postgresql",
+    "HOST": os.environ.get("PGHOST", ""),
+    "PORT": os.environ.get("PGPORT", ""),
+    "USER": os.environ.get("PGUSER", "postgres"),
+}
+# A process that a test starts is told the names of the test's own databases.
+NAMES = {
+    "default": os.environ.get("DJWEBHOOKS_TEST_NAME", ":memory:" if DATABASE == "sqlite" else "djwebhooks"),
+    "other": os.environ.get("DJWEBHOOKS_TEST_NAME_OTHER", ":memory:" if DATABASE == "sqlite" else "djwebhooks_other"),
+}
+DATABASES = {alias: {"NAME": name, **{"sqlite": SQLITE, "postgresql": POSTGRESQL}[DATABASE]} for alias, name in NAMES.items()}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# Nothing listens on port 1: only a test that asks for the fixture `redis` has one.
+RQ_QUEUES = {"default": {"URL": os.environ.get("DJWEBHOOKS_TEST_REDIS", "redis://127.0.0.1:1/0")}}
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "django_rq",
+    "djwebhooks",
+    "tests.library",
+]
+MIDDLEWARE = [
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+ROOT_URLCONF = "tests.urls"
+STATIC_URL = "static/"
+
+SECRET_KEY = "the key of the tests, long enough that no check complains about it"
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+ALLOWED_HOSTS = ["*"]
+USE_TZ = True
+TIME_ZONE = "Europe/Amsterdam"  # has daylight saving time
+
+DJWEBHOOKS_ENGINE = "djwebhooks.engines.database.DatabaseEngine"
+DJWEBHOOKS_ALLOW_HTTP = True
+DJWEBHOOKS_ALLOWED_NETWORKS = ("127.0.0.0/8",)
+
+# What a test overrides for a process that it starts.
+globals().update(json.loads(os.environ.get("DJWEBHOOKS_TEST_SETTINGS", "{}")))

@@ -1,0 +1,11 @@
+"""The addresses of the test project: the API stands alone and once more below an organisation."""
+
+from django.contrib import admin
+from django.urls import include, path
+
+urlpatterns = [
+    path("admin/", admin.site.urls),
+    path("api/", include("djwebhooks.api.urls")),
+    path("orgs/<slug:org>/api/", include("djwebhooks.api.urls")),
+    path("django-rq/", include("django_rq.urls")),
+]
