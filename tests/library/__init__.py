@@ -1,0 +1,1 @@
+"""A small application for tests to take model instances from."""
