@@ -1,0 +1,223 @@
+"""The rules of djwebhooks.signing."""
+
+import base64
+import time
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from djwebhooks.exceptions import InvalidSignature
+from djwebhooks.signing import TOLERANCE, key, new_secret, sign, sign_all, verify
+
+#: Machines may be slow; what is tested here is not their speed.
+patient = hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+ID = "msg_p5jXN8AQM9LWM0D4loKWxJek"
+AT = 1614265330
+BODY = b'{"test": 2432232314}'
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+SIGNATURE = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+OTHER_SECRET = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+
+#: Secret, message id, timestamp, body, signature: the standard's libraries' and some with keys of 24, 32 and 64 bytes.
+VECTORS = [
+    (SECRET, ID, AT, BODY, SIGNATURE),
+    (
+        "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD",
+        "msg_27UH4WbU6Z5A5EzD8u03UvzRbpk",
+        1649367553,
+        b'{"email":"test@example.com","username":"test_user"}',
+        "v1,tZ1I4/hDygAJgO5TYxiSd6Sd0kDW6hPenDe+bTa3Kkw=",
+    ),
+    ("whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX", ID, AT, BODY, "v1,/485aUtxlie+TIScVpHggMfqOB4so2KWb7+Gf727B44="),
+    (OTHER_SECRET, ID, AT, BODY, "v1,O4Gjv1HqPqsMrjmczoggs/sWA8gZD0VyHG+fLh4+ktI="),
+    (
+        "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8gISIjJCUmJygpKissLS4vMDEyMzQ1Njc4OTo7PD0+Pw==",
+        ID,
+        AT,
+        BODY,
+        "v1,LZ5zuwHTqQH3VM8ERUusjzVQq1FXzemvpR8Mk7Ivp5c=",
+    ),
+    (SECRET, ID, AT, '{"name":"Zoë ☃"}'.encode(), "v1,fxIoYCaz805IVmdncaJkBJZbXQ4e53xyvLXsMd6ezPA="),
+]
+
+
+def headers(signature: str = SIGNATURE, **overrides: str) -> dict[str, str]:
+    return {"webhook-id": ID, "webhook-timestamp": str(AT), "webhook-signature": signature} | overrides
+
+
+def reason_for(given_headers: dict[str, str], body: bytes = BODY, now: float = AT) -> str:
+    with pytest.raises(InvalidSignature) as caught:
+        verify(body, given_headers, SECRET, now=now)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("secret", "message_id", "timestamp", "body", "signature"), VECTORS)
+def test_vectors(secret: str, message_id: str, timestamp: int, body: bytes, signature: str) -> None:
+    """The published signatures come out, and are accepted."""
+    assert sign(secret, message_id, timestamp, body) == signature
+    received = {"webhook-id": message_id, "webhook-timestamp": str(timestamp), "webhook-signature": signature}
+    verify(body, received, secret, now=timestamp)
+
+
+@pytest.mark.parametrize(("secret", "message_id", "timestamp", "body", "signature"), VECTORS)
+def test_the_reference_library_makes_the_same(secret: str, message_id: str, timestamp: int, body: bytes, signature: str) -> None:
+    """standardwebhooks signs alike, given the time in UTC."""
+    assert Webhook(secret).sign(message_id, datetime.fromtimestamp(timestamp, UTC), body.decode()) == signature
+
+
+def test_the_reference_library_signs_another_second_outside_utc() -> None:
+    """Its sign() overwrites the zone, so tests that compare with it have to pass UTC."""
+    moment = datetime.fromtimestamp(AT, timezone(timedelta(hours=2)))
+    assert Webhook(SECRET).sign(ID, moment, BODY.decode()) == sign(SECRET, ID, AT + 7200, BODY)
+
+
+@patient
+@given(st.text())
+def test_the_reference_library_verifies_ours(text: str) -> None:
+    """A receiver with standardwebhooks accepts what we send, with one secret and while two are in use."""
+    secret, now, body = new_secret(), int(time.time()), text.encode("utf-8", "replace")
+    for secrets in ([secret], [secret, OTHER_SECRET], [OTHER_SECRET, secret]):
+        received = headers(sign_all(secrets, ID, now, body), **{"webhook-timestamp": str(now)})
+        Webhook(secret).verify(body, received, json_parse=False)
+        verify(body, received, secret)
+    with pytest.raises(WebhookVerificationError):
+        Webhook(secret).verify(body + b" ", received, json_parse=False)
+
+
+def test_several_signatures_are_separated_by_single_spaces() -> None:
+    """Receivers split at one space and stumble over more."""
+    assert sign_all([SECRET, OTHER_SECRET], ID, AT, BODY) == f"{SIGNATURE} {sign(OTHER_SECRET, ID, AT, BODY)}"
+
+
+def test_a_prepared_key_signs_the_same() -> None:
+    """In a loop the secret is decoded once."""
+    assert sign(key(SECRET), ID, AT, BODY) == SIGNATURE
+
+
+def test_ids_with_dots_are_not_signed() -> None:
+    """The signed text would be that of another id and timestamp as well."""
+    with pytest.raises(ValueError, match="dot"):
+        sign(SECRET, "msg.1", AT, BODY)
+
+
+def test_new_secrets_have_32_random_bytes() -> None:
+    """A new secret is of the size the standard allows, and never the same."""
+    assert new_secret().startswith("whsec_")
+    assert len(key(new_secret())) == 32
+    assert new_secret() != new_secret()
+
+
+@patient
+@given(st.binary(min_size=24, max_size=64))
+def test_a_secret_is_accepted_with_and_without_prefix_and_padding(secret: bytes) -> None:
+    """Senders and receivers copy secrets in each of these shapes."""
+    text = base64.b64encode(secret).decode()
+    for shape in (text, text.rstrip("="), f"whsec_{text}", f"whsec_{text.rstrip('=')}"):
+        assert key(shape) == secret
+
+
+@pytest.mark.parametrize(
+    ("secret", "word"),
+    [
+        ("", "bytes"),
+        ("whsec_", "bytes"),
+        ("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaS", "23"),
+        (base64.b64encode(bytes(65)).decode(), "65"),
+        ("whsk_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", "whsk_"),
+        ("whpk_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", "whpk_"),
+        ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLa_-", "characters"),
+        (" " + SECRET, "characters"),
+        (SECRET + "\n", "characters"),
+        (SECRET + "A", "missing"),
+        ("whsec_☃", "characters"),
+    ],
+)
+def test_what_is_no_secret_is_refused_without_showing_it(secret: str, word: str) -> None:
+    """Short, long and foreign keys are refused, and the error does not give them away."""
+    with pytest.raises(ValueError, match=word) as caught:
+        key(secret)
+    assert secret.strip()[6:] not in str(caught.value) or not secret.strip()[6:]
+
+
+def test_headers_may_be_in_any_case() -> None:
+    """HTTP's header names have no case."""
+    verify(BODY, {name.title(): value for name, value in headers().items()}, SECRET, now=AT)
+
+
+def test_one_good_secret_and_one_good_entry_suffice() -> None:
+    """While a secret is replaced there are two on either side; versions that are not known are skipped."""
+    good = f"v1,Ceo5qEr07ixe2NLpvHk3FH9bwy/WavXrAFQ/9tdO6mc= v2,{SIGNATURE[3:]} v1a,AAAA nonsense {SIGNATURE}"
+    verify(BODY, headers(good), SECRET, now=AT)
+    verify(BODY, headers(), [OTHER_SECRET, key(SECRET)], now=AT)
+
+
+@pytest.mark.parametrize("name", ["webhook-id", "webhook-timestamp", "webhook-signature"])
+def test_missing_headers_are_named(name: str) -> None:
+    """Each of the three headers is needed, with content."""
+    received = headers()
+    assert reason_for(received | {name: " "}) == f"The header {name} is missing."
+    del received[name]
+    assert reason_for(received) == f"The header {name} is missing."
+
+
+@pytest.mark.parametrize("timestamp", ["x", "1614265330.0", "-1614265330", "1_614_265_330", "١٦١٤٢٦٥٣٣٠", "1e9", "9" * 20])
+def test_malformed_timestamps(timestamp: str) -> None:
+    """A timestamp is a whole number of seconds in plain digits."""
+    assert "malformed" in reason_for(headers(**{"webhook-timestamp": timestamp}))
+
+
+def test_ids_with_dots_are_not_accepted() -> None:
+    """A shifted boundary between id, timestamp and body does not pass for another message."""
+    signature = sign(SECRET, "msg", 1, b"2.3")
+    shifted = {"webhook-id": "msg.1", "webhook-timestamp": "2", "webhook-signature": signature}
+    assert "dot" in reason_for(shifted, body=b"3", now=2)
+
+
+@pytest.mark.parametrize("signature", ["v2,abc", "v1a,abc", "abc", SIGNATURE[3:], "v1", ", ,"])
+def test_malformed_signatures(signature: str) -> None:
+    """Without any v1 entry there is nothing to compare."""
+    assert "malformed" in reason_for(headers(signature))
+
+
+@pytest.mark.parametrize(
+    "signature", ["v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OA=", "v1,", "v1,☃", "v1,\ud800", SIGNATURE + "=", SIGNATURE[:-1]]
+)
+def test_wrong_signatures(signature: str) -> None:
+    """One wrong character, or none at all, is a mismatch."""
+    assert "No signature matches" in reason_for(headers(signature))
+
+
+@patient
+@given(st.binary(), st.integers(0, 2**40), st.from_regex(r"[\w-]{1,40}", fullmatch=True))
+def test_whatever_is_changed_is_noticed(body: bytes, timestamp: int, message_id: str) -> None:
+    """Id, timestamp and body are all signed."""
+    signature = sign(SECRET, message_id, timestamp, body)
+    good = {"webhook-id": message_id, "webhook-timestamp": str(timestamp), "webhook-signature": signature}
+    verify(body, good, SECRET, now=timestamp)
+    changes = [
+        (body + b"x", good),
+        (body, good | {"webhook-id": message_id + "x"}),
+        (body, good | {"webhook-timestamp": str(timestamp + 1)}),
+    ]
+    for changed_body, changed_headers in changes:
+        assert "No signature matches" in reason_for(changed_headers, changed_body, timestamp)
+
+
+def test_the_tolerance_holds_both_ways() -> None:
+    """What is too old may be a repeat, what is too new a wrong clock; the edge belongs to the good."""
+    verify(BODY, headers(), SECRET, now=AT + TOLERANCE)
+    verify(BODY, headers(), SECRET, now=AT - TOLERANCE)
+    assert "too old" in reason_for(headers(), now=AT + TOLERANCE + 1)
+    assert "too new" in reason_for(headers(), now=AT - TOLERANCE - 1)
+    verify(BODY, headers(), SECRET, now=AT + 900, tolerance=900)
+
+
+@pytest.mark.parametrize("secrets", [[], "", b"", [""], [SECRET, b""]])
+def test_verifying_without_a_secret_is_a_mistake(secrets: list[str | bytes] | str | bytes) -> None:
+    """An empty key would accept what anybody can sign."""
+    with pytest.raises(ValueError, match="no secret"):
+        verify(BODY, headers(), secrets, now=AT)
