@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,6 +14,8 @@ from example_project.services import postgres_server
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKERS = ["-n", "2"]
+#: Seconds for an interrupted suite to end in order.
+PATIENCE = 15
 
 
 def run_suite(database: str, arguments: list[str], environment: Mapping[str, str]) -> int:
@@ -27,8 +29,17 @@ def run_suite(database: str, arguments: list[str], environment: Mapping[str, str
         try:
             return suite.wait()
         except KeyboardInterrupt:
-            suite.send_signal(signal.SIGINT)
+            end_group(suite)
             raise
+
+
+def end_group(leader: subprocess.Popen[bytes]) -> None:
+    """Interrupt pytest and its workers, and kill who has not ended in time."""
+    os.killpg(leader.pid, signal.SIGINT)
+    with suppress(subprocess.TimeoutExpired):
+        leader.wait(PATIENCE)
+    with suppress(ProcessLookupError):
+        os.killpg(leader.pid, signal.SIGKILL)
 
 
 def terminate(*_: object) -> NoReturn:

@@ -5,7 +5,7 @@ import os
 
 DATABASE = os.environ.get("DJWEBHOOKS_TEST_DATABASE", "sqlite")
 
-SQLITE = {
+SQLITE: dict[str, object] = {
     "ENGINE": "django.db.backends.sqlite3",
     "OPTIONS": {
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
@@ -13,7 +13,7 @@ SQLITE = {
         "timeout": 20,
     },
 }
-POSTGRESQL = {
+POSTGRESQL: dict[str, object] = {
     "ENGINE": "django.db.backends.postgresql",
     "HOST": os.environ.get("PGHOST", ""),
     "PORT": os.environ.get("PGPORT", ""),
