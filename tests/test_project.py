@@ -1,7 +1,6 @@
 """What holds for the whole of the project: its layers, its documentation inside the code, its metadata."""
 
 import ast
-import importlib
 import re
 from collections.abc import Iterator
 from configparser import ConfigParser
@@ -142,12 +141,6 @@ def test_every_exception_explains_itself() -> None:
     errors = [error for _, error in getmembers(exceptions, isclass) if error.__module__ == exceptions.__name__]
 
     assert all((error.__doc__ or "").endswith(".") for error in errors)
-
-
-@modules
-def test_importing_a_module_works_alone(path: Path) -> None:
-    """A module without Django's set-up order around it can be imported by its name."""
-    assert importlib.import_module(name_module(path)).__name__ == name_module(path)
 
 
 @pytest.mark.django_db(databases="__all__")
