@@ -1,0 +1,121 @@
+"""Run a hook's function once for an event, and keep its payload."""
+
+import logging
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from contextlib import nullcontext
+from datetime import timedelta
+from queue import SimpleQueue
+
+from django.db import close_old_connections, connections, transaction
+from rq.timeouts import BaseTimeoutException
+
+from djwebhooks import capture, payload
+from djwebhooks.models import Event
+
+logger = logging.getLogger(__name__)
+
+#: How long a function may run before somebody else may try as well.
+LEASE = timedelta(seconds=60)
+#: Seconds until a function that raised is run again, by the number of its runs.
+PAUSES = (5, 30, 120, 600)
+
+
+def build(using: str, event_id: int) -> None:
+    """Build the event's payload, unless it is there, being built, or given up.
+
+    The attempt is counted and committed before the function runs, so that one that kills its worker is counted too. Whatever
+    it raises stays on the event for staff.
+    """
+    events = Event.objects.using(using)
+    if not events.start_build(event_id, LEASE):
+        return
+    event = events.get(pk=event_id)
+    try:
+        text = _run(using, event)
+    except BaseTimeoutException:
+        raise
+    except Exception:  # noqa: BLE001 (the application's own code may raise anything)
+        logger.warning("event=%s hook=%s: its function raised", event.uid, event.hook, exc_info=True)
+        pause = PAUSES[min(event.build_attempts, len(PAUSES)) - 1]
+        events.fail_build(event_id, traceback.format_exc(), timedelta(seconds=pause))
+    else:
+        events.finish_build(event_id, text)
+
+
+def _run(using: str, event: Event) -> str:
+    hook = capture.resolve(event.hook)
+    arguments, keywords = capture.rebuild(event.call)
+    # Inside somebody's transaction (a test's) a database error of the function must not poison it.
+    with transaction.atomic(using=using) if connections[using].in_atomic_block else nullcontext():
+        return payload.encode(hook.build(*arguments, **keywords))  # type: ignore[attr-defined]  # a hook has it
+
+
+class Builder:
+    """Builds payloads in threads of its own, so that the application's code never holds up sending."""
+
+    #: Threads that may build at once, besides those that hang.
+    SIZE = 4
+
+    def __init__(self, using: str, on_done: Callable[[], None]) -> None:
+        self._using = using
+        self._on_done = on_done
+        self._todo: SimpleQueue[int | None] = SimpleQueue()
+        self._done: deque[int] = deque()
+        self._busy: dict[threading.Thread, float] = {}
+        self._threads: list[threading.Thread] = []
+
+    def submit(self, event_id: int) -> None:
+        """Build the event's payload soon."""
+        self._todo.put(event_id)
+        hanging = sum(time.monotonic() - since > LEASE.total_seconds() for since in list(self._busy.values()))
+        if len(self._threads) - len(self._busy) <= 0 and len(self._threads) - hanging < self.SIZE:
+            thread = threading.Thread(target=self._work, name="djwebhooks-builder", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def finished(self) -> list[int]:
+        """The events whose build ended, well or not, since the last call."""
+        return [self._done.popleft() for _ in range(len(self._done))]
+
+    def close(self) -> None:
+        """Let the threads end after what they are at; wait for none that hangs."""
+        for _ in self._threads:
+            self._todo.put(None)
+        for thread in self._threads:
+            thread.join(timeout=1)
+
+    def _work(self) -> None:
+        thread = threading.current_thread()
+        while (event_id := self._todo.get()) is not None:
+            self._busy[thread] = time.monotonic()
+            try:
+                close_old_connections()
+                build(self._using, event_id)
+            finally:
+                connections.close_all()
+                del self._busy[thread]
+                self._done.append(event_id)
+                self._on_done()
+
+
+class InlineBuilder:
+    """Builds at once in the caller's thread and connection: for tests and for the immediate engine."""
+
+    def __init__(self, using: str) -> None:
+        self._using = using
+        self._done: list[int] = []
+
+    def submit(self, event_id: int) -> None:
+        build(self._using, event_id)
+        self._done.append(event_id)
+
+    def finished(self) -> list[int]:
+        done, self._done = self._done, []
+        return done
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,176 @@
+"""Say at the start what is set up wrongly."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from django.apps import apps
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections, router
+from django.utils.module_loading import import_string
+
+from djwebhooks import network, payload
+from djwebhooks.conf import conf
+from djwebhooks.exceptions import DjWebhooksError
+from djwebhooks.models import Event
+from djwebhooks.owners import owner_model
+
+
+def check_names(**_: Any) -> Iterator[CheckMessage]:
+    """Settings that djwebhooks does not have."""
+    known = set(conf.names())
+    for name in dir(settings):
+        if name.startswith("DJWEBHOOKS_") and name not in known:
+            yield Error(f"There is no setting {name}.", hint=f"There are {', '.join(sorted(known))}.", id="djwebhooks.E001")
+
+
+def check_paths(**_: Any) -> Iterator[CheckMessage]:
+    """Dotted paths that lead nowhere."""
+    for name in ("ENGINE", "TRANSPORT", "JSON_ENCODER", "REQUEST_OWNER"):
+        path = getattr(conf, name)
+        if path is None:
+            continue
+        try:
+            import_string(path)
+        except (ImportError, AttributeError) as error:
+            yield Error(f"DJWEBHOOKS_{name} is {path!r}, which cannot be imported: {error}", id="djwebhooks.E002")
+
+
+def check_owner_model(**_: Any) -> Iterator[CheckMessage]:
+    """An owner model that is not installed."""
+    try:
+        apps.get_model(owner_model())
+    except (LookupError, ValueError) as error:
+        yield Error(f"DJWEBHOOKS_OWNER_MODEL is {owner_model()!r}: {error}", id="djwebhooks.E003")
+
+
+def check_durations(**_: Any) -> Iterator[CheckMessage]:
+    """Durations that are not positive numbers of seconds."""
+    for name in ("CONNECT_TIMEOUT", "TIMEOUT", "DISABLE_AFTER", "RETENTION"):
+        value = getattr(conf, name)
+        if not _is_duration(value):
+            yield Error(f"DJWEBHOOKS_{name} must be seconds above 0 or a timedelta, not {value!r}.", id="djwebhooks.E004")
+    if conf.EXPIRE_AFTER is not None and not _is_duration(conf.EXPIRE_AFTER):
+        yield Error(
+            f"DJWEBHOOKS_EXPIRE_AFTER must be seconds above 0, a timedelta or None, not {conf.EXPIRE_AFTER!r}.",
+            id="djwebhooks.E004",
+        )
+
+
+def _is_duration(value: object) -> bool:
+    seconds = getattr(value, "total_seconds", lambda: value)()
+    return isinstance(seconds, int | float) and not isinstance(seconds, bool) and seconds > 0
+
+
+def check_schedule(**_: Any) -> Iterator[CheckMessage]:
+    """A retry schedule that is not a sequence of durations."""
+    schedule = conf.RETRY_SCHEDULE
+    if isinstance(schedule, str) or not isinstance(schedule, Sequence) or not all(_is_pause(pause) for pause in schedule):
+        yield Error(
+            f"DJWEBHOOKS_RETRY_SCHEDULE must be a sequence of seconds or timedeltas, not {schedule!r}.", id="djwebhooks.E005"
+        )
+
+
+def _is_pause(value: object) -> bool:
+    return value == 0 or _is_duration(value)
+
+
+def check_numbers(**_: Any) -> Iterator[CheckMessage]:
+    """Limits that are not whole numbers above 0."""
+    for name in ("RQ_JOBS", "PAYLOAD_LIMIT", "RESPONSE_LIMIT", "TARGETS_PER_OWNER", "CONCURRENCY"):
+        value = getattr(conf, name)
+        if name == "CONCURRENCY" and value is None:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            yield Error(f"DJWEBHOOKS_{name} must be a whole number above 0, not {value!r}.", id="djwebhooks.E006")
+
+
+def check_envelope(**_: Any) -> Iterator[CheckMessage]:
+    """An envelope that does not exist."""
+    try:
+        payload.envelope_format(conf.ENVELOPE, with_owner=False)
+    except ImproperlyConfigured as error:
+        yield Error(str(error), id="djwebhooks.E007")
+
+
+def check_networks(**_: Any) -> Iterator[CheckMessage]:
+    """Allowed networks that are none."""
+    try:
+        network.is_forbidden("127.0.0.1")
+    except (ValueError, DjWebhooksError) as error:
+        yield Error(f"DJWEBHOOKS_ALLOWED_NETWORKS is {conf.ALLOWED_NETWORKS!r}: {error}", id="djwebhooks.E008")
+
+
+def check_catalogue(**_: Any) -> Iterator[CheckMessage]:
+    """Names of events that cannot be."""
+    for name in conf.EVENTS:
+        try:
+            payload.check_name(name)
+        except DjWebhooksError as error:
+            yield Error(f"DJWEBHOOKS_EVENTS: {error}", id="djwebhooks.E009")
+
+
+def check_queue(**_: Any) -> Iterator[CheckMessage]:
+    """A queue for wake-ups that django-rq does not have."""
+    queues = getattr(settings, "RQ_QUEUES", {})
+    if conf.ENGINE == "djwebhooks.engines.rq.RQEngine" and conf.QUEUE not in queues:
+        yield Error(
+            f"DJWEBHOOKS_QUEUE is {conf.QUEUE!r}, which RQ_QUEUES does not have.",
+            hint="Add it to RQ_QUEUES, or set DJWEBHOOKS_ENGINE to 'djwebhooks.engines.database.DatabaseEngine'.",
+            id="djwebhooks.E010",
+        )
+
+
+def check_isolation(databases: Sequence[str] | None = None, **_: Any) -> Iterator[CheckMessage]:
+    """A database whose isolation level hides from one worker what another has done."""
+    connection = connections[router.db_for_write(Event)]
+    level = connection.settings_dict.get("OPTIONS", {}).get("isolation_level")
+    if connection.vendor == "postgresql" and level is not None and int(level) != READ_COMMITTED:
+        yield Error(
+            f"The database {connection.alias!r} has isolation level {level!r}, but workers need READ COMMITTED.",
+            id="djwebhooks.E011",
+        )
+
+
+def check_http(**_: Any) -> Iterator[CheckMessage]:
+    """Unencrypted or private addresses, allowed in production."""
+    if conf.ALLOW_HTTP:
+        yield Warning("DJWEBHOOKS_ALLOW_HTTP is True: payloads may travel unencrypted.", id="djwebhooks.W001")
+    if conf.ALLOWED_NETWORKS:
+        yield Warning(
+            f"DJWEBHOOKS_ALLOWED_NETWORKS is {conf.ALLOWED_NETWORKS!r}: users' webhooks may reach these networks.",
+            id="djwebhooks.W002",
+        )
+
+
+#: psycopg's number for it.
+READ_COMMITTED = 1
+CHECKS = (
+    check_names,
+    check_paths,
+    check_owner_model,
+    check_durations,
+    check_schedule,
+    check_numbers,
+    check_envelope,
+    check_networks,
+    check_catalogue,
+    check_queue,
+)
+
+
+def register_all() -> None:
+    """Have ``manage.py check`` run the checks."""
+    for function in CHECKS:
+        register(_listing(function), "djwebhooks")
+    register(_listing(check_isolation), Tags.database)
+    register(_listing(check_http), "djwebhooks", deploy=True)
+
+
+def _listing(function: Any) -> Any:
+    def run(**kwargs: Any) -> list[CheckMessage]:
+        return list(function(**kwargs))
+
+    run.__name__ = function.__name__
+    return run

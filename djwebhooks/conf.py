@@ -1,0 +1,83 @@
+"""Every setting, typed, with its default, read live from Django's settings."""
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+
+Seconds = float
+
+
+def as_seconds(value: float | timedelta) -> Seconds:
+    return value.total_seconds() if isinstance(value, timedelta) else float(value)
+
+
+class Settings:
+    """``conf.TIMEOUT`` is ``settings.DJWEBHOOKS_TIMEOUT``, or the default written here."""
+
+    #: Dotted path of the engine: what wakes a worker.
+    ENGINE: str = "djwebhooks.engines.rq.RQEngine"
+    #: The django-rq queue that wake-ups go to.
+    QUEUE: str = "default"
+    #: How many RQ jobs may work at once.
+    RQ_JOBS: int = 1
+    #: Dotted path of the transport: what sends the requests.
+    TRANSPORT: str = "djwebhooks.transports.requests.RequestsTransport"
+    #: POSTs in flight per worker; ``None`` is the transport's own default.
+    CONCURRENCY: int | None = None
+    #: The model that owns targets; ``None`` is ``AUTH_USER_MODEL``. Read once, when Django starts.
+    OWNER_MODEL: str | None = None
+    #: Dotted path of ``(request, **url_kwargs) -> owner`` for the API; ``None`` is the request's user.
+    REQUEST_OWNER: str | None = None
+    #: The owner's attribute that payloads show; ``None`` is the user name, else the primary key.
+    OWNER_FIELD: str | None = None
+    #: The catalogue: event name to its description, schema and sample. Empty allows any name.
+    EVENTS: Mapping[str, Any] = {}
+    #: How a body is wrapped: ``"standard"``, ``"flat"`` or ``"cloudevents"``.
+    ENVELOPE: str = "standard"
+    #: Dotted path of the JSON encoder class.
+    JSON_ENCODER: str = "djwebhooks.payload.PayloadEncoder"
+    #: Seconds (or a ``timedelta``) to make a connection in.
+    CONNECT_TIMEOUT: float | timedelta = 5
+    #: Seconds (or a ``timedelta``) for the whole exchange, response body included.
+    TIMEOUT: float | timedelta = 15
+    #: Seconds (or ``timedelta``) between attempts, jittered. Its length is the number of retries.
+    RETRY_SCHEDULE: Sequence[float | timedelta] = (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
+    #: HTTP statuses that end a delivery at once.
+    GIVE_UP_ON: Sequence[int] = ()
+    #: Seconds (or a ``timedelta``) after which an undelivered event expires; ``None`` is never.
+    EXPIRE_AFTER: float | timedelta | None = None
+    #: Seconds (or a ``timedelta``) of nothing but failures after which a target is disabled.
+    DISABLE_AFTER: float | timedelta = timedelta(days=5)
+    #: Whether targets may have ``http://`` addresses.
+    ALLOW_HTTP: bool = False
+    #: Private networks that may be sent to after all, such as ``"127.0.0.0/8"`` in development.
+    ALLOWED_NETWORKS: Sequence[str] = ()
+    #: The largest body in bytes.
+    PAYLOAD_LIMIT: int = 256 * 1024
+    #: How many bytes of a response are read and kept.
+    RESPONSE_LIMIT: int = 16 * 1024
+    #: How many targets one owner may have.
+    TARGETS_PER_OWNER: int = 100
+    #: Keys for secrets in the database, newest first; empty falls back to ``SECRET_KEY`` and ``SECRET_KEY_FALLBACKS``.
+    ENCRYPTION_KEYS: Sequence[str] = ()
+    #: Seconds (or a ``timedelta``) that finished events, and held ones, are kept.
+    RETENTION: float | timedelta = timedelta(days=30)
+
+    if not TYPE_CHECKING:
+
+        def __getattribute__(self, name: str) -> Any:
+            default = super().__getattribute__(name)
+            return getattr(settings, f"DJWEBHOOKS_{name}", default) if name.isupper() else default
+
+    def names(self) -> list[str]:
+        """The full names of all settings, such as ``DJWEBHOOKS_ENGINE``."""
+        return [f"DJWEBHOOKS_{name}" for name in type(self).__annotations__]
+
+    def seconds(self, name: str) -> Seconds:
+        """The value of the duration *name* in seconds."""
+        return as_seconds(getattr(self, name))
+
+
+conf = Settings()

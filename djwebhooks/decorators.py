@@ -1,0 +1,103 @@
+"""The ``hook`` decorator: a function that builds a payload becomes one that fires an event."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from functools import wraps
+from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast
+
+from djwebhooks import capture, events, payload
+from djwebhooks.exceptions import ConfigurationError
+from djwebhooks.models import Event
+
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
+#: An option of ``fire``: a constant, or a callable over the function's arguments.
+Option = Any
+#: Parameters of the function that are options by their name alone.
+BY_NAME = ("owner", "identifier")
+
+
+class Hook(Protocol[P, R_co]):
+    """What ``hook`` makes of a function: calling it fires, ``build`` calls the function itself."""
+
+    is_hook: bool
+    event: str
+    build: Callable[..., Any]
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Event: ...
+
+
+def hook(
+    event: str,
+    *,
+    build: Literal["worker", "now"] = "worker",
+    live: bool = False,
+    owner: Option = None,
+    identifier: str | Callable[..., str] | None = None,
+    ordering_key: str | Callable[..., str] | None = None,
+    broadcast: bool | Callable[..., bool] = False,
+    idempotency_key: str | Callable[..., str] = "",
+    expires_at: datetime | Callable[..., datetime | None] | None = None,
+    deliver_at: datetime | Callable[..., datetime | None] | None = None,
+    urls: Option = None,
+    using: str | None = None,
+) -> Callable[[Callable[P, R_co]], Hook[P, R_co]]:
+    """Make calling a function fire *event*, with what the function returns as the payload.
+
+    The function runs in the worker, on arguments that are captured by value at the call; ``build="now"`` runs it at the call.
+    What it reads from the database in the worker is what is there then: ``live=True`` says that this is meant. The other
+    options are those of ``fire``, each a constant or a callable over the function's arguments. Without them, the function's
+    own parameters ``owner`` and ``identifier`` are taken.
+
+    The result is a plain function with the same signature. Calling it returns the saved ``Event``, ``.build`` is the function.
+    Raises ``InvalidEvent`` and ``ConfigurationError`` at the decoration; the call raises what ``fire`` raises, and
+    ``CaptureError`` (a ``TypeError``) for an argument that cannot be captured.
+    """
+    payload.check_name(event)
+    if build not in ("worker", "now"):
+        raise ConfigurationError(f'build={build!r} is not possible: it is "worker" or "now".')
+    given: dict[str, Option] = {
+        "owner": owner,
+        "identifier": identifier,
+        "ordering_key": ordering_key,
+        "broadcast": broadcast,
+        "idempotency_key": idempotency_key,
+        "expires_at": expires_at,
+        "deliver_at": deliver_at,
+        "urls": urls,
+        "using": using,
+    }
+
+    def decorate(function: Callable[P, R_co]) -> Hook[P, R_co]:
+        path = capture.path_of(function) if build == "worker" else ""
+        signature = inspect.signature(function)
+        constants = {name: value for name, value in given.items() if value is not None}
+
+        @wraps(function)
+        def fire(*args: P.args, **kwargs: P.kwargs) -> Event:
+            bound = signature.bind(*args, **kwargs)
+            options = choose_options(constants, bound)
+            if build == "now":
+                unsaved = Event(payload=payload.encode(function(*args, **kwargs)))
+            else:
+                unsaved = Event(hook=path, call=capture.capture(args, kwargs))
+            return events.save(event, unsaved, **options)
+
+        made = cast(Hook[P, R_co], fire)
+        made.is_hook, made.event, made.build = True, event, function
+        fire.is_live = live  # type: ignore[attr-defined]  # a function takes attributes
+        return made
+
+    return decorate
+
+
+def choose_options(given: Mapping[str, Option], bound: inspect.BoundArguments) -> dict[str, Any]:
+    """Return the options of ``fire`` for one call of a hook."""
+    bound.apply_defaults()
+    options = {name: bound.arguments[name] for name in BY_NAME if name in bound.arguments}
+    for name, value in given.items():
+        options[name] = value(*bound.args, **bound.kwargs) if callable(value) else value
+    if options.get("identifier") is None:
+        options.pop("identifier", None)
+    return options

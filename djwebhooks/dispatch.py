@@ -1,0 +1,260 @@
+"""Turn events into deliveries: one for each target that wants them, in the order of the events' ids."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+
+from django.db.models import Min, Q, QuerySet
+
+from djwebhooks import database
+from djwebhooks.conf import conf
+from djwebhooks.models import Delivery, Dispatcher, Event, Lane, Subscription, WebhookTarget
+from djwebhooks.models.deliveries import Status, Trigger
+from djwebhooks.payload import patterns_for
+from djwebhooks.uid import uuid7
+
+#: Events that are read, and deliveries that are written, in one transaction at most.
+BATCH, PAGE = 500, 5000
+#: Seconds after which a lane that holds its deliveries back looks for expired ones.
+RECHECK = 300
+
+
+@dataclass(slots=True)
+class Share:
+    """The targets that one event gets deliveries for in this transaction."""
+
+    event: Event
+    target_ids: Sequence[int]
+    #: Whether these are the last of its targets.
+    is_last: bool = True
+
+
+@dataclass(slots=True)
+class Candidates:
+    """The subscriptions that can match a batch of events, looked up by pattern and owner."""
+
+    by_owner: dict[tuple[str, object], list[tuple[int, str]]] = field(default_factory=lambda: defaultdict(list))
+    by_pattern: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+
+    def targets_of(self, event: Event) -> list[int]:
+        """The ids of the targets that get *event*, sorted."""
+        if event.direct_targets:
+            return sorted(event.direct_targets)
+        found: set[int] = set()
+        for pattern in patterns_for(event.name):
+            if event.is_broadcast:
+                found.update(self.by_pattern[pattern])
+                continue
+            for owner in {event.owner_id, None}:
+                found.update(pk for pk, name in self.by_owner[pattern, owner] if name in ("", event.identifier))
+        return sorted(found)
+
+
+def has_waiting(using: str) -> bool:
+    """Whether there are events to dispatch now. Costs one query."""
+    return _ready(using).exists()
+
+
+def next_planned(using: str) -> datetime | None:
+    """When the next event with a ``deliver_at`` falls due."""
+    planned = Event.objects.using(using).filter(dispatched_at__isnull=True, deliver_at__isnull=False)
+    return planned.aggregate(at=Min("deliver_at"))["at"]
+
+
+def dispatch(using: str, *, batch: int = BATCH, page: int = PAGE) -> int | None:
+    """Dispatch up to *batch* events, or about *page* deliveries; return how many events moved on.
+
+    ``None`` says that somebody else is dispatching. No user code runs in here.
+    """
+    return database.run_transaction(using, partial(_dispatch, using, batch, page))
+
+
+def _ready(using: str) -> QuerySet[Event]:
+    at_once = Q(deliver_at__isnull=True)
+    planned = Q(deliver_at__isnull=False, deliver_at__lte=database.DatabaseNow())
+    return Event.objects.using(using).filter(at_once | planned, dispatched_at__isnull=True).order_by("id")
+
+
+def _dispatch(using: str, batch: int, page: int) -> int | None:
+    if not Dispatcher.lock(using):
+        return None
+    # Never a watermark: an event with an early id may commit late.
+    events = list(_ready(using).defer("payload", "call", "build_error")[:batch])
+    shares = list(_share(using, events, page))
+    lanes = _lock_lanes(using, {pk for share in shares for pk in share.target_ids})
+    shares = list(_without_busy(shares, lanes))
+    now = database.read_clock(using)
+    _append(using, shares, {pk: lane for pk, lane in lanes.items() if lane is not None}, now)
+    _mark(using, shares, now)
+    return len(shares)
+
+
+# -- who gets what -----------------------------------------------------------------------------------------------------
+
+
+def _share(using: str, events: list[Event], page: int) -> Iterator[Share]:
+    """Choose what this transaction does: a page of one large event, and the small events that need not wait for it."""
+    large = next((event for event in events if event.dispatch_cursor), None)
+    waiting_keys: set[str] = set()
+    if large is not None:
+        share = _share_large(using, large, page // 2)
+        yield share
+        if not share.is_last and _has_ordered(using, large):
+            # Or an ordered target could get a later event of this key before it gets this one.
+            waiting_keys.add(large.ordering_key)
+    small = [event for event in events if event is not large and event.ordering_key not in waiting_keys]
+    yield from _share_small(using, small, page if large is None else page // 2, can_begin_large=large is None)
+
+
+def _share_small(using: str, events: list[Event], page: int, *, can_begin_large: bool) -> Iterator[Share]:
+    while events:
+        size = len(events)
+        while (candidates := _find_candidates(using, events[:size], page)) is None and size > 1:
+            size //= 2
+        if candidates is not None:
+            yield from _fill_page(events[:size], candidates, page)
+            return
+        if can_begin_large:
+            yield _share_large(using, events[0], page)
+            return
+        # One large event at a time. It waits, and so does what comes behind it in its line.
+        events = [event for event in events[1:] if event.ordering_key != events[0].ordering_key]
+
+
+def _fill_page(events: list[Event], candidates: Candidates, page: int) -> Iterator[Share]:
+    count = 0
+    for event in events:
+        target_ids = candidates.targets_of(event)
+        count += len(target_ids)
+        if count > page and count > len(target_ids):
+            return
+        yield Share(event, target_ids)
+
+
+def _find_candidates(using: str, events: list[Event], limit: int) -> Candidates | None:
+    """Return the subscriptions for these events, or ``None`` when there are more than *limit*."""
+    found = Candidates()
+    names = {event.name for event in events if not event.direct_targets}
+    if not names:
+        return found
+    wanted = Subscription.objects.using(using).filter(event__in={p for name in names for p in patterns_for(name)})
+    if not any(event.is_broadcast for event in events):
+        owners = {event.owner_id for event in events} - {None}
+        wanted = wanted.filter(Q(target__owner__isnull=True) | Q(target__owner__in=owners))
+    rows = list(wanted.values_list("event", "target_id", "target__owner_id", "target__identifier")[: limit + 1])
+    if len(rows) > limit:
+        return None
+    for pattern, target_id, owner_id, identifier in rows:
+        found.by_owner[pattern, owner_id].append((target_id, identifier))
+        found.by_pattern[pattern].append(target_id)
+    return found
+
+
+def _share_large(using: str, event: Event, page: int) -> Share:
+    rest = WebhookTarget.objects.using(using).matching(event).filter(pk__gt=event.dispatch_cursor)
+    target_ids = list(rest.order_by("pk").values_list("pk", flat=True)[:page])
+    return Share(event, target_ids, is_last=len(target_ids) < page)
+
+
+def _has_ordered(using: str, event: Event) -> bool:
+    rest = WebhookTarget.objects.using(using).matching(event).filter(pk__gt=event.dispatch_cursor)
+    return rest.filter(is_ordered=True).exists()
+
+
+# -- their lanes -------------------------------------------------------------------------------------------------------
+
+
+def _lock_lanes(using: str, target_ids: set[int]) -> dict[int, Lane | None]:
+    """Lock the targets' lanes, made where missing. ``None`` stands for one that an application keeps locked."""
+    lanes = Lane.objects.using(using)
+    missing = target_ids.difference(lanes.filter(pk__in=target_ids).values_list("pk", flat=True))
+    if missing:
+        targets = WebhookTarget.objects.using(using).filter(pk__in=missing).values_list("pk", "is_ordered")
+        lanes.bulk_create([Lane(pk=pk, is_ordered=is_ordered) for pk, is_ordered in targets], ignore_conflicts=True)
+    locked: dict[int, Lane | None] = {lane.pk: lane for lane in lanes.lock(target_ids)}
+    if len(locked) < len(target_ids):
+        rest = target_ids.difference(locked)
+        locked |= dict.fromkeys(lanes.filter(pk__in=rest).values_list("pk", flat=True))
+    return locked
+
+
+def _without_busy(shares: Iterable[Share], lanes: dict[int, Lane | None]) -> Iterator[Share]:
+    """Leave out the events for busy lanes, and those behind them, so that no target gets its events in another order."""
+    busy = {pk for pk, lane in lanes.items() if lane is None}
+    for share in shares:
+        if busy.isdisjoint(share.target_ids):
+            yield share
+        else:
+            busy.update(share.target_ids)
+
+
+def _append(using: str, shares: list[Share], lanes: dict[int, Lane], now: datetime) -> None:
+    """Give each share's targets their deliveries, at the tails of their lanes."""
+    waiting = _pending_keys(using, shares, lanes)
+    rows = []
+    for share in shares:
+        event = share.event
+        expires_at = _expiry(event, now)
+        for pk in share.target_ids:
+            lane = lanes.get(pk)
+            if lane is None:  # The target was deleted a moment ago.
+                continue
+            lane.tail += 1
+            due_at = None if lane.is_ordered and (pk, event.ordering_key) in waiting else now
+            waiting.add((pk, event.ordering_key))
+            rows.append((uuid7(), event.pk, pk, lane.tail, event.ordering_key, due_at, expires_at, now))
+    columns = ("uid", "event", "target", "sequence", "ordering_key", "due_at", "expires_at", "created_at")
+    constants = {"status": Status.PENDING, "reason": "", "trigger": Trigger.EVENT, "attempt_count": 0, "schedule_offset": 0}
+    constant_values = tuple(constants.values())
+    database.insert_many(using, Delivery, (*columns, *constants), [row + constant_values for row in rows])
+    _advance(using, {row[2] for row in rows}, lanes, now)
+
+
+def _pending_keys(using: str, shares: list[Share], lanes: dict[int, Lane]) -> set[tuple[int, str]]:
+    """The (target, ordering key) pairs of ordered lanes that have something pending already."""
+    pairs = {
+        (pk, share.event.ordering_key)
+        for share in shares
+        for pk in share.target_ids
+        if (lane := lanes.get(pk)) is not None and lane.is_ordered
+    }
+    select = (
+        "SELECT target_id, ordering_key FROM djw_delivery "
+        "WHERE target_id = %s AND ordering_key = %s AND status = 'pending' LIMIT 1"
+    )
+    return {(pk, key) for pk, key in database.union_all(using, select, sorted(pairs))}
+
+
+def _expiry(event: Event, now: datetime) -> datetime | None:
+    if event.expires_at is not None or conf.EXPIRE_AFTER is None:
+        return event.expires_at
+    return now + timedelta(seconds=conf.seconds("EXPIRE_AFTER"))
+
+
+def _advance(using: str, target_ids: set[int], lanes: dict[int, Lane], now: datetime) -> None:
+    """Write the lanes' new tails, and that they are due; one that holds its deliveries back only when it looks for expired ones."""
+    active = set(WebhookTarget.objects.using(using).filter(pk__in=target_ids, is_active=True).values_list("pk", flat=True))
+    rows = []
+    for pk in sorted(target_ids):
+        is_open = pk in active and lanes[pk].disabled_at is None
+        at = database.to_database(using, now if is_open else now + timedelta(seconds=RECHECK))
+        rows.append((lanes[pk].tail, at, at, pk))
+    sql = (
+        "UPDATE djw_lane SET tail = %s, version = version + 1, "
+        "due_at = CASE WHEN due_at IS NULL OR due_at > %s THEN %s ELSE due_at END WHERE target_id = %s"
+    )
+    database.execute_many(using, sql, rows)
+
+
+def _mark(using: str, shares: list[Share], now: datetime) -> None:
+    """Write how far each event is. What nobody wants keeps its row, but not its captured call."""
+    events = Event.objects.using(using)
+    unwanted = [s.event.pk for s in shares if s.is_last and not s.target_ids and not s.event.dispatch_cursor]
+    if unwanted:
+        events.filter(pk__in=unwanted).update(call="")
+    events.filter(pk__in=[s.event.pk for s in shares if s.is_last]).update(dispatched_at=now)
+    for share in shares:
+        if not share.is_last:
+            events.filter(pk=share.event.pk).update(dispatch_cursor=share.target_ids[-1])

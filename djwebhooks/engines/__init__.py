@@ -1,0 +1,38 @@
+"""What wakes a worker after a transaction that wrote work has committed."""
+
+from functools import lru_cache, partial
+from typing import Any
+
+from django.db import connections, transaction
+from django.utils.module_loading import import_string
+
+from djwebhooks.conf import conf
+from djwebhooks.engines.base import Engine
+
+
+def get_engine() -> Engine:
+    """Return the engine that ``DJWEBHOOKS_ENGINE`` names. Raises ``ImportError`` when there is none."""
+    return _make(conf.ENGINE)
+
+
+@lru_cache
+def _make(path: str) -> Engine:
+    engine: Engine = import_string(path)()
+    return engine
+
+
+class Ring(partial[None]):
+    """The one wake-up of a transaction, so that it can be told from its other callbacks."""
+
+
+def ring(sender: Any, *, using: str, **_: Any) -> None:
+    """Wake the engine once the transaction commits, at most once for each: receives ``work_written``.
+
+    A wake-up that fails is logged and harms nobody: it costs latency only.
+    """
+    if not any(isinstance(entry[1], Ring) for entry in connections[using].run_on_commit):
+        transaction.on_commit(Ring(_wake, using), using=using, robust=True)
+
+
+def _wake(using: str) -> None:
+    get_engine().wake(using)

@@ -1,0 +1,196 @@
+"""Fire events: one row in the caller's transaction, whatever the number of targets."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.apps import apps
+from django.db import IntegrityError, connections, transaction
+from django.utils import timezone
+from django.utils.functional import LazyObject
+
+from djwebhooks import payload as payloads
+from djwebhooks.conf import conf
+from djwebhooks.exceptions import IdempotencyConflict, InvalidEvent, UnknownEvent, WrongTransaction
+from djwebhooks.models import Event, WebhookTarget
+from djwebhooks.models.events import events_database
+from djwebhooks.owners import owner_model
+from djwebhooks.signals import work_written
+
+#: What ``urls=`` takes.
+URLs = str | Iterable[str] | Callable[[], str | Iterable[str]]
+
+
+def fire(
+    name: str,
+    payload: object,
+    *,
+    owner: Any = None,
+    identifier: str = "",
+    ordering_key: str | None = None,
+    broadcast: bool = False,
+    idempotency_key: str = "",
+    expires_at: datetime | None = None,
+    deliver_at: datetime | None = None,
+    urls: URLs | None = None,
+    using: str | None = None,
+) -> Event:
+    """Say that *name* happened: save an event in the caller's transaction, to be sent if and only if that commits.
+
+    *payload* is anything that JSON can hold. *owner* and *identifier* choose the targets; *broadcast* reaches every
+    subscriber. Events of one *ordering_key* (the identifier, if it is not given) go to ordered targets one after the other.
+    A second call with the same *idempotency_key* (for this owner and name) returns the first one's event. *deliver_at* and
+    *expires_at* are aware times. *urls*, a string, a list or a callable that returns one, sends straight to these addresses.
+    *using* is the alias to write to, instead of the one that the database routers choose for events.
+
+    Raises ``InvalidEvent`` (``UnknownEvent``, ``InvalidPayload``, ``PayloadTooLarge``), ``TypeError`` for a wrong owner,
+    ``ValidationError`` for an address that cannot be sent to, ``IdempotencyConflict`` and ``WrongTransaction``: all of them
+    without harm to the caller's transaction.
+    """
+    return save(
+        name,
+        Event(payload=payloads.encode(payload)),
+        owner=owner,
+        identifier=identifier,
+        ordering_key=ordering_key,
+        broadcast=broadcast,
+        idempotency_key=idempotency_key,
+        expires_at=expires_at,
+        deliver_at=deliver_at,
+        urls=urls,
+        using=using,
+    )
+
+
+async def afire(name: str, payload: object, **options: Any) -> Event:
+    """See ``fire``."""
+    return await sync_to_async(fire, thread_sensitive=True)(name, payload, **options)
+
+
+def save(
+    name: str,
+    event: Event,
+    *,
+    owner: Any = None,
+    identifier: str = "",
+    ordering_key: str | None = None,
+    broadcast: bool = False,
+    idempotency_key: str = "",
+    expires_at: datetime | None = None,
+    deliver_at: datetime | None = None,
+    urls: URLs | None = None,
+    using: str | None = None,
+) -> Event:
+    """Check and save *event*, which has its payload or its captured call. The arguments are those of ``fire``."""
+    alias = using or events_database()
+    check_transaction(alias)
+    event.name = check_event(name)
+    event.owner_id = check_owner(owner)
+    event.identifier = check_text("identifier", identifier)
+    event.ordering_key = check_text("ordering_key", event.identifier if ordering_key is None else ordering_key)
+    event.is_broadcast = broadcast
+    event.idempotency_key = check_text("idempotency_key", idempotency_key)
+    event.expires_at = check_time("expires_at", expires_at)
+    event.deliver_at = check_time("deliver_at", deliver_at)
+    if expires_at is not None and deliver_at is not None and expires_at <= deliver_at:
+        raise InvalidEvent(f"expires_at ({expires_at}) must be later than deliver_at ({deliver_at}).")
+    if urls is not None:
+        event.target_ids = json.dumps(find_targets(urls, owner, alias))
+    event = insert_once(event, alias) if idempotency_key else insert(event, alias)
+    work_written.send(Event, using=alias)
+    return event
+
+
+def check_transaction(alias: str) -> None:
+    """Raise ``WrongTransaction`` when the caller's transaction is not one that the event can be part of."""
+    if connections[alias].in_atomic_block:
+        return
+    for other in connections.all(initialized_only=True):
+        if other.in_atomic_block:
+            raise WrongTransaction(
+                f"fire() was called in a transaction of the database {other.alias!r}, but events are kept in {alias!r}, so that "
+                f"it could not be sent if and only if {other.alias!r} commits. Open transaction.atomic(using={alias!r}) around "
+                "it to say that this is meant, or route djwebhooks' models to the same database."
+            )
+
+
+def check_event(name: str) -> str:
+    """Return *name*. Raises ``InvalidEvent``, or ``UnknownEvent`` when there is a catalogue without it."""
+    payloads.check_name(name)
+    if conf.EVENTS and name not in conf.EVENTS:
+        raise UnknownEvent(f"{name!r} is not in DJWEBHOOKS_EVENTS, which has {', '.join(sorted(conf.EVENTS))}.")
+    return name
+
+
+def check_owner(owner: Any) -> Any:
+    """Return the owner's primary key. Raises ``TypeError`` for what is not a saved owner."""
+    if owner is None:
+        return None
+    model = apps.get_model(owner_model())
+    kind = owner.__class__ if isinstance(owner, LazyObject) else type(owner)
+    if not issubclass(kind, model):
+        raise TypeError(f"owner must be a {owner_model()}, the model of DJWEBHOOKS_OWNER_MODEL, or None, not {kind.__name__}.")
+    if owner.pk is None:
+        raise TypeError("owner must be saved before an event is fired for it: it has no primary key yet.")
+    return owner.pk
+
+
+def check_text(name: str, value: str) -> str:
+    """Return *value*. Raises ``InvalidEvent`` for what a column of 255 characters cannot hold."""
+    if not isinstance(value, str):
+        raise InvalidEvent(f"{name} must be a string, not {type(value).__name__}: write str({value!r}).")
+    if len(value) > 255:
+        raise InvalidEvent(f"{name} has {len(value)} characters; at most 255 are possible.")
+    if "\0" in value or not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise InvalidEvent(f"{name} {value!r} has a character that a database cannot hold (NUL or a lone surrogate).")
+    return value
+
+
+def check_time(name: str, value: datetime | None) -> datetime | None:
+    """Return *value*. Raises ``InvalidEvent`` for a naive time."""
+    if value is None:
+        return None
+    if not isinstance(value, datetime) or timezone.is_naive(value):
+        raise InvalidEvent(f"{name} must be an aware datetime, not {value!r}: see django.utils.timezone.now().")
+    return value
+
+
+def find_targets(urls: URLs, owner: Any, alias: str) -> list[int]:
+    """Return the ids of the targets for *urls*, hidden ones made where there is none."""
+    given = urls() if callable(urls) else urls
+    listed = [given] if isinstance(given, str) else list(dict.fromkeys(given))
+    if not listed:
+        raise InvalidEvent("urls names no address. Leave it out to send to subscribed targets.")
+    return [WebhookTarget.objects.using(alias).direct(url, owner).pk for url in listed]
+
+
+def insert(event: Event, alias: str) -> Event:
+    event.save(using=alias, force_insert=True)
+    return event
+
+
+def insert_once(event: Event, alias: str) -> Event:
+    """Insert *event*, or return the one with its idempotency key. Raises ``IdempotencyConflict`` when that is another one."""
+    key = [None if event.owner_id is None else str(event.owner_id), event.name, event.idempotency_key]
+    event.idempotency_digest = digest(key)
+    event.content_digest = digest([event.hook, event.call, event.payload])
+    try:
+        with transaction.atomic(using=alias):
+            return insert(event, alias)
+    except IntegrityError:
+        with transaction.atomic(using=alias):
+            # A locking read sees what was committed after this transaction's snapshot.
+            first = Event.objects.using(alias).select_for_update().get(idempotency_digest=event.idempotency_digest)
+    if first.content_digest != event.content_digest:
+        raise IdempotencyConflict(
+            f"The idempotency key {event.idempotency_key!r} was used for another {event.name!r} before (event {first.uid}). "
+            "Use the same key only for the same payload."
+        )
+    return first
+
+
+def digest(parts: list[str | None]) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -1,0 +1,93 @@
+"""Every error that djwebhooks raises.
+
+DjWebhooksError
+├── ConfigurationError      (ImproperlyConfigured)
+├── InvalidEvent            (ValueError)
+│   ├── UnknownEvent
+│   └── InvalidPayload
+│       └── PayloadTooLarge
+├── CaptureError            (TypeError)
+├── RebuildError            (LookupError)
+├── IdempotencyConflict     (ValueError)
+├── WrongTransaction        (RuntimeError)
+├── InvalidTarget           (ValidationError)
+│   └── TooManyTargets
+├── ForbiddenAddress
+├── AlreadyFinished         (ValueError)
+├── InvalidSignature        (SuspiciousOperation)
+└── UndecryptableSecret     (ValueError)
+"""
+
+from django.core.exceptions import ImproperlyConfigured, SuspiciousOperation, ValidationError
+
+
+class DjWebhooksError(Exception):
+    """Something in djwebhooks went wrong."""
+
+    def __init__(self, message: str = "", *args: object) -> None:
+        super().__init__(message or self.__doc__, *args)
+
+
+class ConfigurationError(DjWebhooksError, ImproperlyConfigured):
+    """A DJWEBHOOKS_* setting has a value that cannot work."""
+
+
+class InvalidEvent(DjWebhooksError, ValueError):
+    """The event cannot be fired as it was given."""
+
+
+class UnknownEvent(InvalidEvent):
+    """The event's name is not in DJWEBHOOKS_EVENTS."""
+
+
+class InvalidPayload(InvalidEvent):
+    """The payload cannot be written as JSON."""
+
+
+class PayloadTooLarge(InvalidPayload):
+    """The payload is larger than DJWEBHOOKS_PAYLOAD_LIMIT."""
+
+
+class CaptureError(DjWebhooksError, TypeError):
+    """An argument of a hook cannot be captured by value."""
+
+
+class RebuildError(DjWebhooksError, LookupError):
+    """This process does not know a model or hook that a captured call names."""
+
+
+class IdempotencyConflict(DjWebhooksError, ValueError):
+    """The idempotency key was used before for another payload."""
+
+
+class WrongTransaction(DjWebhooksError, RuntimeError):
+    """fire() was called inside a transaction of another database than the events' own."""
+
+
+class InvalidTarget(DjWebhooksError, ValidationError):
+    """The target cannot receive webhooks as it was given."""
+
+    def __init__(self, message: str = "", code: str | None = None) -> None:
+        ValidationError.__init__(self, message or str(self.__doc__), code)
+
+
+class TooManyTargets(InvalidTarget):
+    """The owner has as many targets as DJWEBHOOKS_TARGETS_PER_OWNER allows."""
+
+
+class ForbiddenAddress(DjWebhooksError):
+    """The name has an address that webhooks are never sent to."""
+
+    # Never an OSError: urllib3 would take it for a failed connection.
+
+
+class AlreadyFinished(DjWebhooksError, ValueError):
+    """The delivery has ended, so it can no longer be cancelled."""
+
+
+class InvalidSignature(DjWebhooksError, SuspiciousOperation):
+    """The signature does not match."""
+
+
+class UndecryptableSecret(DjWebhooksError, ValueError):
+    """No key of DJWEBHOOKS_ENCRYPTION_KEYS opens this secret."""

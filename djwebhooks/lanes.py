@@ -1,0 +1,471 @@
+"""Lease, take, record, release: what workers do with lanes, and the only place that records what came of a delivery."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+
+from django.db.models import Exists, F, OuterRef, Q
+
+from djwebhooks import database
+from djwebhooks.conf import conf
+from djwebhooks.database import DatabaseNow
+from djwebhooks.dispatch import RECHECK
+from djwebhooks.models import Attempt, Delivery, Dispatcher, Lane, WebhookTarget, Worker
+from djwebhooks.models.deliveries import Status, Trigger
+
+#: Seconds that a lease lasts beyond one exchange, and those of them that must be left for an attempt to start.
+LEASE_MARGIN, START_MARGIN = 60, 10
+#: Deliveries that are lined up anew in one transaction.
+PAGE = 1000
+
+
+class LeaseLost(Exception):
+    """This worker is taken for dead: others may have its lanes."""
+
+
+@dataclass(slots=True)
+class Held:
+    """A lane that this worker holds, as it was when it was last looked at."""
+
+    target_id: int
+    token: int
+    version: int = -1
+    #: Whether its deliveries may be sent.
+    is_open: bool = True
+    #: When to look again, if there is nothing to do before: the receiver's wish, or the search for expired ones.
+    look_again_at: datetime | None = None
+    next_free_at: datetime | None = None
+    is_ordered: bool = False
+    target: WebhookTarget | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A delivery that is due, taken from a lane under a lease."""
+
+    delivery_id: int
+    event_id: int
+    target_id: int
+    token: int
+    sequence: int
+    ordering_key: str
+    attempt_count: int
+    schedule_offset: int
+    trigger: str
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """One HTTP exchange, as it is recorded."""
+
+    url: str
+    started_at: datetime
+    duration: float
+    status_code: int | None
+    response_headers: dict[str, str]
+    response_body: str
+    error: str
+    detail: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a delivery that was taken: its next status, and the exchange if there was one."""
+
+    work: Work
+    status: str
+    reason: str = ""
+    due_at: datetime | None = None
+    sent: Sent | None = None
+    #: Whether it says something about the receiver's health.
+    counts: bool = True
+    #: Until when the receiver asked for silence.
+    hold_until: datetime | None = None
+    #: Why the target is to be disabled, in a word.
+    disables: str = ""
+
+    @property
+    def is_success(self) -> bool:
+        return self.status == Status.SUCCEEDED
+
+
+@dataclass(slots=True)
+class Recorded:
+    """What a call of ``record`` did."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    #: Their lanes are locked by an application: to be recorded a little later.
+    postponed: list[Outcome] = field(default_factory=list)
+    #: The targets that were disabled, with the reason.
+    disabled: dict[int, str] = field(default_factory=dict)
+    #: The lanes that must not be sent to for now.
+    closed: set[int] = field(default_factory=set)
+
+
+def lease_seconds() -> float:
+    """How long a lease lasts without a heartbeat."""
+    return conf.seconds("TIMEOUT") + LEASE_MARGIN
+
+
+def start_seconds() -> float:
+    """How much of its lease must be left for an attempt to start."""
+    return conf.seconds("TIMEOUT") + START_MARGIN
+
+
+# -- workers -----------------------------------------------------------------------------------------------------------
+
+
+def enlist(using: str, name: str, place: str, most: int | None = None) -> int | datetime:
+    """Register a worker called *name* that runs at *place*; return its id.
+
+    If there are *most* of that name already, return when the first of them expires instead.
+    """
+
+    def work() -> int | datetime:
+        workers = Worker.objects.using(using)
+        now = database.read_clock(using)
+        if most is not None:
+            Dispatcher.wait_for_lock(using)
+            others = list(workers.filter(name=name, expires_at__gte=now).order_by("expires_at"))
+            if len(others) >= most:
+                return others[0].expires_at
+        expires_at = now + timedelta(seconds=lease_seconds())
+        return workers.create(name=name, place=place, expires_at=expires_at).pk
+
+    return database.run_transaction(using, work)
+
+
+def beat(using: str, worker_id: int) -> None:
+    """Renew the leases of all the worker's lanes. Raises ``LeaseLost`` when others were free to take them."""
+    expires_at = DatabaseNow() + timedelta(seconds=lease_seconds())
+    if not Worker.objects.using(using).filter(pk=worker_id).update(expires_at=expires_at):
+        raise LeaseLost
+
+
+def retire(using: str, worker_id: int) -> None:
+    """Give back all the worker's lanes and strike it off."""
+    database.run_transaction(using, lambda: _bury(using, [worker_id]))
+
+
+def reap(using: str) -> int:
+    """Free the lanes of workers that stopped beating; return how many workers that were."""
+
+    def work() -> int:
+        dead = Worker.objects.using(using).filter(expires_at__lt=DatabaseNow()).order_by("pk")
+        ids = [worker.pk for worker in database.lock_free_rows(dead, using)]
+        _bury(using, ids)
+        return len(ids)
+
+    expired = Worker.objects.using(using).filter(expires_at__lt=DatabaseNow())
+    return database.run_transaction(using, work) if expired.exists() else 0
+
+
+def _bury(using: str, worker_ids: list[int]) -> None:
+    lanes = Lane.objects.using(using).filter(holder__in=worker_ids)
+    list(lanes.order_by("pk").select_for_update())
+    lanes.update(holder=None, version=F("version") + 1)
+    Worker.objects.using(using).filter(pk__in=worker_ids).delete()
+
+
+# -- leasing -----------------------------------------------------------------------------------------------------------
+
+
+def lease(using: str, worker_id: int, limit: int, *, only: Collection[int] | None = None) -> list[Held]:
+    """Take up to *limit* lanes that are due and that nobody holds. Raises ``LeaseLost``."""
+    free = Lane.objects.using(using).filter(holder__isnull=True, due_at__lte=DatabaseNow())
+    if only is not None:
+        free = free.filter(pk__in=only)
+    if limit <= 0 or not free.exists():
+        return []
+
+    def work() -> list[Held]:
+        beat(using, worker_id)  # A worker that was struck off must not take a lane: nobody would ever free it.
+        lanes = database.lock_free_rows(free.order_by("due_at")[:limit], using)
+        mine = Lane.objects.using(using).filter(pk__in=[lane.pk for lane in lanes])
+        mine.update(holder=worker_id, token=F("token") + 1)
+        return [Held(lane.pk, lane.token + 1) for lane in lanes]
+
+    return database.run_transaction(using, work)
+
+
+# -- taking ------------------------------------------------------------------------------------------------------------
+
+
+def take(using: str, wanted: dict[int, int], held: dict[int, Held], now: datetime) -> list[Work]:
+    """Look at the held lanes in *wanted* (target id to a number) and return up to so many due deliveries of each.
+
+    It says on each ``Held`` what the lane and its target are like now, and sees to what was said of them since: a target
+    that was deleted, paused, put in order. Nothing is written on the deliveries: the lease is what makes them ours.
+    """
+    lanes = {lane.pk: lane for lane in Lane.objects.using(using).filter(pk__in=wanted)}
+    targets = WebhookTarget.objects.using(using).in_bulk(list(wanted))
+    for pk in wanted:
+        _look(using, held[pk], lanes.get(pk), targets.get(pk), now)
+    due_at = database.to_database(using, now)
+    parameters = [(pk, due_at, limit) for pk, limit in wanted.items() if held[pk].is_open]
+    rows = database.union_all(using, _select_due(using), parameters)
+    return [_work(row, held[row[2]].token) for row in rows]
+
+
+def _select_due(using: str) -> str:
+    columns = "id, event_id, target_id, sequence, ordering_key, attempt_count, schedule_offset, {trigger}, expires_at"
+    return (
+        f"SELECT {columns.format(trigger=database.quote(using, 'trigger'))} FROM djw_delivery "
+        "WHERE target_id = %s AND due_at <= %s AND status = 'pending' ORDER BY due_at, sequence LIMIT %s"
+    )
+
+
+def _work(row: Sequence[object], token: int) -> Work:
+    delivery_id, event_id, target_id, *rest, expires_at = row
+    return Work(delivery_id, event_id, target_id, token, *rest, database.as_time(expires_at))  # type: ignore[arg-type]  # a row
+
+
+def _look(using: str, held: Held, lane: Lane | None, target: WebhookTarget | None, now: datetime) -> None:
+    held.target = target
+    held.is_open = False
+    held.look_again_at = None
+    if lane is None or lane.token != held.token:
+        return
+    held.version = lane.version
+    held.next_free_at = lane.next_free_at
+    if target is None:
+        _close_orphan(using, held)
+    elif not target.is_active or lane.disabled_at is not None:
+        _expire_held(using, held.target_id, now)
+        held.look_again_at = now + timedelta(seconds=RECHECK)
+    elif lane.held_until is not None and lane.held_until > now:
+        held.look_again_at = lane.held_until
+    else:
+        held.is_open = True
+    if target is not None and lane.is_ordered != target.is_ordered:
+        _line_up_anew(using, held.target_id, is_ordered=target.is_ordered)
+    held.is_ordered = target is not None and target.is_ordered
+
+
+def _close_orphan(using: str, held: Held) -> None:
+    """End what waits for a target that no longer exists, and its lane."""
+
+    def work() -> None:
+        list(Lane.objects.using(using).select_for_update().filter(pk=held.target_id))
+        Delivery.objects.using(using).filter(target_id=held.target_id).end(Status.CANCELLED, "target_deleted")
+        Lane.objects.using(using).filter(pk=held.target_id).delete()
+
+    database.run_transaction(using, work)
+
+
+def _expire_held(using: str, target_id: int, now: datetime) -> None:
+    """End what a lane has held back for too long."""
+    too_old = now - timedelta(seconds=conf.seconds("RETENTION"))
+    waiting = Delivery.objects.using(using).filter(target_id=target_id).pending()
+    expired = waiting.filter(Q(expires_at__lte=now) | Q(created_at__lt=too_old))
+    if not expired.exists():
+        return
+
+    def work() -> None:
+        list(Lane.objects.using(using).select_for_update().filter(pk=target_id))
+        keys = set(expired.values_list("ordering_key", flat=True))
+        expired.end(Status.EXPIRED, "held_too_long")
+        if Lane.objects.using(using).filter(pk=target_id, is_ordered=True).exists():
+            Delivery.objects.using(using).line_up([(target_id, key) for key in keys], now)
+
+    database.run_transaction(using, work)
+
+
+def _line_up_anew(using: str, target_id: int, *, is_ordered: bool) -> None:
+    """Make a lane ordered, so that only the first of each key is due, or unordered, so that all are; in pages."""
+    waiting = Delivery.objects.using(using).filter(target_id=target_id).pending()
+    if is_ordered:
+        earlier = waiting.filter(ordering_key=OuterRef("ordering_key"), sequence__lt=OuterRef("sequence"))
+        wrong, right = waiting.filter(Exists(earlier), due_at__isnull=False), None
+    else:
+        wrong, right = waiting.filter(due_at__isnull=True), DatabaseNow()
+
+    def change_page() -> bool:
+        list(Lane.objects.using(using).select_for_update().filter(pk=target_id))
+        ids = list(wrong.values_list("pk", flat=True)[:PAGE])
+        Delivery.objects.using(using).filter(pk__in=ids).update(due_at=right)
+        if not ids:
+            Lane.objects.using(using).filter(pk=target_id).update(is_ordered=is_ordered, version=F("version") + 1)
+        return bool(ids)
+
+    while database.run_transaction(using, change_page):
+        pass
+
+
+def reserve(using: str, held: Held, count: int, now: datetime) -> list[datetime]:
+    """Reserve *count* instants under the target's rate limit, before anything is sent, and return them.
+
+    A crash after that sends too little, never too much (GCRA, with no burst).
+    """
+    assert held.target is not None and held.target.rate_limit  # noqa: S101 (the caller asked for a limited lane)
+    pause = timedelta(seconds=1 / held.target.rate_limit)
+    first = max(held.next_free_at or now, now)
+    held.next_free_at = first + pause * count
+    mine = Lane.objects.using(using).filter(pk=held.target_id, token=held.token)
+    if not mine.update(next_free_at=held.next_free_at):
+        return []
+    return [first + pause * number for number in range(count)]
+
+
+# -- recording ---------------------------------------------------------------------------------------------------------
+
+
+def record(using: str, worker_id: int, outcomes: Sequence[Outcome], now: datetime) -> Recorded:
+    """Write attempts and verdicts, fenced by the lease: results for a lane that is no longer ours are dropped."""
+    return database.run_transaction(using, partial(_record, using, worker_id, outcomes, now))
+
+
+def _record(using: str, worker_id: int, outcomes: Sequence[Outcome], now: datetime) -> Recorded:
+    target_ids = {outcome.work.target_id for outcome in outcomes}
+    lanes = {lane.pk: lane for lane in Lane.objects.using(using).lock(target_ids)}
+    busy = set(Lane.objects.using(using).filter(pk__in=target_ids.difference(lanes)).values_list("pk", flat=True))
+    result = Recorded(postponed=[outcome for outcome in outcomes if outcome.work.target_id in busy])
+    for outcome in outcomes:
+        lane = lanes.get(outcome.work.target_id)
+        if lane is not None and (lane.holder, lane.token) == (worker_id, outcome.work.token):
+            result.outcomes.append(outcome)
+    _write_attempts(using, result.outcomes)
+    _write_statuses(using, result.outcomes, now)
+    _line_up_next(using, result.outcomes, lanes, now)
+    _write_health(using, result, lanes, now)
+    return result
+
+
+def _write_attempts(using: str, outcomes: Iterable[Outcome]) -> None:
+    columns = ("delivery", "number", "trigger", "url", "started_at", "duration", "status_code")
+    columns += ("response_headers", "response_body", "error", "detail", "address")
+    rows = []
+    for outcome in outcomes:
+        work, sent = outcome.work, outcome.sent
+        if sent is not None:
+            what = (sent.url, sent.started_at, sent.duration, sent.status_code, sent.response_headers, sent.response_body)
+            rows.append((work.delivery_id, work.attempt_count + 1, work.trigger, *what, sent.error, sent.detail, sent.address))
+    database.insert_many(using, Attempt, columns, rows)
+
+
+def _write_statuses(using: str, outcomes: Sequence[Outcome], now: datetime) -> None:
+    """Write each delivery's status, unless somebody ended it meanwhile; but what arrived has arrived."""
+    ended = Delivery.objects.using(using).filter(pk__in=[o.work.delivery_id for o in outcomes]).exclude(status=Status.PENDING)
+    ended_ids = set(ended.values_list("pk", flat=True))
+    trigger = database.quote(using, "trigger")
+    rows, counts = [], []
+    for outcome in outcomes:
+        work = outcome.work
+        count = work.attempt_count + (outcome.sent is not None)
+        if work.delivery_id in ended_ids and not outcome.is_success:
+            counts.append((count, work.delivery_id))
+            continue
+        is_pending = outcome.status == Status.PENDING
+        due_at = database.to_database(using, outcome.due_at if is_pending else None)
+        finished_at = database.to_database(using, None if is_pending else now)
+        next_trigger = Trigger.RETRY if outcome.sent is not None else work.trigger
+        rows.append((outcome.status, outcome.reason, due_at, finished_at, next_trigger, count, work.delivery_id))
+    sql = f"UPDATE djw_delivery SET status = %s, reason = %s, due_at = %s, finished_at = %s, {trigger} = %s, attempt_count = %s"
+    database.execute_many(using, f"{sql} WHERE id = %s", rows)
+    database.execute_many(using, "UPDATE djw_delivery SET attempt_count = %s WHERE id = %s", counts)
+
+
+def _line_up_next(using: str, outcomes: Iterable[Outcome], lanes: dict[int, Lane], now: datetime) -> None:
+    pairs = {
+        (outcome.work.target_id, outcome.work.ordering_key)
+        for outcome in outcomes
+        if outcome.status != Status.PENDING and lanes[outcome.work.target_id].is_ordered
+    }
+    Delivery.objects.using(using).line_up(sorted(pairs), now)
+
+
+def _write_health(using: str, result: Recorded, lanes: dict[int, Lane], now: datetime) -> None:
+    by_lane: dict[int, list[Outcome]] = defaultdict(list)
+    for outcome in result.outcomes:
+        if outcome.sent is not None or outcome.hold_until is not None:
+            by_lane[outcome.work.target_id].append(outcome)
+    for pk, outcomes in by_lane.items():
+        lane = lanes[pk]
+        before = _health_of(lane)
+        _judge_health(lane, outcomes, now)
+        if _health_of(lane) != before:
+            lane.save(using=using, update_fields=HEALTH)
+        if lane.disabled_at is not None and before[HEALTH.index("disabled_at")] is None:
+            result.disabled[pk] = lane.disabled_reason
+        if lane.disabled_at is not None or (lane.held_until is not None and lane.held_until > now):
+            result.closed.add(pk)
+
+
+HEALTH = ["held_until", "failing_since", "failure_count", "disabled_at", "disabled_reason"]
+
+
+def _health_of(lane: Lane) -> list[object]:
+    return [getattr(lane, name) for name in HEALTH]
+
+
+def _judge_health(lane: Lane, outcomes: list[Outcome], now: datetime) -> None:
+    for outcome in outcomes:
+        if outcome.hold_until is not None:
+            lane.held_until = max(lane.held_until or outcome.hold_until, outcome.hold_until)
+        if outcome.is_success:
+            lane.failing_since, lane.failure_count = None, 0
+        elif outcome.counts and outcome.sent is not None:
+            lane.failing_since = lane.failing_since or now
+            lane.failure_count += 1
+        if outcome.disables and lane.disabled_at is None:
+            lane.disabled_at, lane.disabled_reason = now, outcome.disables
+    patience = timedelta(seconds=conf.seconds("DISABLE_AFTER"))
+    if lane.disabled_at is None and lane.failing_since is not None and now - lane.failing_since >= patience:
+        lane.disabled_at, lane.disabled_reason = now, "failing"
+
+
+# -- releasing ---------------------------------------------------------------------------------------------------------
+
+
+def release(using: str, worker_id: int, lanes: Collection[Held], now: datetime) -> set[int]:
+    """Give back lanes that were looked at and had nothing due; return the ids of those that are still held.
+
+    A lane stays held when work may have become due since it was looked at: its version tells.
+    """
+    if not lanes:
+        return set()
+    return database.run_transaction(using, partial(_release, using, worker_id, lanes, now))
+
+
+def _release(using: str, worker_id: int, lanes: Collection[Held], now: datetime) -> set[int]:
+    next_due = _find_next_due(using, [held.target_id for held in lanes])
+    rows = []
+    for held in sorted(lanes, key=lambda held: held.target_id):
+        at = _due_again(held, next_due.get(held.target_id))
+        if held.is_open and at is not None and at <= now:
+            continue
+        rows.append((database.to_database(using, at), held.target_id, worker_id, held.token, held.version))
+    sql = (
+        "UPDATE djw_lane SET holder = NULL, due_at = %s "
+        "WHERE target_id = %s AND holder = %s AND token = %s AND version = %s"
+    )
+    database.execute_many(using, sql, rows)
+    kept = Lane.objects.using(using).filter(holder=worker_id, pk__in=[held.target_id for held in lanes])
+    return set(kept.values_list("pk", flat=True))
+
+
+def _find_next_due(using: str, target_ids: Sequence[int]) -> dict[int, datetime]:
+    select = (
+        "SELECT target_id, due_at FROM djw_delivery "
+        "WHERE target_id = %s AND due_at IS NOT NULL AND status = 'pending' ORDER BY due_at LIMIT 1"
+    )
+    found = database.union_all(using, select, [(pk,) for pk in target_ids])
+    return {pk: at for pk, value in found if (at := database.as_time(value)) is not None}
+
+
+def _due_again(held: Held, next_due: datetime | None) -> datetime | None:
+    """When a released lane is due again: when its first delivery is, but not before its limits allow."""
+    if next_due is None:
+        return None
+    earliest = held.next_free_at if held.is_open else held.look_again_at
+    return max(next_due, earliest) if earliest is not None else next_due
+
+
+def next_due_lane(using: str) -> datetime | None:
+    """When the next lane that nobody holds falls due."""
+    free = Lane.objects.using(using).filter(holder__isnull=True, due_at__isnull=False).order_by("due_at")
+    return free.values_list("due_at", flat=True).first()

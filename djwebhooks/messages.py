@@ -1,0 +1,203 @@
+"""Make the requests for deliveries: each event's bytes once and for all, and a fresh signature for each attempt."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.apps import apps
+from django.views.decorators.debug import sensitive_variables
+
+from djwebhooks import __version__, database, payload, retry, signing
+from djwebhooks.conf import conf
+from djwebhooks.exceptions import InvalidPayload, UndecryptableSecret
+from djwebhooks.lanes import Held, Outcome, Sent, Work
+from djwebhooks.models import Body, Event, WebhookTarget
+from djwebhooks.models.deliveries import Status
+from djwebhooks.owners import name_of_owner, owner_model
+from djwebhooks.transports.base import Reply, Request
+
+#: How long a lane rests when no key opens its target's secrets.
+SECRET_PAUSE = timedelta(minutes=1)
+#: How soon to look again for a payload that another worker is building.
+BUILD_POLL = timedelta(seconds=0.5)
+USER_AGENT = f"djwebhooks/{__version__}"
+
+
+@dataclass(slots=True)
+class Prepared:
+    """What became of works that were to be sent."""
+
+    ready: list[tuple[Work, Request]] = field(default_factory=list)
+    #: Works of events whose payload must be built first.
+    unbuilt: list[Work] = field(default_factory=list)
+    #: Works that end, or wait, without a request.
+    outcomes: list[Outcome] = field(default_factory=list)
+
+
+@sensitive_variables("keys")
+def prepare(using: str, works: Sequence[Work], held: dict[int, Held], now: datetime) -> Prepared:
+    """Make a request of each of *works*, or say why there is none."""
+    prepared = Prepared()
+    events = Event.objects.using(using).defer("call", "build_error").in_bulk([work.event_id for work in works])
+    sendable: list[tuple[Work, WebhookTarget, Event, str]] = []
+    for work in works:
+        event, target = events.get(work.event_id), held[work.target_id].target
+        outcome = _end_early(work, event, now)
+        if outcome is not None:
+            prepared.outcomes.append(outcome)
+        elif event is not None and target is not None:
+            if event.payload:
+                sendable.append((work, target, event, _format_for(target)))
+            else:
+                prepared.unbuilt.append(work)
+    bodies = _bodies(using, [(event, body_format) for _, _, event, body_format in sendable])
+    for work, target, event, body_format in sendable:
+        body = bodies.get((event.pk, body_format))
+        if body is None:
+            prepared.outcomes.append(Outcome(work, Status.FAILED, "invalid_payload"))
+            continue
+        try:
+            keys = [signing.key(secret) for secret in target.live_secrets(now)]
+        except UndecryptableSecret:
+            # Our own fault: nothing is counted, and nothing is lost.
+            rest = Outcome(work, Status.PENDING, "undecryptable_secret", due_at=now, hold_until=now + SECRET_PAUSE)
+            prepared.outcomes.append(rest)
+            continue
+        headers = _headers(work, target, event, body_format, keys, body, now)
+        prepared.ready.append((work, _request(work, target.target_url, headers, body)))
+    return prepared
+
+
+def _end_early(work: Work, event: Event | None, now: datetime) -> Outcome | None:
+    if event is None:
+        return Outcome(work, Status.CANCELLED, "event_deleted")
+    if work.expires_at is not None and work.expires_at <= now:
+        return Outcome(work, Status.EXPIRED, "expired")
+    if event.has_failed_to_build and (event.build_due_at is None or event.build_due_at <= now):
+        return Outcome(work, Status.FAILED, "build_error")
+    return None
+
+
+def _format_for(target: WebhookTarget) -> str:
+    return payload.envelope_format(target.envelope or conf.ENVELOPE, with_owner=target.owner_id is None)
+
+
+def _headers(
+    work: Work, target: WebhookTarget, event: Event, body_format: str, keys: list[bytes], body: bytes, now: datetime
+) -> dict[str, str]:
+    timestamp = int(now.timestamp())
+    return {
+        **target.headers,
+        "content-type": payload.content_type(body_format),
+        "user-agent": USER_AGENT,
+        "webhook-id": str(event.uid),
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": signing.sign_all(keys, str(event.uid), timestamp, body),
+        "webhook-sequence": str(work.sequence),
+        "webhook-attempt": str(work.attempt_count + 1),
+    }
+
+
+def _request(work: Work, url: str, headers: dict[str, str], body: bytes) -> Request:
+    return Request(
+        key=work.delivery_id,
+        url=url,
+        body=body,
+        headers=headers,
+        timeout=conf.seconds("TIMEOUT"),
+        connect_timeout=conf.seconds("CONNECT_TIMEOUT"),
+        response_limit=conf.RESPONSE_LIMIT,
+    )
+
+
+# -- bodies ------------------------------------------------------------------------------------------------------------
+
+
+def _bodies(using: str, wanted: Iterable[tuple[Event, str]]) -> dict[tuple[int, str], bytes]:
+    """Return the bytes of each event in each format; those that nobody has written yet are written now.
+
+    Whoever writes first wins, and everybody sends what the database has.
+    """
+    events = {(event.pk, body_format): event for event, body_format in wanted}
+    found = _read_bodies(using, events)
+    missing = {key: event for key, event in events.items() if key not in found}
+    if missing:
+        owners = _read_owners(using, missing.values())
+        rows = [(*key, content) for key, event in missing.items() if (content := _render(event, key[1], owners)) is not None]
+        database.insert_many(using, Body, ("event", "format", "content"), rows)
+        found |= _read_bodies(using, missing)
+    return found
+
+
+def _read_bodies(using: str, keys: Iterable[tuple[int, str]]) -> dict[tuple[int, str], bytes]:
+    ids = {pk for pk, _ in keys}
+    rows = Body.objects.using(using).filter(event_id__in=ids).values_list("event_id", "format", "content")
+    return {(pk, body_format): bytes(content) for pk, body_format, content in rows}
+
+
+def _read_owners(using: str, events: Iterable[Event]) -> dict[Any, Any]:
+    ids = {event.owner_id for event in events} - {None}
+    return apps.get_model(owner_model())._base_manager.using(using).in_bulk(list(ids)) if ids else {}
+
+
+def _render(event: Event, body_format: str, owners: dict[Any, Any]) -> bytes | None:
+    owner = name_of_owner(owners.get(event.owner_id)) if event.owner_id in owners else None
+    if owner is None and event.owner_id is not None:
+        owner = str(event.owner_id)
+    try:
+        return payload.render(body_format, payload.Message(event.uid, event.name, event.created_at, event.payload, owner))
+    except InvalidPayload:
+        return None
+
+
+# -- verdicts ----------------------------------------------------------------------------------------------------------
+
+
+def judge(work: Work, reply: Reply, target: WebhookTarget, started_at: datetime, now: datetime) -> Outcome:
+    """Return what a reply means for its delivery."""
+    schedule = conf.RETRY_SCHEDULE if target.retry_schedule is None else target.retry_schedule
+    done = work.attempt_count - work.schedule_offset
+    verdict = retry.judge(reply, retries_done=done, schedule=schedule, give_up_on=conf.GIVE_UP_ON, now=now)
+    due_at = None if verdict.delay is None else now + timedelta(seconds=verdict.delay)
+    if due_at is not None and work.expires_at is not None:
+        due_at = min(due_at, work.expires_at)
+    return Outcome(
+        work,
+        verdict.status,
+        verdict.reason,
+        due_at=due_at,
+        sent=_sent(reply, target.target_url, started_at),
+        counts=verdict.counts,
+        hold_until=now + timedelta(seconds=verdict.hold) if verdict.hold else None,
+        disables=verdict.disables,
+    )
+
+
+def _sent(reply: Reply, url: str, started_at: datetime) -> Sent:
+    return Sent(
+        url=url,
+        started_at=started_at,
+        duration=reply.duration,
+        status_code=reply.status,
+        response_headers={_clean(name): _clean(value) for name, value in reply.headers.items()},
+        response_body=_clean(reply.body.decode(errors="replace")),
+        error=reply.error,
+        detail=_clean(reply.detail),
+        address=reply.address,
+    )
+
+
+def _clean(text: str) -> str:
+    """PostgreSQL's text can hold neither NUL nor a lone surrogate."""
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
+
+
+def build_states(using: str, event_ids: Sequence[int], now: datetime) -> dict[int, tuple[bool, datetime]]:
+    """Say of each event whether its payload is built, and when to look again if it is not."""
+    rows = Event.objects.using(using).filter(pk__in=event_ids).values_list("pk", "payload", "build_error", "build_due_at")
+    return {
+        # Without an error somebody else is at it, and may be done any moment.
+        pk: (bool(text), max(again_at or now, now) if error else now + BUILD_POLL)
+        for pk, text, error, again_at in rows
+    }

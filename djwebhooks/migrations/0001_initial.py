@@ -1,0 +1,240 @@
+"""Make the tables."""
+
+import django.db.models.deletion
+import djwebhooks.database
+import djwebhooks.models.targets
+import djwebhooks.uid
+from django.db import migrations, models
+
+from djwebhooks.owners import owner_migration, owner_model
+
+
+class Migration(migrations.Migration):
+
+    initial = True
+
+    dependencies = [
+        owner_migration(),
+    ]
+
+    operations = [
+        migrations.CreateModel(
+            name='Dispatcher',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+            ],
+            options={
+                'db_table': 'djw_dispatcher',
+            },
+        ),
+        migrations.CreateModel(
+            name='WebhookTarget',
+            fields=[
+                ('id', models.BigAutoField(primary_key=True, serialize=False)),
+                ('uid', models.UUIDField(default=djwebhooks.uid.uuid7, editable=False, unique=True)),
+                ('identifier', models.CharField(blank=True, help_text="Only events with this identifier are sent; empty is all of the owner's.", max_length=255)),
+                ('target_url', models.TextField(help_text='Where events are sent by POST.', verbose_name='URL')),
+                ('digest', djwebhooks.models.targets.DigestField(editable=False, max_length=64, unique=True)),
+                ('description', models.CharField(blank=True, max_length=255)),
+                ('is_active', models.BooleanField(default=True, help_text='Events for an inactive target are held until it is active again.')),
+                ('is_ordered', models.BooleanField(default=False, help_text='Send events of one ordering key one at a time, in the order they were fired.')),
+                ('is_hidden', models.BooleanField(default=False, editable=False, help_text='Made by fire(urls=…), shown to nobody.')),
+                ('secrets', models.TextField(default=djwebhooks.models.targets.new_secrets, editable=False)),
+                ('headers', models.JSONField(blank=True, default=dict, help_text='Additional request headers, name to value.')),
+                ('envelope', models.CharField(blank=True, choices=[('standard', 'standard'), ('flat', 'flat'), ('cloudevents', 'cloudevents')], help_text="How the body is wrapped; empty is the setting's.", max_length=16)),
+                ('retry_schedule', models.JSONField(blank=True, help_text="Seconds between attempts, such as [5, 300, 1800]; empty is the setting's.", null=True)),
+                ('rate_limit', models.FloatField(blank=True, help_text='Requests per second at most; empty is no limit.', null=True)),
+                ('concurrency_limit', models.PositiveIntegerField(blank=True, help_text="Requests in flight at most; empty is a fair share of the worker's.", null=True)),
+                ('created_at', models.DateTimeField(db_default=djwebhooks.database.DatabaseNow())),
+                ('modified_at', models.DateTimeField(auto_now=True)),
+                ('owner', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='webhook_targets', to=owner_model())),
+            ],
+            options={
+                'verbose_name': 'webhook target',
+                'db_table': 'djw_target',
+                'ordering': ['-id'],
+                'permissions': [('add_system_target', "Can make targets that see every owner's events")],
+            },
+        ),
+        migrations.CreateModel(
+            name='Worker',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('name', models.CharField(help_text='What it is part of.', max_length=16)),
+                ('place', models.CharField(help_text='Its host and process.', max_length=255)),
+                ('started_at', models.DateTimeField(db_default=djwebhooks.database.DatabaseNow())),
+                ('expires_at', models.DateTimeField()),
+            ],
+            options={
+                'db_table': 'djw_worker',
+            },
+        ),
+        migrations.CreateModel(
+            name='Event',
+            fields=[
+                ('id', models.BigAutoField(primary_key=True, serialize=False)),
+                ('uid', models.UUIDField(default=djwebhooks.uid.uuid7, editable=False, help_text='The webhook-id.', unique=True)),
+                ('name', models.CharField(max_length=255)),
+                ('identifier', models.CharField(blank=True, max_length=255)),
+                ('is_broadcast', models.BooleanField(default=False)),
+                ('ordering_key', models.CharField(blank=True, max_length=255)),
+                ('hook', models.CharField(blank=True, help_text='The function that builds the payload.', max_length=255)),
+                ('call', models.TextField(blank=True, help_text="The function's captured arguments, until they are used.")),
+                ('payload', models.TextField(blank=True, help_text="The payload's JSON text, once it is built.")),
+                ('target_ids', models.TextField(blank=True, help_text='The targets of an event that goes straight to URLs.')),
+                ('idempotency_key', models.CharField(blank=True, max_length=255)),
+                ('idempotency_digest', models.CharField(editable=False, max_length=64, null=True, unique=True)),
+                ('content_digest', models.CharField(blank=True, editable=False, max_length=64)),
+                ('created_at', models.DateTimeField(db_default=djwebhooks.database.DatabaseNow())),
+                ('deliver_at', models.DateTimeField(blank=True, null=True)),
+                ('expires_at', models.DateTimeField(blank=True, null=True)),
+                ('dispatched_at', models.DateTimeField(blank=True, null=True)),
+                ('dispatch_cursor', models.BigIntegerField(default=0, help_text='The last target that has its delivery, while dispatching.')),
+                ('build_attempts', models.PositiveSmallIntegerField(default=0)),
+                ('build_due_at', models.DateTimeField(blank=True, null=True)),
+                ('build_error', models.TextField(blank=True)),
+                ('owner', models.ForeignKey(blank=True, db_constraint=False, db_index=False, null=True, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to=owner_model())),
+            ],
+            options={
+                'db_table': 'djw_event',
+                'ordering': ['-id'],
+            },
+        ),
+        migrations.CreateModel(
+            name='Body',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('format', models.CharField(max_length=32)),
+                ('content', models.BinaryField()),
+                ('event', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='bodies', to='djwebhooks.event')),
+            ],
+            options={
+                'verbose_name_plural': 'bodies',
+                'db_table': 'djw_body',
+            },
+        ),
+        migrations.CreateModel(
+            name='Lane',
+            fields=[
+                ('target', models.OneToOneField(db_constraint=False, on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='lane', serialize=False, to='djwebhooks.webhooktarget')),
+                ('tail', models.BigIntegerField(default=0, help_text='The last sequence number given out.')),
+                ('version', models.BigIntegerField(default=0, help_text='Grows whenever work may have become due.')),
+                ('due_at', models.DateTimeField(help_text='When there is something to do next; empty when there is nothing.', null=True)),
+                ('holder', models.BigIntegerField(help_text='The worker that holds the lease.', null=True)),
+                ('token', models.BigIntegerField(default=0, help_text='The fencing token: grows with every lease.')),
+                ('is_ordered', models.BooleanField(default=False, help_text='Whether its pending deliveries are lined up by ordering key.')),
+                ('held_until', models.DateTimeField(help_text='The receiver asked us to wait until then.', null=True)),
+                ('failing_since', models.DateTimeField(null=True)),
+                ('failure_count', models.PositiveIntegerField(default=0, help_text='Failed attempts since the last success.')),
+                ('disabled_at', models.DateTimeField(null=True)),
+                ('disabled_reason', models.CharField(blank=True, max_length=64)),
+                ('next_free_at', models.DateTimeField(help_text="The rate limit's next free instant.", null=True)),
+            ],
+            options={
+                'db_table': 'djw_lane',
+            },
+        ),
+        migrations.CreateModel(
+            name='Delivery',
+            fields=[
+                ('id', models.BigAutoField(primary_key=True, serialize=False)),
+                ('uid', models.UUIDField(default=djwebhooks.uid.uuid7, editable=False, unique=True)),
+                ('sequence', models.BigIntegerField(help_text="Its place in the target's lane, contiguous from 1.")),
+                ('ordering_key', models.CharField(blank=True, max_length=255)),
+                ('status', models.CharField(choices=[('pending', 'Pending'), ('succeeded', 'Succeeded'), ('failed', 'Failed'), ('expired', 'Expired'), ('cancelled', 'Cancelled')], default='pending', max_length=9)),
+                ('reason', models.CharField(blank=True, help_text='Why it has this status, in a word.', max_length=64)),
+                ('trigger', models.CharField(choices=[('event', 'Event'), ('retry', 'Retry'), ('manual', 'Manual')], default='event', help_text='Of the next attempt.', max_length=6)),
+                ('created_at', models.DateTimeField(db_default=djwebhooks.database.DatabaseNow())),
+                ('due_at', models.DateTimeField(blank=True, help_text='When it is tried next; empty while another goes first.', null=True)),
+                ('expires_at', models.DateTimeField(blank=True, null=True)),
+                ('finished_at', models.DateTimeField(blank=True, null=True)),
+                ('attempt_count', models.PositiveIntegerField(default=0)),
+                ('schedule_offset', models.PositiveIntegerField(default=0, help_text='Attempts made before the schedule began again.')),
+                ('event', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='deliveries', to='djwebhooks.event')),
+                ('target', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='deliveries', to='djwebhooks.webhooktarget')),
+            ],
+            options={
+                'verbose_name_plural': 'deliveries',
+                'db_table': 'djw_delivery',
+                'ordering': ['-id'],
+            },
+        ),
+        migrations.CreateModel(
+            name='Subscription',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('event', models.CharField(max_length=255)),
+                ('target', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='subscriptions', to='djwebhooks.webhooktarget')),
+            ],
+            options={
+                'db_table': 'djw_subscription',
+            },
+        ),
+        migrations.CreateModel(
+            name='Attempt',
+            fields=[
+                ('id', models.BigAutoField(primary_key=True, serialize=False)),
+                ('number', models.PositiveIntegerField()),
+                ('trigger', models.CharField(choices=[('event', 'Event'), ('retry', 'Retry'), ('manual', 'Manual')], max_length=6)),
+                ('url', models.TextField(help_text='Where it was sent.')),
+                ('started_at', models.DateTimeField()),
+                ('duration', models.FloatField(help_text='Seconds from the first step to the last byte.')),
+                ('status_code', models.PositiveSmallIntegerField(null=True)),
+                ('response_headers', models.JSONField(default=dict)),
+                ('response_body', models.TextField(blank=True, help_text='The beginning of it.')),
+                ('error', models.CharField(blank=True, help_text='What went wrong, in a word; empty when there was an answer.', max_length=32)),
+                ('detail', models.TextField(blank=True, help_text='What went wrong, in a sentence.')),
+                ('address', models.CharField(blank=True, help_text='The IP address that was connected to.', max_length=45)),
+                ('delivery', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='attempts', to='djwebhooks.delivery')),
+            ],
+            options={
+                'db_table': 'djw_attempt',
+                'ordering': ['number'],
+                'constraints': [models.UniqueConstraint(fields=('delivery', 'number'), name='djw_attempt_number')],
+            },
+        ),
+        migrations.AddIndex(
+            model_name='event',
+            index=models.Index(condition=models.Q(('deliver_at__isnull', True), ('dispatched_at__isnull', True)), fields=['id'], name='djw_event_waiting'),
+        ),
+        migrations.AddIndex(
+            model_name='event',
+            index=models.Index(condition=models.Q(('deliver_at__isnull', False), ('dispatched_at__isnull', True)), fields=['deliver_at'], name='djw_event_planned'),
+        ),
+        migrations.AddIndex(
+            model_name='event',
+            index=models.Index(fields=['owner', 'id'], name='djw_event_owner'),
+        ),
+        migrations.AddConstraint(
+            model_name='body',
+            constraint=models.UniqueConstraint(fields=('event', 'format'), name='djw_body_once_per_format'),
+        ),
+        migrations.AddIndex(
+            model_name='lane',
+            index=models.Index(fields=['holder', 'due_at'], name='djw_lane_free_due'),
+        ),
+        migrations.AddIndex(
+            model_name='delivery',
+            index=models.Index(condition=models.Q(('due_at__isnull', False)), fields=['target', 'due_at'], name='djw_delivery_due'),
+        ),
+        migrations.AddIndex(
+            model_name='delivery',
+            index=models.Index(condition=models.Q(('status', 'pending')), fields=['target', 'ordering_key', 'sequence'], name='djw_delivery_key'),
+        ),
+        migrations.AddIndex(
+            model_name='delivery',
+            index=models.Index(condition=models.Q(('status__in', ['failed', 'expired', 'cancelled'])), fields=['status', 'id'], name='djw_delivery_unsuccessful'),
+        ),
+        migrations.AddConstraint(
+            model_name='delivery',
+            constraint=models.UniqueConstraint(fields=('event', 'target'), name='djw_delivery_once_per_target'),
+        ),
+        migrations.AddConstraint(
+            model_name='delivery',
+            constraint=models.UniqueConstraint(fields=('target', 'sequence'), name='djw_delivery_sequence'),
+        ),
+        migrations.AddConstraint(
+            model_name='subscription',
+            constraint=models.UniqueConstraint(fields=('event', 'target'), name='djw_subscription_once'),
+        ),
+    ]

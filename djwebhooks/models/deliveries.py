@@ -1,0 +1,199 @@
+"""One event for one target, and each HTTP request that was made of it."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from django.db import models
+from django.db.models import Q
+
+from djwebhooks import database
+from djwebhooks.database import DatabaseNow
+from djwebhooks.exceptions import AlreadyFinished, InvalidTarget
+from djwebhooks.models.events import Event
+from djwebhooks.models.lanes import Lane
+from djwebhooks.signals import work_written
+from djwebhooks.uid import uuid7
+
+
+class Status(models.TextChoices):
+    PENDING = "pending"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+
+
+class Trigger(models.TextChoices):
+    """Why an attempt is made."""
+
+    EVENT = "event"
+    RETRY = "retry"
+    MANUAL = "manual"
+
+
+class DeliveryQuerySet(models.QuerySet["Delivery"]):
+    """Questions about deliveries, and the only statements that write a status outside of recording."""
+
+    def pending(self) -> "DeliveryQuerySet":
+        return self.filter(status=Status.PENDING)
+
+    def of_owner(self, owner: Any) -> "DeliveryQuerySet":
+        """Deliveries to *owner*'s targets."""
+        return self.filter(target__owner=owner)
+
+    def end(self, status: Status, reason: str) -> int:
+        """End what is pending, without success; call it under the lanes' locks."""
+        ended = self.pending()
+        return ended.update(status=status, reason=reason, due_at=None, finished_at=DatabaseNow())
+
+    def reopen(self) -> int:
+        """Make them due now, with the whole retry schedule before them; call it under the lanes' locks."""
+        return self.update(
+            status=Status.PENDING,
+            reason="",
+            trigger=Trigger.MANUAL,
+            due_at=DatabaseNow(),
+            expires_at=None,
+            finished_at=None,
+            schedule_offset=models.F("attempt_count"),
+        )
+
+    def line_up(self, pairs: Iterable[tuple[int, str]], now: datetime) -> None:
+        """Make the first pending delivery of each (target id, ordering key) due, if it is not; call it under the lanes' locks."""
+        at = database.to_database(self.db, now)
+        database.execute_many(self.db, HEAD_IS_DUE, [(at, target, key, target, key) for target, key in pairs])
+
+
+#: The first pending delivery of a key becomes due, unless it has a time of its own already.
+HEAD_IS_DUE = """
+    UPDATE djw_delivery SET due_at = %s
+    WHERE target_id = %s AND ordering_key = %s AND status = 'pending' AND due_at IS NULL AND sequence = (
+        SELECT head FROM (
+            SELECT MIN(sequence) AS head FROM djw_delivery WHERE target_id = %s AND ordering_key = %s AND status = 'pending'
+        ) AS heads
+    )
+"""
+
+
+class Delivery(models.Model):
+    """One event for one target. It stays pending until it succeeded, failed, expired or was cancelled."""
+
+    id = models.BigAutoField(primary_key=True)
+    uid = models.UUIDField(default=uuid7, unique=True, editable=False)
+    event = models.ForeignKey(Event, models.DO_NOTHING, db_constraint=False, db_index=False, related_name="deliveries")
+    target = models.ForeignKey(
+        "djwebhooks.WebhookTarget", models.DO_NOTHING, db_constraint=False, db_index=False, related_name="deliveries"
+    )
+    sequence = models.BigIntegerField(help_text="Its place in the target's lane, contiguous from 1.")
+    ordering_key = models.CharField(max_length=255, blank=True)
+    status = models.CharField(max_length=9, choices=Status.choices, default=Status.PENDING)
+    reason = models.CharField(max_length=64, blank=True, help_text="Why it has this status, in a word.")
+    trigger = models.CharField(max_length=6, choices=Trigger.choices, default=Trigger.EVENT, help_text="Of the next attempt.")
+    created_at = models.DateTimeField(db_default=DatabaseNow())
+    due_at = models.DateTimeField(null=True, blank=True, help_text="When it is tried next; empty while another goes first.")
+    expires_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+    attempt_count = models.PositiveIntegerField(default=0)
+    schedule_offset = models.PositiveIntegerField(default=0, help_text="Attempts made before the schedule began again.")
+
+    objects = DeliveryQuerySet.as_manager()
+
+    class Meta:
+        db_table = "djw_delivery"
+        ordering = ["-id"]
+        verbose_name_plural = "deliveries"
+        constraints = [
+            models.UniqueConstraint(fields=["event", "target"], name="djw_delivery_once_per_target"),
+            models.UniqueConstraint(fields=["target", "sequence"], name="djw_delivery_sequence"),
+        ]
+        indexes = [
+            models.Index(fields=["target", "due_at"], name="djw_delivery_due", condition=Q(due_at__isnull=False)),
+            models.Index(
+                fields=["target", "ordering_key", "sequence"], name="djw_delivery_key", condition=Q(status=Status.PENDING)
+            ),
+            models.Index(
+                fields=["status", "id"],
+                name="djw_delivery_unsuccessful",
+                condition=Q(status__in=[Status.FAILED, Status.EXPIRED, Status.CANCELLED]),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.status} delivery {self.uid}"
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status != Status.PENDING
+
+    def retry(self) -> None:
+        """Try it again as soon as a worker can, with the whole retry schedule before it; a pending retry is replaced.
+
+        Raises ``InvalidTarget`` when its target was deleted.
+        """
+        using = self._using()
+        database.run_transaction(using, lambda: self._retry(using))
+        self._announce(using)
+
+    def _retry(self, using: str) -> None:
+        if not Lane.objects.using(using).select_for_update().filter(pk=self.target_id).exists():
+            raise InvalidTarget(f"Delivery {self.uid} cannot be retried: its target was deleted.")
+        Delivery.objects.using(using).filter(pk=self.pk).reopen()
+        unbuilt = Event.objects.using(using).filter(pk=self.event_id, payload="")
+        unbuilt.update(build_attempts=0, build_due_at=None)
+        Lane.objects.using(using).make_due([self.target_id])
+
+    def cancel(self) -> None:
+        """End it before it succeeds. What is in flight may still arrive, and is then recorded as succeeded.
+
+        Raises ``AlreadyFinished`` when it has ended before.
+        """
+        using = self._using()
+        database.run_transaction(using, lambda: self._cancel(using))
+        self._announce(using)
+
+    def _cancel(self, using: str) -> None:
+        lanes = list(Lane.objects.using(using).select_for_update().filter(pk=self.target_id))
+        mine = Delivery.objects.using(using).filter(pk=self.pk)
+        if not mine.end(Status.CANCELLED, "cancelled"):
+            raise AlreadyFinished(f"Delivery {self.uid} cannot be cancelled: it has ended already.")
+        if any(lane.is_ordered for lane in lanes):
+            Delivery.objects.using(using).line_up([(self.target_id, self.ordering_key)], database.read_clock(using))
+        Lane.objects.using(using).make_due([self.target_id])
+
+    def _using(self) -> str:
+        return self._state.db or Delivery.objects.db
+
+    def _announce(self, using: str) -> None:
+        self.refresh_from_db(using=using)
+        work_written.send(type(self), using=using)
+
+
+class Attempt(models.Model):
+    """One HTTP request of a delivery, and what was answered."""
+
+    id = models.BigAutoField(primary_key=True)
+    delivery = models.ForeignKey(Delivery, models.DO_NOTHING, db_constraint=False, db_index=False, related_name="attempts")
+    number = models.PositiveIntegerField()
+    trigger = models.CharField(max_length=6, choices=Trigger.choices)
+    url = models.TextField(help_text="Where it was sent.")
+    started_at = models.DateTimeField()
+    duration = models.FloatField(help_text="Seconds from the first step to the last byte.")
+    status_code = models.PositiveSmallIntegerField(null=True)
+    response_headers = models.JSONField(default=dict)
+    response_body = models.TextField(blank=True, help_text="The beginning of it.")
+    error = models.CharField(max_length=32, blank=True, help_text="What went wrong, in a word; empty when there was an answer.")
+    detail = models.TextField(blank=True, help_text="What went wrong, in a sentence.")
+    address = models.CharField(max_length=45, blank=True, help_text="The IP address that was connected to.")
+
+    class Meta:
+        db_table = "djw_attempt"
+        ordering = ["number"]
+        constraints = [models.UniqueConstraint(fields=["delivery", "number"], name="djw_attempt_number")]
+
+    def __str__(self) -> str:
+        return f"attempt {self.number}: {self.error or self.status_code}"
+
+    @property
+    def is_success(self) -> bool:
+        return not self.error and self.status_code is not None and 200 <= self.status_code < 300

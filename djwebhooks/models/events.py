@@ -1,0 +1,117 @@
+"""What happened, once: the outbox, and each event's exact bytes."""
+
+import json
+from datetime import timedelta
+
+from django.db import models, router
+from django.db.models import Q
+
+from djwebhooks.database import DatabaseNow
+from djwebhooks.owners import owner_model
+from djwebhooks.uid import uuid7
+
+#: How often a hook's function may be run for one event.
+BUILD_TRIES = 5
+
+
+class EventQuerySet(models.QuerySet["Event"]):
+    def waiting(self) -> "EventQuerySet":
+        """Events that no dispatcher has turned into deliveries yet."""
+        return self.filter(dispatched_at__isnull=True)
+
+    def start_build(self, pk: int, lease: timedelta) -> bool:
+        """Count a build before it runs, so that one that kills its worker is counted too; return whether it may run now."""
+        free = Q(build_due_at__isnull=True) | Q(build_due_at__lte=DatabaseNow())
+        mine = self.filter(free, pk=pk, payload="", build_attempts__lt=BUILD_TRIES)
+        started = {"build_attempts": models.F("build_attempts") + 1, "build_due_at": DatabaseNow() + lease, "build_error": ""}
+        return bool(mine.update(**started))
+
+    def finish_build(self, pk: int, payload: str) -> None:
+        """Keep the payload of the build that came first, and drop the captured call."""
+        self.filter(pk=pk, payload="").update(payload=payload, call="", build_error="")
+
+    def fail_build(self, pk: int, error: str, delay: timedelta) -> None:
+        """Keep the traceback for staff and try again after *delay*; after the last try, give up at once."""
+        mine = self.filter(pk=pk, payload="")
+        mine.update(build_error=error, build_due_at=DatabaseNow() + delay)
+        mine.filter(build_attempts__gte=BUILD_TRIES).update(build_due_at=None)
+
+
+class Event(models.Model):
+    """Something happened, once. Its row commits with the change that it tells of."""
+
+    id = models.BigAutoField(primary_key=True)
+    uid = models.UUIDField(default=uuid7, unique=True, editable=False, help_text="The webhook-id.")
+    name = models.CharField(max_length=255)
+    # A deleted owner must not take the pending "user.deleted" along.
+    owner = models.ForeignKey(
+        owner_model(), models.DO_NOTHING, null=True, blank=True, db_constraint=False, db_index=False, related_name="+"
+    )
+    identifier = models.CharField(max_length=255, blank=True)
+    is_broadcast = models.BooleanField(default=False)
+    ordering_key = models.CharField(max_length=255, blank=True)
+    hook = models.CharField(max_length=255, blank=True, help_text="The function that builds the payload.")
+    call = models.TextField(blank=True, help_text="The function's captured arguments, until they are used.")
+    payload = models.TextField(blank=True, help_text="The payload's JSON text, once it is built.")
+    target_ids = models.TextField(blank=True, help_text="The targets of an event that goes straight to URLs.")
+    idempotency_key = models.CharField(max_length=255, blank=True)
+    idempotency_digest = models.CharField(max_length=64, null=True, unique=True, editable=False)  # noqa: DJ001 (NULLs never collide)
+    content_digest = models.CharField(max_length=64, blank=True, editable=False)
+    created_at = models.DateTimeField(db_default=DatabaseNow())
+    deliver_at = models.DateTimeField(null=True, blank=True)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    dispatched_at = models.DateTimeField(null=True, blank=True)
+    dispatch_cursor = models.BigIntegerField(default=0, help_text="The last target that has its delivery, while dispatching.")
+    build_attempts = models.PositiveSmallIntegerField(default=0)
+    build_due_at = models.DateTimeField(null=True, blank=True)
+    build_error = models.TextField(blank=True)
+
+    objects = EventQuerySet.as_manager()
+
+    class Meta:
+        db_table = "djw_event"
+        ordering = ["-id"]
+        indexes = [
+            models.Index(
+                fields=["id"], name="djw_event_waiting", condition=Q(dispatched_at__isnull=True, deliver_at__isnull=True)
+            ),
+            models.Index(
+                fields=["deliver_at"],
+                name="djw_event_planned",
+                condition=Q(dispatched_at__isnull=True, deliver_at__isnull=False),
+            ),
+            models.Index(fields=["owner", "id"], name="djw_event_owner"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.uid}"
+
+    @property
+    def direct_targets(self) -> list[int]:
+        """The ids of the targets that ``urls=`` named; empty for an event that goes to subscribers."""
+        return json.loads(self.target_ids) if self.target_ids else []
+
+    @property
+    def has_failed_to_build(self) -> bool:
+        return not self.payload and self.build_attempts >= BUILD_TRIES
+
+
+class Body(models.Model):
+    """An event's exact bytes in one format: written once, sent at every attempt."""
+
+    event = models.ForeignKey(Event, models.DO_NOTHING, db_constraint=False, db_index=False, related_name="bodies")
+    format = models.CharField(max_length=32)
+    content = models.BinaryField()
+
+    class Meta:
+        db_table = "djw_body"
+        verbose_name_plural = "bodies"
+        constraints = [models.UniqueConstraint(fields=["event", "format"], name="djw_body_once_per_format")]
+
+    def __str__(self) -> str:
+        return f"{self.format} of {self.event_id}"
+
+
+def events_database() -> str:
+    """The alias of the one database that all of djwebhooks' rows are read from and written to."""
+    return router.db_for_write(Event)

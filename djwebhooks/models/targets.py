@@ -1,0 +1,414 @@
+"""Where webhooks go: an owner's endpoint, and the events it wants."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+from django.db import IntegrityError, models, transaction
+from django.db.models.signals import pre_delete
+from django.dispatch import receiver
+from django.utils import timezone
+
+from djwebhooks import database, encryption, network, payload, signing
+from djwebhooks.conf import conf
+from djwebhooks.database import DatabaseNow
+from djwebhooks.exceptions import InvalidEvent, InvalidTarget, TooManyTargets
+from djwebhooks.models.deliveries import Delivery, DeliveryQuerySet, Status
+from djwebhooks.models.events import Event
+from djwebhooks.models.lanes import Lane
+from djwebhooks.owners import owner_model
+from djwebhooks.signals import work_written
+from djwebhooks.uid import uuid7
+
+#: The event that ``send_test`` sends.
+TEST_EVENT = "webhook.test"
+#: Deliveries that a bulk operation changes in one transaction.
+PAGE = 1000
+
+
+def new_secrets() -> str:
+    """Return the encrypted list of a new target's one secret."""
+    return _seal([{"secret": signing.new_secret(), "until": None}])
+
+
+def _seal(secrets: list[dict[str, Any]]) -> str:
+    return encryption.encrypt(json.dumps(secrets))
+
+
+class DigestField(models.CharField):  # type: ignore[type-arg]  # not subscriptable at run time
+    """What makes a target unique, in 64 characters: owners may be null, and addresses are too long for an index."""
+
+    def pre_save(self, instance: models.Model, add: bool) -> str:
+        digest = target_digest(instance.owner_id, instance.target_url, instance.identifier)  # type: ignore[attr-defined]  # a WebhookTarget
+        setattr(instance, self.attname, digest)
+        return digest
+
+
+def target_digest(owner_pk: object, url: str, identifier: str) -> str:
+    parts = json.dumps([None if owner_pk is None else str(owner_pk), url, identifier])
+    return hashlib.sha256(parts.encode()).hexdigest()
+
+
+class WebhookTargetQuerySet(models.QuerySet["WebhookTarget"]):
+    def subscribed_to(self, name: str) -> "WebhookTargetQuerySet":
+        """Targets with a subscription that matches the event *name*, wildcards included."""
+        return self.filter(subscriptions__event__in=payload.patterns_for(name)).distinct()
+
+    def matching(self, event: Event) -> "WebhookTargetQuerySet":
+        """Targets that get *event*: by their subscriptions, their owner and their identifier; inactive ones too."""
+        if event.direct_targets:
+            return self.filter(pk__in=event.direct_targets)
+        wanted = self.filter(subscriptions__event__in=payload.patterns_for(event.name))
+        if not event.is_broadcast:
+            owners = models.Q(owner__isnull=True) | models.Q(owner=event.owner_id)
+            wanted = wanted.filter(owners, identifier__in=["", event.identifier])
+        return wanted.distinct()
+
+    def register(
+        self, url: str, events: Sequence[str], *, owner: Any, identifier: str = "", **fields: Any
+    ) -> "WebhookTarget":
+        """Return the target for *url*, made if need be, subscribed to *events* besides what it had.
+
+        *owner* must be said, ``None`` for the system's own target, which sees every owner's events. *fields* are the model's
+        other fields, for a new target. Raises ``InvalidTarget`` for an address or event that cannot be, and
+        ``TooManyTargets``.
+        """
+        target = self._find(url, owner, identifier)
+        if target is None:
+            target = WebhookTarget(target_url=url, owner=owner, identifier=identifier, events=events, **fields)
+            target.full_clean(exclude=["digest"])
+            try:
+                with transaction.atomic(using=self.db):
+                    target.save(using=self.db)
+                return target
+            except IntegrityError:
+                target = self.get(digest=target_digest(getattr(owner, "pk", None), url, identifier))
+        target.is_hidden = False
+        target.events = sorted({*target.events, *events})
+        target.full_clean(exclude=["digest"])
+        target.save(using=self.db)
+        return target
+
+    def deregister(self, url: str, *, owner: Any) -> int:
+        """End the subscriptions of *owner*'s targets with this address, and what waits for them; return how many there were.
+
+        Their log and their secrets stay, so that a later ``register`` finds them again.
+        """
+        targets = list(self.filter(target_url=url, owner=owner))
+        for target in targets:
+            with transaction.atomic(using=self.db):
+                target.events = []
+                target.save(using=self.db)
+                target.cancel_pending("deregistered")
+        return len(targets)
+
+    def direct(self, url: str, owner: Any) -> "WebhookTarget":
+        """Return *owner*'s target for *url*, made hidden and without subscriptions if there is none."""
+        target = self._find(url, owner, "")
+        return target or self.register(url, [], owner=owner, is_hidden=True)
+
+    def _find(self, url: str, owner: Any, identifier: str) -> "WebhookTarget | None":
+        return self.filter(digest=target_digest(getattr(owner, "pk", None), url, identifier)).first()
+
+
+class WebhookTarget(models.Model):
+    """An endpoint that events are sent to. People say whether it is active; how it fares is its lane's business."""
+
+    id = models.BigAutoField(primary_key=True)
+    uid = models.UUIDField(default=uuid7, unique=True, editable=False)
+    owner = models.ForeignKey(owner_model(), models.CASCADE, null=True, blank=True, related_name="webhook_targets")
+    identifier = models.CharField(
+        max_length=255, blank=True, help_text="Only events with this identifier are sent; empty is all of the owner's."
+    )
+    target_url = models.TextField("URL", help_text="Where events are sent by POST.")
+    digest = DigestField(max_length=64, unique=True, editable=False)
+    description = models.CharField(max_length=255, blank=True)
+    is_active = models.BooleanField(default=True, help_text="Events for an inactive target are held until it is active again.")
+    is_ordered = models.BooleanField(
+        default=False, help_text="Send events of one ordering key one at a time, in the order they were fired."
+    )
+    is_hidden = models.BooleanField(default=False, editable=False, help_text="Made by fire(urls=…), shown to nobody.")
+    secrets = models.TextField(default=new_secrets, editable=False)
+    headers = models.JSONField(default=dict, blank=True, help_text="Additional request headers, name to value.")
+    envelope = models.CharField(
+        max_length=16,
+        blank=True,
+        choices=[(name, name) for name in payload.ENVELOPES],
+        help_text="How the body is wrapped; empty is the setting's.",
+    )
+    retry_schedule = models.JSONField(
+        null=True, blank=True, help_text="Seconds between attempts, such as [5, 300, 1800]; empty is the setting's."
+    )
+    rate_limit = models.FloatField(null=True, blank=True, help_text="Requests per second at most; empty is no limit.")
+    concurrency_limit = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Requests in flight at most; empty is a fair share of the worker's."
+    )
+    created_at = models.DateTimeField(db_default=DatabaseNow())
+    modified_at = models.DateTimeField(auto_now=True)
+
+    objects = WebhookTargetQuerySet.as_manager()
+
+    class Meta:
+        db_table = "djw_target"
+        ordering = ["-id"]
+        verbose_name = "webhook target"
+        permissions = [("add_system_target", "Can make targets that see every owner's events")]
+
+    def __str__(self) -> str:
+        return self.target_url
+
+    # -- events ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def events(self) -> list[str]:
+        """The event names and patterns that it is subscribed to, sorted. Assign a list and save to change them."""
+        wanted: list[str] | None = self.__dict__.get("_events")
+        if wanted is not None:
+            return sorted(wanted)
+        if self.pk is None:
+            return []
+        return sorted(subscription.event for subscription in self.subscriptions.all())
+
+    @events.setter
+    def events(self, names: Iterable[str]) -> None:
+        if isinstance(names, str):
+            raise InvalidEvent(f"events must be a list of names, not the string {names!r}: write [{names!r}] or use event=.")
+        self.__dict__["_events"] = list(dict.fromkeys(names))
+
+    @property
+    def event(self) -> str:
+        """The one event it is subscribed to; several are joined by commas."""
+        return ", ".join(self.events)
+
+    @event.setter
+    def event(self, name: str) -> None:
+        self.events = [name]
+
+    # -- saving ---------------------------------------------------------------------------------------------------------
+
+    def clean(self) -> None:
+        """Raise ``InvalidTarget`` for an address, event, header, schedule or limit that cannot be."""
+        self.target_url = network.check_url(self.target_url)
+        for name in self.events:
+            check_subscription(name)
+        check_headers(self.headers)
+        check_schedule(self.retry_schedule)
+        if self.rate_limit is not None and self.rate_limit <= 0:
+            raise InvalidTarget(f"The rate limit must be above 0, not {self.rate_limit}.")
+        if self.concurrency_limit == 0:
+            raise InvalidTarget("The concurrency limit must be at least 1; to stop, deactivate the target.")
+        if self._state.adding:
+            self._check_number()
+
+    def _check_number(self) -> None:
+        if self.owner_id is None or self.is_hidden:
+            return
+        count = type(self).objects.filter(owner=self.owner_id, is_hidden=False).count()
+        if count >= conf.TARGETS_PER_OWNER:
+            raise TooManyTargets(
+                f"{self.owner} has {count} targets already, and DJWEBHOOKS_TARGETS_PER_OWNER allows {conf.TARGETS_PER_OWNER}."
+            )
+
+    def save(self, **kwargs: Any) -> None:
+        """Save the target and its ``events``."""
+        fields = kwargs.get("update_fields")
+        if fields is not None and {"owner", "target_url", "identifier"}.intersection(fields):
+            kwargs["update_fields"] = {*fields, "digest"}
+        using = kwargs.get("using") or self._state.db or type(self).objects.db
+        with transaction.atomic(using=using):
+            super().save(**kwargs)
+            self._save_events(using)
+            # Being active, ordered or limited in another way may make work due.
+            Lane.objects.using(using).filter(pk=self.pk).make_due([self.pk])
+        work_written.send(type(self), using=using)
+
+    def _save_events(self, using: str) -> None:
+        wanted = self.__dict__.pop("_events", None)
+        if wanted is None:
+            return
+        subscriptions = Subscription.objects.using(using)
+        subscriptions.filter(target=self).exclude(event__in=wanted).delete()
+        new = [Subscription(target=self, event=name) for name in wanted]
+        subscriptions.bulk_create(new, ignore_conflicts=True)
+        getattr(self, "_prefetched_objects_cache", {}).pop("subscriptions", None)
+
+    # -- secrets --------------------------------------------------------------------------------------------------------
+
+    @property
+    def secret(self) -> str:
+        """The current signing secret, ``whsec_…``. Raises ``UndecryptableSecret`` when no key opens it."""
+        return str(self._open()[0]["secret"])
+
+    def live_secrets(self, now: datetime) -> list[str]:
+        """Every secret that signs at *now*: the current one first, then those whose overlap has not ended."""
+        return [
+            entry["secret"] for entry in self._open() if entry["until"] is None or datetime.fromisoformat(entry["until"]) > now
+        ]
+
+    def rotate_secret(self, overlap: float | timedelta = timedelta(days=1)) -> str:
+        """Make and return a new secret; for *overlap* (seconds or ``timedelta``) the old ones sign as well."""
+        now = timezone.now()
+        until = (now + (overlap if isinstance(overlap, timedelta) else timedelta(seconds=overlap))).isoformat()
+        old = [entry | {"until": entry["until"] or until} for entry in self._open()]
+        live = [entry for entry in old if datetime.fromisoformat(entry["until"]) > now]
+        self.secrets = _seal([{"secret": signing.new_secret(), "until": None}, *live])
+        self.save(update_fields=["secrets", "modified_at"])
+        return self.secret
+
+    def _open(self) -> list[dict[str, Any]]:
+        opened: list[dict[str, Any]] = json.loads(encryption.decrypt(self.secrets))
+        return opened
+
+    # -- state ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> str:
+        """One word: ``healthy``, ``degraded``, ``suspended``, ``disabled`` or ``paused``."""
+        if not self.is_active:
+            return "paused"
+        lane = Lane.objects.filter(pk=self.pk).first() if "lane" not in self._state.fields_cache else self.lane
+        if lane is None:
+            return "healthy"
+        if lane.disabled_at is not None:
+            return "disabled"
+        if lane.held_until is not None and lane.held_until > timezone.now():
+            return "suspended"
+        return "degraded" if lane.failure_count else "healthy"
+
+    def pause(self) -> None:
+        """Hold its events from now on; what is in flight still arrives."""
+        self.is_active = False
+        self.save(update_fields=["is_active", "modified_at"])
+
+    def resume(self) -> None:
+        """Send again what was held, whether people, the receiver or its failures had stopped it."""
+        using = self._state.db or type(self).objects.db
+        with transaction.atomic(using=using):
+            Lane.objects.using(using).filter(pk=self.pk).update(
+                disabled_at=None, disabled_reason="", held_until=None, failing_since=None, failure_count=0
+            )
+            self.is_active = True
+            self.save(update_fields=["is_active", "modified_at"])
+
+    def send_test(self) -> Event:
+        """Send this target, and no other, a ``webhook.test`` event; return the event."""
+        using = self._state.db or type(self).objects.db
+        event = Event.objects.using(using).create(
+            name=TEST_EVENT,
+            owner_id=self.owner_id,
+            payload=payload.encode({"target": str(self.uid), "message": "This is a test."}),
+            target_ids=json.dumps([self.pk]),
+        )
+        work_written.send(type(self), using=using)
+        return event
+
+    def replay(
+        self,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        status: str = Status.FAILED,
+        dry_run: bool = False,
+    ) -> int:
+        """Try again what ended with *status* and was created from *since* to *until*; return how many deliveries that is."""
+        using = self._state.db or type(self).objects.db
+        chosen = Delivery.objects.using(using).filter(target=self, status=status)
+        if since is not None:
+            chosen = chosen.filter(created_at__gte=since)
+        if until is not None:
+            chosen = chosen.filter(created_at__lt=until)
+        if dry_run:
+            return chosen.count()
+        if status == Status.PENDING:
+            raise ValueError("What is pending cannot be replayed: it is tried again by itself.")
+        return self._change_in_pages(chosen, lambda page: page.reopen())
+
+    def cancel_pending(self, reason: str = "cancelled") -> int:
+        """Cancel all that waits for this target; return how many deliveries that was."""
+        using = self._state.db or type(self).objects.db
+        waiting = Delivery.objects.using(using).filter(target=self).pending()
+        return self._change_in_pages(waiting, lambda page: page.end(Status.CANCELLED, reason))
+
+    def _change_in_pages(self, chosen: DeliveryQuerySet, change: Callable[[DeliveryQuerySet], int]) -> int:
+        """Change the chosen deliveries under the lane's lock, a page in a transaction; return how many were changed."""
+        lanes, deliveries = Lane.objects.using(chosen.db), Delivery.objects.using(chosen.db)
+
+        def change_page(ids: list[int]) -> int:
+            list(lanes.select_for_update().filter(pk=self.pk))
+            changed = change(deliveries.filter(pk__in=ids))
+            lanes.make_due([self.pk])
+            return changed
+
+        count, last = 0, 0
+        while ids := list(chosen.filter(pk__gt=last).order_by("pk").values_list("pk", flat=True)[:PAGE]):
+            count += database.run_transaction(chosen.db, partial(change_page, ids))
+            last = ids[-1]
+        work_written.send(type(self), using=chosen.db)
+        return count
+
+
+@receiver(pre_delete, sender=WebhookTarget)
+def cancel_what_waits(instance: WebhookTarget, **_: Any) -> None:
+    """A deleted target, its owner's cascade included, leaves nothing pending."""
+    instance.cancel_pending("target_deleted")
+
+
+class Subscription(models.Model):
+    """A target wants an event: an exact name, ``project.*`` or ``*``."""
+
+    target = models.ForeignKey(WebhookTarget, models.CASCADE, related_name="subscriptions")
+    event = models.CharField(max_length=255)
+
+    class Meta:
+        db_table = "djw_subscription"
+        constraints = [models.UniqueConstraint(fields=["event", "target"], name="djw_subscription_once")]
+
+    def __str__(self) -> str:
+        return self.event
+
+    def clean(self) -> None:
+        """Raise ``InvalidTarget`` for an event that cannot be, or is not in the catalogue."""
+        check_subscription(self.event)
+
+
+def check_subscription(pattern: str) -> None:
+    """Raise ``InvalidTarget`` for a pattern that can match no event."""
+    try:
+        payload.check_pattern(pattern)
+    except InvalidEvent as error:
+        raise InvalidTarget(str(error)) from error
+    if conf.EVENTS and not any(payload.matches(pattern, name) for name in conf.EVENTS):
+        raise InvalidTarget(f"{pattern!r} matches no event of DJWEBHOOKS_EVENTS: {', '.join(sorted(conf.EVENTS))}.")
+
+
+def check_headers(headers: object) -> None:
+    """Raise ``InvalidTarget`` for additional headers that HTTP cannot hold, or that would replace ours."""
+    if not isinstance(headers, dict) or not all(isinstance(part, str) for pair in headers.items() for part in pair):
+        raise InvalidTarget(f"Headers are an object of names and strings, not {headers!r}.")
+    for name, value in headers.items():
+        if not HEADER_NAME.fullmatch(name):
+            raise InvalidTarget(f"{name!r} is not the name of a header.")
+        if name.lower() in OUR_HEADERS or name.lower().startswith("webhook-"):
+            raise InvalidTarget(f"The header {name!r} is set by djwebhooks; choose another name.")
+        if not HEADER_VALUE.fullmatch(value):
+            raise InvalidTarget(f"The value of the header {name!r} has characters that a header cannot hold.")
+
+
+HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+OUR_HEADERS = frozenset({
+    "connection", "content-encoding", "content-length", "content-type", "expect", "host", "keep-alive", "te", "trailer",
+    "transfer-encoding", "upgrade", "user-agent",
+})  # fmt: skip
+
+
+def check_schedule(schedule: object) -> None:
+    """Raise ``InvalidTarget`` for a retry schedule that is not a list of seconds."""
+    if schedule is None:
+        return
+    if not isinstance(schedule, list) or not all(isinstance(pause, int | float) and pause >= 0 for pause in schedule):
+        raise InvalidTarget(f"The retry schedule is a list of seconds, not {schedule!r}.")

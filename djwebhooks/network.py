@@ -1,0 +1,264 @@
+"""Decide which URLs and which addresses webhooks may be sent to."""
+
+import re
+import socket
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Any
+from urllib.parse import SplitResult, quote, urlsplit
+
+import idna
+
+from djwebhooks.conf import conf
+from djwebhooks.exceptions import ConfigurationError, ForbiddenAddress, InvalidTarget
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+GetAddrInfo = Callable[..., Sequence[tuple[Any, ...]]]
+
+URL_LENGTH_LIMIT = 2048
+
+# `ipaddress` calls several of these global, and which ones changes with Python's version. Source: the special-purpose
+# address registries of IANA (RFC 6890), and RFC 7526 for 192.88.99.0/24.
+FORBIDDEN_V4 = tuple(
+    IPv4Network(network)
+    for network in (
+        "0.0.0.0/8",
+        "10.0.0.0/8",
+        "100.64.0.0/10",
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "172.16.0.0/12",
+        "192.0.0.0/24",
+        "192.0.2.0/24",
+        "192.88.99.0/24",
+        "192.168.0.0/16",
+        "198.18.0.0/15",
+        "198.51.100.0/24",
+        "203.0.113.0/24",
+        "224.0.0.0/4",
+        "240.0.0.0/4",
+    )
+)
+# Only 2000::/3 is given out as global unicast, so all around it is refused: ::/8 with its compatible addresses,
+# 64:ff9b:1::/48, 100::/64, 5f00::/16, fc00::/7, fe80::/10, fec0::/10, ff00::/8 and what IANA may yet give a meaning.
+FORBIDDEN_V6 = tuple(
+    IPv6Network(network)
+    for network in (
+        "::/3",
+        "2001::/23",  # protocol assignments, Teredo among them
+        "2001:db8::/32",
+        "2002::/16",  # 6to4
+        "3fff::/20",
+        "4000::/2",
+        "8000::/1",
+    )
+)
+NAT64 = IPv6Network("64:ff9b::/96")
+ISATAP = frozenset({0x00005EFE, 0x02005EFE})
+
+# Underscores are no part of a host name by RFC 952, but of names that exist.
+LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+UNSENDABLE = re.compile(r"[\x00-\x20\x7f-\xa0\\\s]")
+# What RFC 3986 allows in a path or query, and "%", as what is escaped stays so.
+UNESCAPED = "%/?:@!$&'()*+,;=-._~[]"
+
+
+@lru_cache(maxsize=32)
+def parse_networks(networks: tuple[str, ...]) -> tuple[Network, ...]:
+    try:
+        return tuple(ip_network(network) for network in networks)
+    except ValueError as exc:
+        raise ConfigurationError(
+            f"DJWEBHOOKS_ALLOWED_NETWORKS has a value that is no network: {exc}. Write it like '10.0.0.0/8'."
+        ) from exc
+
+
+def find_embedded(address: IPv6Address) -> IPv4Address | None:
+    """Return the IPv4 address that a mapped, NAT64 or ISATAP *address* leads to.
+
+    Source: RFC 4291 section 2.5.5, RFC 6052 section 2.1, RFC 5214 section 6.1. All others that embed one are refused whole.
+    """
+    if address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    number = int(address)
+    if address in NAT64 or number >> 32 & 0xFFFFFFFF in ISATAP:
+        return IPv4Address(number & 0xFFFFFFFF)
+    return None
+
+
+def is_in(address: Address, networks: Sequence[Network]) -> bool:
+    return any(address.version == network.version and address in network for network in networks)
+
+
+def is_refused(address: Address, allowed: tuple[Network, ...]) -> bool:
+    if is_in(address, allowed):
+        return False
+    if isinstance(address, IPv4Address):
+        return is_in(address, FORBIDDEN_V4) or not address.is_global
+    embedded = find_embedded(address)
+    if embedded is not None and is_refused(embedded, allowed):
+        return True
+    if address.ipv4_mapped is not None or address in NAT64:
+        return False
+    return is_in(address, FORBIDDEN_V6) or not address.is_global
+
+
+def is_forbidden(address: str, allowed: Sequence[str] | None = None) -> bool:
+    """Return whether webhooks may not be sent to *address*.
+
+    *address* is an IPv4 or IPv6 address as text; what is not one is forbidden. *allowed* are networks that are permitted
+    whatever they are, by default ``DJWEBHOOKS_ALLOWED_NETWORKS``. Raises ConfigurationError if one of them is no network.
+    """
+    networks = parse_networks(tuple(conf.ALLOWED_NETWORKS if allowed is None else allowed))
+    name, _, zone = address.partition("%")
+    try:
+        parsed = ip_address(name)
+    except ValueError:
+        return True
+    # Only addresses of this very link have a zone, so no forged one is to pass for global.
+    return is_refused(parsed, networks) or bool(zone and not is_in(parsed, networks))
+
+
+def resolve(host: str, port: int, *, getaddrinfo: GetAddrInfo = socket.getaddrinfo) -> list[str]:
+    """Return the addresses of *host*, in the order in which to try them.
+
+    Raises ForbiddenAddress if any of them is forbidden, even beside good ones: whoever mixes them is up to something.
+    Raises socket.gaierror if there are none (:func:`name_dns_fault` tells why), OSError if this machine cannot look it up.
+    """
+    found = getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
+    if not addresses:
+        raise socket.gaierror(socket.EAI_NONAME, "No address is associated with the name")
+    for address in addresses:
+        if is_forbidden(address):
+            raise ForbiddenAddress(
+                f"{host} has the forbidden address {address}. If it is meant, add its network to DJWEBHOOKS_ALLOWED_NETWORKS."
+            )
+    return addresses
+
+
+def name_dns_fault(exc: socket.gaierror) -> str:
+    """Return the error word of a failed lookup: ``no_dns_server``, ``out_of_sockets`` or ``dns_error``."""
+    if exc.errno == socket.EAI_AGAIN:
+        return "no_dns_server"
+    return "out_of_sockets" if exc.errno == socket.EAI_MEMORY else "dns_error"
+
+
+def check_url(url: str) -> str:
+    """Return *url* in its normal form: ASCII, lower-case scheme and host, no default port, never an empty path.
+
+    Looks nothing up: the addresses of a name are checked when it is connected to. Raises InvalidTarget if webhooks
+    cannot or may not be sent to *url*, with a message that shows no more of it than was wrong.
+    """
+    parts = split(url)
+    host = check_host(parts)
+    port = check_port(parts)
+    literal = f"[{host}]" if ":" in host else host
+    query = f"?{escape(parts.query)}" if parts.query else ""
+    normal = f"{parts.scheme}://{literal}{port}{escape(parts.path) or '/'}{query}"
+    if len(normal) > URL_LENGTH_LIMIT:
+        raise too_long(len(normal))
+    return normal
+
+
+def split(url: str) -> SplitResult:
+    if len(url) > URL_LENGTH_LIMIT:
+        raise too_long(len(url))
+    if unsendable := UNSENDABLE.search(url):
+        raise InvalidTarget(
+            f"The URL has the character {unsendable[0]!r} at position {unsendable.start()}. Remove or escape it.", "character"
+        )
+    if "#" in url:
+        raise InvalidTarget("The URL has a fragment, which is never sent. Remove the # and what follows.", "fragment")
+    try:
+        parts = urlsplit(url)
+    except ValueError as exc:
+        raise InvalidTarget("The URL's host cannot be read. Write it like https://example.com/path.", "host") from exc
+    check_scheme(parts.scheme)
+    if "@" in parts.netloc:
+        raise InvalidTarget("The URL has a user name or password. Use the target's headers to authenticate.", "credentials")
+    return parts
+
+
+def check_scheme(scheme: str) -> None:
+    if scheme == "https" or (scheme == "http" and conf.ALLOW_HTTP):
+        return
+    hint = " http:// needs DJWEBHOOKS_ALLOW_HTTP." if scheme == "http" else ""
+    raise InvalidTarget(f"The URL begins with {scheme!r}. Use https://.{hint}", "scheme")
+
+
+def check_port(parts: SplitResult) -> str:
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise InvalidTarget("The URL's port is not a number from 1 to 65535. Correct it, or leave it out.", "port")
+    return "" if port in (None, {"http": 80, "https": 443}[parts.scheme]) else f":{port}"
+
+
+def check_host(parts: SplitResult) -> str:
+    host = parts.hostname or ""
+    if not host:
+        raise InvalidTarget("The URL has no host. Write it like https://example.com/path.", "host")
+    # urlsplit takes anything in brackets, but only IPv6 addresses stand in them (RFC 3986 section 3.2.2).
+    name = host if "[" in parts.netloc else encode_host(host)
+    literal = parse_literal(name)
+    if literal is None:
+        if "[" in parts.netloc:
+            raise InvalidTarget(f"The host [{host}] is no IPv6 address. Remove the brackets, or correct it.", "host")
+        check_name(name)
+        return name
+    if is_forbidden(literal):
+        raise InvalidTarget(f"The address {literal} is forbidden. Use the public name of the receiver.", "forbidden")
+    return literal
+
+
+def encode_host(host: str) -> str:
+    """Return *host* in ASCII. UTS 46 also folds look-alikes such as full-width digits, so it comes before every check."""
+    try:
+        name = host.lower() if host.isascii() else idna.encode(host, uts46=True).decode("ascii")
+    except UnicodeError as exc:
+        raise InvalidTarget(f"The host {host!r} is no valid name. Correct it.", "host") from exc
+    labels = name.removesuffix(".").split(".")
+    if len(name) > 253 or not all(LABEL.fullmatch(label) for label in labels):
+        raise InvalidTarget(f"The host {host!r} is no valid name. Correct it.", "host")
+    return name
+
+
+def parse_literal(host: str) -> str | None:
+    """Return the address that *host* is, in whatever notation a resolver might take for one; None if it is a name."""
+    try:
+        if ":" in host:
+            return str(parse_v6(host))
+        number = host.removesuffix(".")
+        if not NUMBER.fullmatch(number.rpartition(".")[2]):
+            return None
+        return str(IPv4Address(socket.inet_aton(number)))
+    except (AddressValueError, OSError) as exc:
+        raise InvalidTarget(f"The host {host!r} is no valid address. Correct it, or use a name.", "host") from exc
+
+
+def parse_v6(host: str) -> IPv6Address:
+    if "%" in host:
+        raise AddressValueError("A zone means something on one machine only")
+    return IPv6Address(host)
+
+
+def check_name(name: str) -> None:
+    is_local = name.removesuffix(".").rpartition(".")[2] == "localhost"
+    if is_local and is_forbidden("127.0.0.1") and is_forbidden("::1"):
+        raise InvalidTarget(
+            f"The host {name!r} is this machine, which is forbidden. Use the receiver's public name.", "forbidden"
+        )
+
+
+def escape(text: str) -> str:
+    return quote(text, safe=UNESCAPED)
+
+
+def too_long(length: int) -> InvalidTarget:
+    return InvalidTarget(f"The URL has {length} characters; the most is {URL_LENGTH_LIMIT}. Use a shorter one.", "length")

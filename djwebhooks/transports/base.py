@@ -1,0 +1,64 @@
+"""The contract between the worker and whatever sends its requests."""
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One POST to make.
+
+    *key* is the caller's own name for it and comes back on the reply. *timeout* is one deadline in seconds for the whole
+    exchange, from the first DNS query to the last byte kept; *connect_timeout* bounds its beginning.
+    """
+
+    key: Hashable
+    url: str
+    body: bytes = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    timeout: float
+    connect_timeout: float
+    response_limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came of a request: an answer with a *status*, or an *error* in words.
+
+    *error* is one of: ``dns_error``, ``connection_refused``, ``connection_reset``, ``connect_timeout``, ``timeout``,
+    ``tls_error``, ``forbidden_address``, ``invalid_url``, ``invalid_response``, ``network_unreachable``, ``no_dns_server``,
+    ``out_of_sockets``, ``aborted``. *detail* is a sentence about it. *duration* is in seconds, *address* the IP address that
+    was connected to. *headers* have lower-case names; ``set-cookie`` is dropped.
+    """
+
+    key: Hashable
+    status: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    error: str = ""
+    detail: str = ""
+    duration: float = 0.0
+    address: str = ""
+
+
+class Transport(Protocol):
+    """Sends many requests at once. It never touches the ORM."""
+
+    #: How many requests may be in flight.
+    concurrency: int
+
+    def submit(self, request: Request) -> None:
+        """Start a request. The caller keeps to *concurrency*."""
+
+    def wait(self, timeout: float) -> list[Reply]:
+        """Return what has come back; wait up to *timeout* seconds for the first."""
+
+    def wake(self) -> None:
+        """Make a ``wait`` in another thread, or the next one, return at once."""
+
+    def abort(self) -> None:
+        """Break off whatever is in flight; each comes back as ``aborted``, unless it was just done."""
+
+    def close(self) -> None:
+        """Abort, and give back threads and connections."""

@@ -1,0 +1,374 @@
+"""Connections that go to checked addresses only, and keep to one deadline for all they do."""
+
+import errno
+import http
+import http.client
+import socket
+import ssl
+import threading
+import time
+from collections import OrderedDict
+from email.errors import MultipartInvariantViolationDefect, StartBoundaryNotFoundDefect
+from typing import Any
+
+from requests.adapters import HTTPAdapter
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.util.ssl_ import create_urllib3_context
+
+from djwebhooks.exceptions import DjWebhooksError
+from djwebhooks.network import GetAddrInfo, name_dns_fault, resolve
+from djwebhooks.retry import OUR_OWN_FAULTS
+from djwebhooks.transports.base import Reply, Request
+
+#: Seconds that an unused connection is kept. Receivers close idle ones after 5 s and more; a request that crosses with
+#: the closing is lost, and cannot be sent again as it may have been read.
+IDLE_SECONDS = 4.0
+#: How many origins have a pool of connections.
+POOLS = 256
+#: Bytes of a response's head, informational ones included.
+HEAD_LIMIT = 64 * 1024
+#: Bytes received for every byte of a body that is kept: a chunk of one byte takes six.
+CHUNKING_FACTOR = 8
+
+#: What the parser says of a body that it is not given.
+MULTIPART_DEFECTS = (MultipartInvariantViolationDefect, StartBoundaryNotFoundDefect)
+
+ERROR_WORDS = {
+    errno.ECONNREFUSED: "connection_refused",
+    # The last router does not reach the host: the receiver's fault, unlike a network that we have no route to.
+    errno.EHOSTUNREACH: "connection_refused",
+    errno.EHOSTDOWN: "connection_refused",
+    errno.ENETUNREACH: "network_unreachable",
+    errno.ENETDOWN: "network_unreachable",
+    errno.EAFNOSUPPORT: "network_unreachable",
+    errno.EACCES: "network_unreachable",
+    errno.EPERM: "network_unreachable",
+    errno.EMFILE: "out_of_sockets",
+    errno.ENFILE: "out_of_sockets",
+    errno.ENOBUFS: "out_of_sockets",
+    errno.ENOMEM: "out_of_sockets",
+    errno.EADDRNOTAVAIL: "out_of_sockets",
+}
+
+
+class ExchangeFailed(DjWebhooksError):
+    """The exchange cannot go on."""
+
+    # Neither an OSError nor an HTTPException, so that urllib3 lets it through as it is.
+
+    def __init__(self, error: str, detail: str) -> None:
+        super().__init__(detail)
+        self.error = error
+        self.detail = detail
+
+
+class ReceivedTooMuch(http.client.HTTPException):
+    """The receiver sends more than any answer needs."""
+
+
+class IdleConnections:
+    """Connections that wait in pools to be used again: all of them together few and young."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._since: OrderedDict[HTTPConnection, float] = OrderedDict()
+
+    def add(self, connection: HTTPConnection) -> None:
+        with self._lock:
+            self._since[connection] = time.monotonic()
+        self.sweep()
+
+    def claim(self, connection: HTTPConnection) -> bool:
+        """Take *connection* out to use it; False if it was swept, or is too old to be sure of."""
+        with self._lock:
+            return self._since.pop(connection, 0.0) > time.monotonic() - IDLE_SECONDS
+
+    def sweep(self, limit: int | None = None) -> None:
+        """Close the connections that are too old, and the oldest beyond *limit*."""
+        limit = self._limit if limit is None else limit
+        oldest_good = time.monotonic() - IDLE_SECONDS
+        # Closed under the lock, as whoever fails to claim one opens it anew.
+        with self._lock:
+            while self._since:
+                connection, since = next(iter(self._since.items()))
+                if since > oldest_good and len(self._since) <= limit:
+                    return
+                del self._since[connection]
+                connection.close()
+
+
+class Exchange:
+    """One request on its way, as the sockets of the thread that makes it know it."""
+
+    def __init__(self, request: Request, idle: IdleConnections, getaddrinfo: GetAddrInfo) -> None:
+        self.request = request
+        self.idle = idle
+        self.getaddrinfo = getaddrinfo
+        self.submitted_at = time.monotonic()
+        self.started_at: float | None = None
+        self.is_connecting = False
+        self.is_aborted = False
+        #: Whether the connection must not be used again.
+        self.is_spoilt = False
+        self.has_head = False
+        self.has_ended = False
+        self.received = 0
+        self.receive_limit = HEAD_LIMIT
+        self.status: int | None = None
+        self.address = ""
+        self._socket: socket.socket | None = None
+
+    @property
+    def deadline(self) -> float:
+        """When the present phase must be over, on the monotonic clock."""
+        seconds = self.request.timeout
+        if self.is_connecting:
+            seconds = min(seconds, self.request.connect_timeout)
+        return (self.started_at or self.submitted_at) + seconds
+
+    @property
+    def timeout_word(self) -> str:
+        is_early = self.is_connecting and self.request.connect_timeout < self.request.timeout
+        return "connect_timeout" if is_early else "timeout"
+
+    def limit(self, sock: socket.socket, share: int = 1) -> None:
+        """Give *sock* the time that is left, or one of so many shares of it, before it blocks."""
+        self._socket = sock
+        if self.is_aborted:
+            raise self.aborted()
+        remaining = self.deadline - time.monotonic()
+        if remaining <= 0:
+            raise self.timed_out()
+        sock.settimeout(remaining / share)
+
+    def count_received(self, count: int) -> None:
+        if count:
+            self.received += count
+            if self.received > self.receive_limit:
+                raise ReceivedTooMuch(f"more than {self.receive_limit} bytes")
+            return
+        self.has_ended = True
+        if self.is_aborted:
+            raise self.aborted()
+        if not self.has_head:
+            raise ExchangeFailed("connection_reset", "The receiver closed the connection before its answer was complete.")
+
+    def read_head(self, status: int) -> None:
+        self.has_head = True
+        self.status = status
+        self.receive_limit = self.received + CHUNKING_FACTOR * self.request.response_limit + HEAD_LIMIT
+
+    def break_off(self) -> None:
+        """End the exchange from another thread, by shutting its socket down."""
+        self.is_aborted = True
+        if self._socket is not None:
+            try:
+                # Not SSLSocket's own shutdown: it changes an object that its thread is using.
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+            except OSError:
+                # It is closed, or not connected yet.
+                return
+
+    def connect(self, host: str, port: int) -> socket.socket:
+        """Connect to one of the checked addresses of *host*; raise ExchangeFailed otherwise."""
+        failures = []
+        addresses = self.find_addresses(host, port)
+        for number, address in enumerate(addresses):
+            try:
+                return self.connect_to(address, port, share=len(addresses) - number)
+            except OSError as exc:
+                failures.append(self.blame(exc))
+        # What a receiver does says more than that this machine has no IPv6.
+        raise next((failure for failure in failures if failure.error not in OUR_OWN_FAULTS), failures[0])
+
+    def find_addresses(self, host: str, port: int) -> list[str]:
+        try:
+            return resolve(host, port, getaddrinfo=self.getaddrinfo)
+        except socket.gaierror as exc:
+            raise ExchangeFailed(name_dns_fault(exc), f"Looking up {host} failed: {exc.strerror}.") from exc
+        except OSError as exc:
+            raise self.blame(exc) from exc
+        except UnicodeError as exc:
+            raise ExchangeFailed("invalid_url", "The URL's host is no valid name.") from exc
+
+    def connect_to(self, address: str, port: int, share: int) -> socket.socket:
+        sock = TimedSocket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            self.address = address
+            # An address that does not answer leaves time for the others.
+            self.limit(sock, share)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.connect((address, port))
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def blame(self, exc: OSError) -> ExchangeFailed:
+        """Return *exc* in the words of Reply."""
+        if self.is_aborted:
+            return self.aborted()
+        if isinstance(exc, TimeoutError):
+            return self.timed_out()
+        if isinstance(exc, ssl.SSLError):
+            return ExchangeFailed("tls_error", f"TLS failed: {getattr(exc, 'verify_message', '') or exc.reason or exc}.")
+        return ExchangeFailed(
+            ERROR_WORDS.get(exc.errno or 0, "connection_reset"), f"The connection failed: {exc.strerror or exc}."
+        )
+
+    def timed_out(self) -> ExchangeFailed:
+        seconds = min(self.request.timeout, self.request.connect_timeout) if self.is_connecting else self.request.timeout
+        phase = "There was no connection" if self.is_connecting else "The answer was not complete"
+        return ExchangeFailed(self.timeout_word, f"{phase} after {seconds:g} s.")
+
+    def aborted(self) -> ExchangeFailed:
+        return ExchangeFailed("aborted", "The request was broken off by the sender.")
+
+    def fail(self, error: str, detail: str) -> Reply:
+        head = f" The head of the answer, with status {self.status}, was received." if self.status is not None else ""
+        return Reply(self.request.key, error=error, detail=detail + head, duration=self.duration, address=self.address)
+
+    @property
+    def duration(self) -> float:
+        return time.monotonic() - (self.started_at or self.submitted_at)
+
+
+class Current(threading.local):
+    """The exchange that this thread makes."""
+
+    exchange: Exchange
+
+
+current = Current()
+
+
+class TimedSocket(socket.socket):
+    """A socket that keeps to the deadline of its thread's exchange, however slowly bytes trickle."""
+
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:
+        exchange = current.exchange
+        exchange.limit(self)
+        try:
+            count = super().recv_into(*args, **kwargs)
+        except OSError as exc:
+            raise exchange.blame(exc) from exc
+        exchange.count_received(count)
+        return count
+
+    def send(self, *args: Any) -> int:
+        current.exchange.limit(self)
+        return super().send(*args)
+
+    def sendall(self, *args: Any) -> None:
+        exchange = current.exchange
+        exchange.limit(self)
+        try:
+            super().sendall(*args)
+        except ConnectionError:
+            # The receiver may have answered before it closed: urllib3 goes on to read.
+            exchange.is_spoilt = True
+            raise
+        except OSError as exc:
+            raise exchange.blame(exc) from exc
+
+
+class TimedTLSSocket(TimedSocket, ssl.SSLSocket):
+    def do_handshake(self, block: bool = False) -> None:
+        exchange = current.exchange
+        try:
+            exchange.limit(self)
+            super().do_handshake(block)
+        except OSError as exc:
+            self.close()
+            raise exchange.blame(exc) from exc
+        except ExchangeFailed:
+            self.close()
+            raise
+
+
+class Response(http.client.HTTPResponse):
+    def begin(self) -> None:
+        """Read the head of the final answer. The standard library takes every 1xx but 100 for it (RFC 9110 section 15.2)."""
+        super().begin()
+        while 100 <= self.status < 200:
+            if self.status == http.HTTPStatus.SWITCHING_PROTOCOLS:
+                raise http.client.HTTPException("a protocol that nobody asked for")
+            self.headers = self.msg = None  # type: ignore[assignment]  # as http.client has them before a head is read
+            super().begin()
+        # After a line that is no header the parser drops the rest, and with it where the body ends.
+        if any(not isinstance(defect, MULTIPART_DEFECTS) for defect in self.msg.defects):
+            raise http.client.HTTPException("a malformed header line")
+        current.exchange.read_head(self.status)
+
+
+class GuardedConnection(HTTPConnection):
+    """Connects to the address that was checked, under the name that was asked for."""
+
+    response_class = Response
+    address = ""
+
+    def _new_conn(self) -> socket.socket:
+        exchange = current.exchange
+        sock = exchange.connect(self._dns_host.strip("[]"), self.port)
+        self.address = exchange.address
+        return sock
+
+    def connect(self) -> None:
+        exchange = current.exchange
+        exchange.is_connecting = True
+        super().connect()
+        exchange.is_connecting = False
+
+    @property
+    def is_connected(self) -> bool:
+        # Only the pool asks, when it is about to use the connection again.
+        exchange = current.exchange
+        if exchange.idle.claim(self) and super().is_connected:
+            exchange.address = self.address
+            return True
+        return False
+
+
+class GuardedTLSConnection(GuardedConnection, HTTPSConnection):
+    pass
+
+
+class GuardedPool(HTTPConnectionPool):
+    ConnectionCls = GuardedConnection
+
+    def _put_conn(self, conn: Any) -> None:
+        if conn is not None and not conn.is_closed:
+            if current.exchange.is_spoilt:
+                conn.close()
+            else:
+                current.exchange.idle.add(conn)
+        super()._put_conn(conn)
+
+
+class GuardedTLSPool(GuardedPool, HTTPSConnectionPool):
+    ConnectionCls = GuardedTLSConnection
+
+
+class GuardedAdapter(HTTPAdapter):
+    """The pools of requests with guarded connections. Proxies, netrc, cookies and redirects are its Session's, and unused."""
+
+    def __init__(self, maxsize: int, ca_bundle: str) -> None:
+        self.ca_bundle = ca_bundle
+        super().__init__(pool_connections=POOLS, pool_maxsize=maxsize)
+
+    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **pool_kwargs: Any) -> None:
+        super().init_poolmanager(connections, maxsize, block, ssl_context=make_tls_context(self.ca_bundle), **pool_kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": GuardedPool, "https": GuardedTLSPool}
+
+    def find_pool(self, scheme: str, host: str, port: int | None) -> HTTPConnectionPool:
+        pool: HTTPConnectionPool = self.poolmanager.connection_from_host(host, port=port, scheme=scheme)
+        return pool
+
+
+def make_tls_context(ca_bundle: str) -> ssl.SSLContext:
+    context = create_urllib3_context(ssl_minimum_version=ssl.TLSVersion.TLSv1_2)
+    context.load_verify_locations(ca_bundle)
+    context.sslsocket_class = TimedTLSSocket
+    return context

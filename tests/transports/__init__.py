@@ -1,0 +1,1 @@
+"""The transports, all held to one contract."""

@@ -1,0 +1,151 @@
+"""The transport over requests, and what it relies on in urllib3."""
+
+import inspect
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from urllib3 import HTTPConnectionPool, PoolManager
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.util.connection import is_connection_dropped
+
+from djwebhooks.transports.base import Transport
+from djwebhooks.transports.guarded import IDLE_SECONDS, IdleConnections
+from djwebhooks.transports.requests import FIRST_THREADS, RequestsTransport
+from tests.transports.contract import NetworkContract, build_request, collect, lookup, post
+from tests.transports.receiver import Receiver, answer_with
+
+
+class TestRequestsTransport(NetworkContract):
+    def build(self, **options: Any) -> Transport:
+        return RequestsTransport(**options)
+
+    def test_no_thread_before_the_first_request(self) -> None:
+        """A transport that only exists has no threads, so that a process may fork."""
+        before = threading.active_count()
+        RequestsTransport()
+
+        assert threading.active_count() == before
+
+    def test_threads_are_no_more_than_requests(self, transport: Transport, url: str) -> None:
+        """Requests one after the other need one thread."""
+        before = threading.active_count()
+        for _ in range(10):
+            post(transport, url)
+
+        assert sum(thread.name == "djwebhooks-post" for thread in threading.enumerate()) == 1
+        assert before
+
+    def test_concurrency_bounds_threads(self, make: Callable[..., Transport], serve: Callable[..., Receiver]) -> None:
+        """However many requests wait, there are no more threads than the concurrency says."""
+        hold = threading.Event()
+
+        def script(conversation: Any) -> None:
+            while conversation.read():
+                hold.wait(20)
+                conversation.answer()
+
+        receiver = serve(script)
+        concurrency = 2 * FIRST_THREADS
+        transport = make(concurrency=concurrency)
+        for key in range(2 * concurrency):
+            transport.submit(build_request(receiver.url, key=key, timeout=20.0))
+        while len(receiver.requests) < concurrency:
+            assert transport.wait(0.05) == []
+        for _ in range(5):
+            assert transport.wait(0.03) == []
+
+        assert sum(thread.name == "djwebhooks-post" for thread in threading.enumerate()) == concurrency
+        hold.set()
+        assert len(collect(transport, 2 * concurrency)) == 2 * concurrency
+
+    def test_lookups_that_hang_cost_nobody_an_answer(self, make: Callable[..., Transport]) -> None:
+        """With every thread in a lookup that hangs, later requests are answered as our own fault, not left waiting."""
+        release = threading.Event()
+
+        def getaddrinfo(host: str, port: int, *args: object, **kwargs: object) -> list[tuple[Any, ...]]:
+            release.wait(30)
+            return lookup(["127.0.0.1"])(host, port)
+
+        transport = make(getaddrinfo=getaddrinfo, concurrency=2)
+        try:
+            errors = [
+                post(transport, f"http://host{number}.example/", timeout=0.2, connect_timeout=0.1).error for number in range(6)
+            ]
+        finally:
+            release.set()
+
+        assert errors == ["connect_timeout"] * 4 + ["out_of_sockets"] * 2
+
+    def test_unexpected_fault_is_a_reply(self, make: Callable[..., Transport], caplog: Any) -> None:
+        """A fault that nobody thought of is logged and answered, and the thread goes on."""
+
+        def getaddrinfo(host: str, port: int, *args: object, **kwargs: object) -> list[tuple[Any, ...]]:
+            raise ZeroDivisionError("unexpected")
+
+        transport = make(getaddrinfo=getaddrinfo)
+        errors = [post(transport, "http://receiver.example/", key=key).error for key in ("a", "b")]
+
+        assert errors == ["invalid_response"] * 2
+        assert [record.getMessage() for record in caplog.records] == [
+            "The request 'a' failed unexpectedly.",
+            "The request 'b' failed unexpectedly.",
+        ]
+
+    def test_forked_process_sends_with_its_own(self, transport: Transport, url: str) -> None:
+        """A process that was forked from one that sends makes its own threads and connections."""
+        assert post(transport, url).status == 200
+        pid = os.fork()
+        if pid == 0:
+            try:
+                status = post(transport, url).status
+            finally:
+                os._exit(0 if status == 200 else 1)
+
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert post(transport, url).status == 200
+
+    def test_connections_are_bounded_over_all_hosts(self, make: Callable[..., Transport]) -> None:
+        """Idle connections to many hosts are together no more than twice the concurrency."""
+        open_now: set[int] = set()
+
+        def script(conversation: Any) -> None:
+            open_now.add(conversation.number)
+            try:
+                answer_with(200)(conversation)
+            finally:
+                open_now.discard(conversation.number)
+
+        with Receiver(script) as receiver:
+            transport = make(concurrency=2, getaddrinfo=lookup(["127.0.0.1"]))
+            for number in range(12):
+                assert post(transport, receiver.url_for(f"host{number}.example")).status == 200
+            while len(open_now) > 4:
+                transport.wait(0.01)
+
+            assert receiver.connections == 12
+
+
+def test_idle_connections_age() -> None:
+    """A connection that is not in the store, or was swept from it, cannot be claimed."""
+    idle = IdleConnections(limit=1)
+    first, second = HTTPConnection("127.0.0.1"), HTTPConnection("127.0.0.1")
+    assert not idle.claim(first)
+    idle.add(first)
+    idle.add(second)
+
+    assert [idle.claim(first), idle.claim(second), idle.claim(second)] == [False, True, False]
+    assert IDLE_SECONDS < 5
+
+
+def test_what_is_relied_on_in_urllib3() -> None:
+    """The private names that the guard hangs on are where they were: without them no address would be checked."""
+    assert "self._new_conn()" in inspect.getsource(HTTPConnection.connect)
+    assert "self._new_conn()" in inspect.getsource(HTTPSConnection.connect)
+    assert "_dns_host" in inspect.getsource(HTTPConnection.host.fset)
+    assert "self.ConnectionCls(" in inspect.getsource(HTTPConnectionPool._new_conn)
+    assert "is_connection_dropped(conn)" in inspect.getsource(HTTPConnectionPool._get_conn)
+    assert "conn.is_connected" in inspect.getsource(is_connection_dropped)
+    assert "_put_conn" in vars(HTTPConnectionPool)
+    assert "self.pool_classes_by_scheme[scheme]" in inspect.getsource(PoolManager._new_pool)
