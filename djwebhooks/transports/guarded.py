@@ -276,16 +276,20 @@ class TimedSocket(socket.socket):
 
 class TimedTLSSocket(TimedSocket, ssl.SSLSocket):
     def do_handshake(self, block: bool = False) -> None:
-        exchange = current.exchange
         try:
-            exchange.limit(self)
-            super().do_handshake(block)
-        except OSError as exc:
-            self.close()
-            raise exchange.blame(exc) from exc
+            self._shake_hands(block)
         except ExchangeFailed:
+            # SSLSocket closes itself after an OSError only.
             self.close()
             raise
+
+    def _shake_hands(self, block: bool) -> None:
+        exchange = current.exchange
+        exchange.limit(self)
+        try:
+            super().do_handshake(block)
+        except OSError as exc:
+            raise exchange.blame(exc) from exc
 
 
 class Response(http.client.HTTPResponse):

@@ -1,6 +1,7 @@
 """What every transport must do, as classes of tests for each of them to inherit."""
 
 import contextlib
+import errno
 import gzip
 import logging
 import os
@@ -64,9 +65,9 @@ def lookup(*answers: Sequence[str]) -> Callable[..., list[tuple[Any, ...]]]:
     return getaddrinfo
 
 
-def fail_lookup(code: int) -> Callable[..., list[tuple[Any, ...]]]:
+def fail_lookup(fault: OSError) -> Callable[..., list[tuple[Any, ...]]]:
     def getaddrinfo(host: str, port: int, *args: object, **kwargs: object) -> list[tuple[Any, ...]]:
-        raise socket.gaierror(code, "failed")
+        raise fault
 
     return getaddrinfo
 
@@ -412,6 +413,10 @@ class NetworkContract(TransportContract):
 
         assert post(transport, receiver.url, body=bytes(50_000_000), timeout=0.5).error == "timeout"
 
+    def test_no_time_at_all(self, transport: Transport, url: str) -> None:
+        """A deadline that is over from the start is a timeout like any other."""
+        assert post(transport, url, timeout=0.0).error == "timeout"
+
     def test_host_that_does_not_answer_connections(self, transport: Transport) -> None:
         """The connect timeout ends the attempt to connect, long before the deadline."""
         with full_listener() as port:
@@ -483,6 +488,19 @@ class NetworkContract(TransportContract):
 
         assert post(transport, serve(script).url, body=bytes(200_000)).status == 413
 
+    def test_early_answer_and_reset(self, transport: Transport, serve: Callable[..., Receiver]) -> None:
+        """Whoever answers and resets may have lost the answer by it, and the connection is never used again."""
+
+        def script(conversation: Conversation) -> None:
+            conversation.answer(413)
+            conversation.reset()
+
+        receiver = serve(script)
+        replies = [post(transport, receiver.url, body=bytes(20_000_000)) for _ in range(3)]
+
+        assert {(reply.status, reply.error) for reply in replies} <= {(413, ""), (None, "connection_reset")}
+        assert receiver.connections == 3
+
     @pytest.mark.parametrize(
         "junk",
         [
@@ -531,11 +549,17 @@ class NetworkContract(TransportContract):
         assert reply.detail
 
     @pytest.mark.parametrize(
-        ("code", "error"), [(socket.EAI_NONAME, "dns_error"), (socket.EAI_FAIL, "dns_error"), (socket.EAI_AGAIN, "no_dns_server")]
+        ("fault", "error"),
+        [
+            (socket.gaierror(socket.EAI_NONAME, "failed"), "dns_error"),
+            (socket.gaierror(socket.EAI_FAIL, "failed"), "dns_error"),
+            (socket.gaierror(socket.EAI_AGAIN, "failed"), "no_dns_server"),
+            (OSError(errno.EMFILE, "too many"), "out_of_sockets"),
+        ],
     )
-    def test_failed_lookup(self, make: Make, code: int, error: str) -> None:
-        """A name that does not exist is the receiver's fault, a DNS server that does not answer is ours."""
-        reply = post(make(getaddrinfo=fail_lookup(code)), "http://receiver.example/")
+    def test_failed_lookup(self, make: Make, fault: OSError, error: str) -> None:
+        """A name that does not exist is the receiver's fault; a DNS server that does not answer and a lack of files are ours."""
+        reply = post(make(getaddrinfo=fail_lookup(fault)), "http://receiver.example/")
 
         assert (reply.error, reply.address) == (error, "")
 
@@ -690,13 +714,13 @@ class NetworkContract(TransportContract):
 
         assert (reply.error, reply.address) == ("connect_timeout", "127.0.0.1")
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def authority(self) -> trustme.CA:
         return trustme.CA()
 
-    @pytest.fixture(scope="class")
-    def ca_bundle(self, authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> str:
-        path = tmp_path_factory.mktemp("ca") / "ca.pem"
+    @pytest.fixture
+    def ca_bundle(self, authority: trustme.CA, tmp_path: Path) -> str:
+        path = tmp_path / "ca.pem"
         authority.cert_pem.write_to_path(path)
         return str(path)
 
@@ -764,6 +788,21 @@ class NetworkContract(TransportContract):
 
         assert {reply.key: reply.error for reply in replies} == dict.fromkeys(range(3), "aborted")
         assert all(gone.acquire(timeout=10) for _ in range(3))
+
+    def test_abort_of_what_waits(self, make: Make, serve: Callable[..., Receiver]) -> None:
+        """What was submitted and not yet begun is aborted, too, and never sent."""
+        receiver = serve(hang)
+        transport = make(concurrency=1)
+        for key in range(2):
+            transport.submit(build_request(receiver.url, key=key))
+        receiver.wait_for(1)
+        transport.abort()
+        replies = collect(transport, 2)
+        receiver.script = answer_with(200)
+
+        assert {reply.key: reply.error for reply in replies} == {0: "aborted", 1: "aborted"}
+        assert post(transport, receiver.url).status == 200
+        assert len(receiver.requests) == 2
 
     def test_abort_while_connecting(self, transport: Transport) -> None:
         """An attempt to connect is broken off, too, and the transport goes on."""

@@ -2,19 +2,25 @@
 
 import inspect
 import os
+import socket
 import threading
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from urllib3 import HTTPConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.connection import is_connection_dropped
 
 from djwebhooks.transports.base import Transport
-from djwebhooks.transports.guarded import IDLE_SECONDS, IdleConnections
+from djwebhooks.transports.guarded import IDLE_SECONDS, Exchange, ExchangeFailed, IdleConnections
 from djwebhooks.transports.requests import FIRST_THREADS, RequestsTransport
 from tests.transports.contract import NetworkContract, build_request, collect, lookup, post
-from tests.transports.receiver import Receiver, answer_with
+from tests.transports.receiver import Conversation, Receiver, answer_with
+
+
+def find_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "djwebhooks-post"]
 
 
 class TestRequestsTransport(NetworkContract):
@@ -30,18 +36,16 @@ class TestRequestsTransport(NetworkContract):
 
     def test_threads_are_no_more_than_requests(self, transport: Transport, url: str) -> None:
         """Requests one after the other need one thread."""
-        before = threading.active_count()
         for _ in range(10):
             post(transport, url)
 
-        assert sum(thread.name == "djwebhooks-post" for thread in threading.enumerate()) == 1
-        assert before
+        assert len(find_threads()) == 1
 
     def test_concurrency_bounds_threads(self, make: Callable[..., Transport], serve: Callable[..., Receiver]) -> None:
         """However many requests wait, there are no more threads than the concurrency says."""
         hold = threading.Event()
 
-        def script(conversation: Any) -> None:
+        def script(conversation: Conversation) -> None:
             while conversation.read():
                 hold.wait(20)
                 conversation.answer()
@@ -56,7 +60,7 @@ class TestRequestsTransport(NetworkContract):
         for _ in range(5):
             assert transport.wait(0.03) == []
 
-        assert sum(thread.name == "djwebhooks-post" for thread in threading.enumerate()) == concurrency
+        assert len(find_threads()) == concurrency
         hold.set()
         assert len(collect(transport, 2 * concurrency)) == 2 * concurrency
 
@@ -78,7 +82,40 @@ class TestRequestsTransport(NetworkContract):
 
         assert errors == ["connect_timeout"] * 4 + ["out_of_sockets"] * 2
 
-    def test_unexpected_fault_is_a_reply(self, make: Callable[..., Transport], caplog: Any) -> None:
+    def test_close_does_not_wait_for_a_lookup(self, make: Callable[..., Transport]) -> None:
+        """A lookup that hangs does not hold up the end; its thread ends with it, without connecting."""
+        begun, release = threading.Event(), threading.Event()
+
+        def getaddrinfo(host: str, port: int, *args: object, **kwargs: object) -> list[tuple[Any, ...]]:
+            begun.set()
+            release.wait(30)
+            return lookup(["127.0.0.1"])(host, port)
+
+        with Receiver() as receiver:
+            transport = make(getaddrinfo=getaddrinfo)
+            transport.submit(build_request(receiver.url_for("slow.example")))
+            assert begun.wait(10)
+            transport.close()
+            threads = find_threads()
+            release.set()
+            for thread in threads:
+                thread.join(10)
+
+            assert [thread.is_alive() for thread in threads] == [False]
+            assert receiver.connections == 0
+
+    def test_no_thread_can_be_started(self, transport: Transport, url: str) -> None:
+        """A machine that gives no thread is our own fault, and it passes."""
+        before = threading.stack_size(2**46)
+        try:
+            failed = post(transport, url, timeout=0.2)
+        finally:
+            threading.stack_size(before)
+
+        assert failed.error == "out_of_sockets"
+        assert post(transport, url).status == 200
+
+    def test_unexpected_fault_is_a_reply(self, make: Callable[..., Transport], caplog: pytest.LogCaptureFixture) -> None:
         """A fault that nobody thought of is logged and answered, and the thread goes on."""
 
         def getaddrinfo(host: str, port: int, *args: object, **kwargs: object) -> list[tuple[Any, ...]]:
@@ -110,7 +147,7 @@ class TestRequestsTransport(NetworkContract):
         """Idle connections to many hosts are together no more than twice the concurrency."""
         open_now: set[int] = set()
 
-        def script(conversation: Any) -> None:
+        def script(conversation: Conversation) -> None:
             open_now.add(conversation.number)
             try:
                 answer_with(200)(conversation)
@@ -125,6 +162,18 @@ class TestRequestsTransport(NetworkContract):
                 transport.wait(0.01)
 
             assert receiver.connections == 12
+
+
+def test_exchange_without_a_connection_is_broken_off() -> None:
+    """An exchange whose socket is not connected yet is broken off at its next step."""
+    exchange = Exchange(build_request("http://receiver.example/"), IdleConnections(limit=1), lookup(["127.0.0.1"]))
+    with socket.socket() as sock:
+        exchange.limit(sock)
+        exchange.break_off()
+        with pytest.raises(ExchangeFailed) as caught:
+            exchange.limit(sock)
+
+    assert caught.value.error == "aborted"
 
 
 def test_idle_connections_age() -> None:

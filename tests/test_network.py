@@ -1,0 +1,307 @@
+"""Which URLs and addresses webhooks may be sent to."""
+
+import ipaddress
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.conf import LazySettings
+from hypothesis import given
+from hypothesis import strategies as st
+
+from djwebhooks.exceptions import ConfigurationError, ForbiddenAddress, InvalidTarget
+from djwebhooks.network import check_url, is_forbidden, name_dns_fault, resolve
+
+FORBIDDEN_NETWORKS = [
+    *["0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24"],
+    *["192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24"],
+    *["224.0.0.0/4", "240.0.0.0/4", "255.255.255.255/32"],
+    *["::/96", "64:ff9b:1::/48", "100::/64", "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20", "5f00::/16"],
+    *["fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8", "::ffff:127.0.0.0/104", "64:ff9b::10.0.0.0/104"],
+]
+PUBLIC = ["1.1.1.1", "8.8.8.8", "172.32.0.1", "192.0.1.1", "2606:4700:4700::1111", "2a00:1450:4001::1", "2001:4860:4860::8888"]
+
+
+@pytest.fixture(autouse=True)
+def strict(settings: LazySettings) -> None:
+    settings.DJWEBHOOKS_ALLOW_HTTP = False
+    settings.DJWEBHOOKS_ALLOWED_NETWORKS = ()
+
+
+def lookup(*addresses: str) -> Callable[..., list[tuple[Any, ...]]]:
+    def getaddrinfo(host: str, port: int, *args: object, **kwargs: object) -> list[tuple[Any, ...]]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
+
+    return getaddrinfo
+
+
+# Addresses.
+
+
+@pytest.mark.parametrize("network", FORBIDDEN_NETWORKS)
+def test_special_networks_are_forbidden(network: str) -> None:
+    """Every special-purpose network is forbidden from its first address to its last."""
+    parsed = ipaddress.ip_network(network)
+
+    assert all(is_forbidden(str(address)) for address in (parsed[0], parsed[parsed.num_addresses // 2], parsed[-1]))
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_public_addresses_are_allowed(address: str) -> None:
+    """Ordinary public addresses are allowed."""
+    assert not is_forbidden(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *[
+            "192.88.99.1",
+            "192.0.0.8",
+            "192.0.0.9",
+            "224.0.0.1",
+            "::7f00:1",
+            "::ffff:0:7f00:1",
+            "::5efe:7f00:1",
+            "64:ff9b::7f00:1",
+        ],
+        *["64:ff9b:1::1", "2002:808:808::1", "3fff::1", "5f00::1", "fec0::1", "ff0e::1"],
+    ],
+)
+def test_what_ipaddress_calls_global(address: str) -> None:
+    """Addresses that ipaddress calls global on some Python are forbidden all the same."""
+    assert is_forbidden(address)
+
+
+@pytest.mark.parametrize("form", ["::ffff:{}", "64:ff9b::{}", "2606:4700::5efe:{}", "2606:4700::200:5efe:{}"])
+def test_embedded_address_decides(form: str) -> None:
+    """A mapped, NAT64 or ISATAP address is as forbidden as the IPv4 address in it."""
+    assert is_forbidden(form.format("10.0.0.1"))
+    assert not is_forbidden(form.format("8.8.8.8"))
+
+
+@pytest.mark.parametrize("address", ["::8.8.8.8", "2002:808:808::1", "2001:0:808:808::1", "fd00::5efe:808:808"])
+def test_obsolete_tunnels_are_forbidden(address: str) -> None:
+    """Compatible, 6to4 and Teredo addresses are forbidden even with a public address in them, ISATAP inside a private prefix."""
+    assert is_forbidden(address)
+
+
+@pytest.mark.parametrize(
+    "address", ["fe80::1%eth0", "2606:4700:4700::1111%eth0", "", "localhost", "8.8.8.8/32", "8.8.8", "1.2.3.4.5"]
+)
+def test_what_is_not_understood_is_forbidden(address: str) -> None:
+    """What has a zone or is no address is forbidden."""
+    assert is_forbidden(address)
+
+
+@given(st.ip_addresses(v=4))
+def test_no_private_address_is_ever_allowed(address: ipaddress.IPv4Address) -> None:
+    """Whatever ipaddress calls not global is forbidden, also inside IPv6."""
+    if not address.is_global:
+        assert all(is_forbidden(form.format(address), ()) for form in ("{}", "::ffff:{}", "64:ff9b::{}", "::{}"))
+
+
+@given(st.ip_addresses(v=6))
+def test_nothing_outside_global_unicast_is_allowed(address: ipaddress.IPv6Address) -> None:
+    """An IPv6 address outside 2000::/3 is allowed only if it stands for a public IPv4 address."""
+    if not is_forbidden(str(address), ()):
+        prefixes = ("2000::/3", "::ffff:0:0/96", "64:ff9b::/96")
+        assert any(address in ipaddress.ip_network(prefix) for prefix in prefixes)
+
+
+def test_allowed_networks_open_a_range(settings: LazySettings) -> None:
+    """What DJWEBHOOKS_ALLOWED_NETWORKS names is allowed, and nothing else becomes so."""
+    settings.DJWEBHOOKS_ALLOWED_NETWORKS = ["10.1.0.0/16", "fd00::/8", "fe80::/10"]
+
+    assert not is_forbidden("10.1.2.3")
+    assert not is_forbidden("::ffff:10.1.2.3")
+    assert not is_forbidden("fd00::1")
+    assert not is_forbidden("fe80::1%eth0")
+    assert is_forbidden("10.2.0.1")
+    assert is_forbidden("127.0.0.1")
+
+
+def test_allowed_networks_can_be_passed() -> None:
+    """The argument takes the place of the setting."""
+    assert not is_forbidden("127.0.0.1", ["127.0.0.0/8"])
+
+
+def test_allowed_network_that_is_none() -> None:
+    """A network that cannot be read is an error that names the setting and the value."""
+    with pytest.raises(ConfigurationError, match=r"DJWEBHOOKS_ALLOWED_NETWORKS.*10\.0\.0\.1/8"):
+        is_forbidden("10.0.0.1", ["10.0.0.1/8"])
+
+
+# Names.
+
+
+def test_resolve_returns_each_address_once() -> None:
+    """All addresses of a name are returned, in the resolver's order, without repetition."""
+    assert resolve("x.example", 443, getaddrinfo=lookup("8.8.8.8", "1.1.1.1", "8.8.8.8")) == ["8.8.8.8", "1.1.1.1"]
+
+
+@pytest.mark.parametrize("addresses", [["10.0.0.1"], ["8.8.8.8", "10.0.0.1"], ["127.0.0.1", "8.8.8.8"]])
+def test_resolve_refuses_if_any_address_is_forbidden(addresses: list[str]) -> None:
+    """One forbidden address refuses the name, and the error is no OSError that urllib3 would wrap."""
+    with pytest.raises(ForbiddenAddress) as caught:
+        resolve("x.example", 443, getaddrinfo=lookup(*addresses))
+
+    assert not isinstance(caught.value, OSError)
+
+
+def test_resolve_of_nothing() -> None:
+    """A name without addresses does not exist."""
+    with pytest.raises(socket.gaierror) as caught:
+        resolve("x.example", 443, getaddrinfo=lookup())
+
+    assert name_dns_fault(caught.value) == "dns_error"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "2130706433", "0x7f.1", "::1"])
+def test_resolve_sees_through_notations(host: str) -> None:
+    """The system's resolver understands other notations of an address, and so they are checked."""
+    with pytest.raises(ForbiddenAddress):
+        resolve(host, 80)
+
+
+@pytest.mark.parametrize(
+    ("code", "word"),
+    [
+        (socket.EAI_NONAME, "dns_error"),
+        (socket.EAI_FAIL, "dns_error"),
+        (socket.EAI_AGAIN, "no_dns_server"),
+        (socket.EAI_MEMORY, "out_of_sockets"),
+    ],
+)
+def test_dns_fault(code: int, word: str) -> None:
+    """A failed lookup is the name's fault, the DNS server's or our machine's."""
+    assert name_dns_fault(socket.gaierror(code, "failed")) == word
+
+
+# URLs.
+
+
+@pytest.mark.parametrize(
+    ("url", "normal"),
+    [
+        ("https://example.com", "https://example.com/"),
+        ("HTTPS://Example.COM:443/Path", "https://example.com/Path"),
+        ("https://example.com:8443/a?b=c&d", "https://example.com:8443/a?b=c&d"),
+        ("https://example.com:/", "https://example.com/"),
+        ("https://example.com./", "https://example.com./"),
+        ("https://straße.example/ü?q=ä%41", "https://xn--strae-oqa.example/%C3%BC?q=%C3%A4%41"),
+        ("https://my_host.example/{id}", "https://my_host.example/%7Bid%7D"),
+        ("https://0x08080808/", "https://8.8.8.8/"),
+        ("https://[2606:4700:4700:0::1111]:444/x", "https://[2606:4700:4700::1111]:444/x"),
+    ],
+)
+def test_normal_form(url: str, normal: str) -> None:
+    """A URL is returned in ASCII, with a lower-case host and no needless port, and its normal form stays as it is."""
+    assert check_url(url) == normal
+    assert check_url(normal) == normal
+
+
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        ("http://example.com/", "scheme"),
+        ("ftp://example.com/", "scheme"),
+        ("file:///etc/passwd", "scheme"),
+        ("example.com/hook", "scheme"),
+        ("", "scheme"),
+        ("https://", "host"),
+        ("https:///path", "host"),
+        ("https://?x", "host"),
+        ("https://-a.example/", "host"),
+        ("https://a..example/", "host"),
+        ("https://%6cocalhost/", "host"),
+        (f"https://{'a' * 64}.example/", "host"),
+        (f"https://{'a.' * 130}example/", "host"),
+        ("https://ex\u00ad\u2028.example/", "character"),
+        ("https://\u0378.example/", "host"),
+        ("https://[::1/", "host"),
+        ("https://[example.com]/", "host"),
+        ("https://[v1.a]/", "host"),
+        ("https://[::g]/", "host"),
+        ("https://[fe80::1%25eth0]/", "host"),
+        ("https://1.2.3.4.5/", "host"),
+        ("https://256.1.1.1/", "host"),
+        ("https://me:secret@example.com/", "credentials"),
+        ("https://example.com@evil.example/", "credentials"),
+        ("https://example.com/#part", "fragment"),
+        ("https://example.com/#", "fragment"),
+        ("https://example.com/a b", "character"),
+        ("https://example.com/a\n", "character"),
+        ("https://example.com/\x00", "character"),
+        ("https://example.com\\@evil.example/", "character"),
+        ("https://example.com:0/", "port"),
+        ("https://example.com:65536/", "port"),
+        ("https://example.com:x/", "port"),
+        ("https://example.com/" + "a" * 2048, "length"),
+        ("https://example.com/" + "\u00fc" * 500, "length"),
+    ],
+)
+def test_refused_url(url: str, code: str) -> None:
+    """A URL that cannot be sent to, or whose parts are misleading, is refused with the code of what is wrong."""
+    with pytest.raises(InvalidTarget) as caught:
+        check_url(url)
+
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *["127.0.0.1", "127.1", "2130706433", "0x7f000001", "0x7f.0.0.1", "017700000001", "0177.0.0.1", "127.0.0.1."],
+        *["[::1]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[::]", "0", "10.0.0.1", "169.254.169.254", "[fd00:ec2::254]"],
+        *["localhost", "LOCALHOST", "localhost.", "api.localhost", "１２７。０。０。１", "①②⑦.0.0.1"],
+    ],
+)
+def test_forbidden_host(host: str) -> None:
+    """A forbidden address is refused in every notation, and so are this machine's own names."""
+    with pytest.raises(InvalidTarget) as caught:
+        check_url(f"https://{host}/")
+
+    assert caught.value.code == "forbidden"
+
+
+@pytest.mark.parametrize("host", ["localhost", "api.localhost", "127.0.0.1", "2130706433"])
+def test_allowed_loopback(settings: LazySettings, host: str) -> None:
+    """With loopback allowed for development, its addresses and names are no longer refused."""
+    settings.DJWEBHOOKS_ALLOWED_NETWORKS = ("127.0.0.0/8",)
+
+    assert check_url(f"https://{host}/").startswith("https://")
+
+
+def test_http_where_allowed(settings: LazySettings) -> None:
+    """http:// is accepted with DJWEBHOOKS_ALLOW_HTTP, and has its own default port."""
+    settings.DJWEBHOOKS_ALLOW_HTTP = True
+
+    assert check_url("http://example.com:80/") == "http://example.com/"
+    assert check_url("http://example.com:443/") == "http://example.com:443/"
+
+
+def test_refusal_keeps_the_rest_of_the_url() -> None:
+    """A message shows what was wrong, and neither a password nor the rest of the URL."""
+    with pytest.raises(InvalidTarget) as caught:
+        check_url("https://me:hunter2@example.com/token")
+
+    assert "hunter2" not in str(caught.value)
+    assert "token" not in str(caught.value)
+
+
+def test_names_are_not_looked_up() -> None:
+    """A name that does not exist is accepted: its addresses are checked at each connection."""
+    assert check_url("https://does-not-exist.invalid/") == "https://does-not-exist.invalid/"
+
+
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_whatever_is_accepted_is_stable(host: str, rest: str) -> None:
+    """A URL is either refused as an invalid target or has a normal form in ASCII that is its own."""
+    try:
+        normal = check_url(f"https://{host}/{rest}")
+    except InvalidTarget:
+        return
+    assert normal.isascii()
+    assert check_url(normal) == normal
