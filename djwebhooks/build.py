@@ -38,7 +38,7 @@ def build(using: str, event_id: int) -> None:
         text = _run(using, event)
     except BaseTimeoutException:
         raise
-    except Exception:  # noqa: BLE001 (the application's own code may raise anything)
+    except Exception:  # The application's own code may raise anything.
         logger.warning("event=%s hook=%s: its function raised", event.uid, event.hook, exc_info=True)
         pause = PAUSES[min(event.build_attempts, len(PAUSES)) - 1]
         events.fail_build(event_id, traceback.format_exc(), timedelta(seconds=pause))

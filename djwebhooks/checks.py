@@ -5,7 +5,8 @@ from typing import Any
 
 from django.apps import apps
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core import checks
+from django.core.checks import CheckMessage, Error, Tags, register
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
 from django.utils.module_loading import import_string
@@ -136,9 +137,9 @@ def check_isolation(databases: Sequence[str] | None = None, **_: Any) -> Iterato
 def check_http(**_: Any) -> Iterator[CheckMessage]:
     """Unencrypted or private addresses, allowed in production."""
     if conf.ALLOW_HTTP:
-        yield Warning("DJWEBHOOKS_ALLOW_HTTP is True: payloads may travel unencrypted.", id="djwebhooks.W001")
+        yield checks.Warning("DJWEBHOOKS_ALLOW_HTTP is True: payloads may travel unencrypted.", id="djwebhooks.W001")
     if conf.ALLOWED_NETWORKS:
-        yield Warning(
+        yield checks.Warning(
             f"DJWEBHOOKS_ALLOWED_NETWORKS is {conf.ALLOWED_NETWORKS!r}: users' webhooks may reach these networks.",
             id="djwebhooks.W002",
         )

@@ -58,10 +58,7 @@ def read_clock(using: str) -> datetime:
                 cursor.execute("SELECT UTC_TIMESTAMP(6)")
             case _:
                 cursor.execute("SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')")
-        value = cursor.fetchone()[0]
-    if isinstance(value, str):
-        value = datetime.fromisoformat(value)
-    return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC)
+        return as_time(cursor.fetchone()[0]).astimezone(UTC)
 
 
 @contextmanager
@@ -134,14 +131,14 @@ def quote(using: str, name: str) -> str:
     return connections[using].ops.quote_name(name)
 
 
-def execute(using: str, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+def execute(using: str, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
     """Run one statement and return its rows, if it has any."""
     with connections[using].cursor() as cursor:
         cursor.execute(sql, parameters)
         return cursor.fetchall() if cursor.description else []
 
 
-def execute_many(using: str, sql: str, rows: Sequence[Sequence[object]]) -> None:
+def execute_many(using: str, sql: str, rows: Sequence[Sequence[Any]]) -> None:
     """Run one statement once per row, without a round trip for each."""
     if rows:
         with connections[using].cursor() as cursor:
@@ -152,7 +149,7 @@ def insert_many(using: str, model: type[models.Model], columns: Sequence[str], r
     """Insert rows of plain values, without the cost of a model instance each; rows that are there already are left alone."""
     connection = connections[using]
     quote = connection.ops.quote_name
-    fields = [model._meta.get_field(column) for column in columns]
+    fields: list[Any] = [model._meta.get_field(column) for column in columns]
     values = [[field.get_db_prep_save(value, connection) for field, value in zip(fields, row, strict=True)] for row in rows]
     names = ", ".join(quote(field.column) for field in fields)
     marks = ", ".join(["%s"] * len(fields))
@@ -167,16 +164,13 @@ def to_database(using: str, value: datetime | None) -> object:
     return connections[using].ops.adapt_datetimefield_value(value) if value is not None else None
 
 
-def as_time(value: Any) -> datetime | None:
+def as_time(value: datetime | str) -> datetime:
     """Return a time that plain SQL selected, as an aware one."""
-    if isinstance(value, str):
-        value = datetime.fromisoformat(value)
-    if value is not None and value.tzinfo is None:
-        value = value.replace(tzinfo=UTC)
-    return value
+    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
-def union_all(using: str, select: str, parameters: Iterable[Sequence[object]]) -> list[tuple[Any, ...]]:
+def union_all(using: str, select: str, parameters: Iterable[Sequence[Any]]) -> list[tuple[Any, ...]]:
     """Run the same limited SELECT for each set of parameters in few round trips, so that every one of them gets its share.
 
     The select's own ORDER BY and LIMIT count for each set alone.

@@ -12,13 +12,12 @@ from djwebhooks import database
 from djwebhooks.conf import conf
 from djwebhooks.models import Delivery, Dispatcher, Event, Lane, Subscription, WebhookTarget
 from djwebhooks.models.deliveries import Status, Trigger
+from djwebhooks.models.lanes import RECHECK
 from djwebhooks.payload import patterns_for
 from djwebhooks.uid import uuid7
 
 #: Events that are read, and deliveries that are written, in one transaction at most.
 BATCH, PAGE = 500, 5000
-#: Seconds after which a lane that holds its deliveries back looks for expired ones.
-RECHECK = 300
 
 
 @dataclass(slots=True)
@@ -60,7 +59,8 @@ def has_waiting(using: str) -> bool:
 def next_planned(using: str) -> datetime | None:
     """When the next event with a ``deliver_at`` falls due."""
     planned = Event.objects.using(using).filter(dispatched_at__isnull=True, deliver_at__isnull=False)
-    return planned.aggregate(at=Min("deliver_at"))["at"]
+    at: datetime | None = planned.aggregate(at=Min("deliver_at"))["at"]
+    return at
 
 
 def dispatch(using: str, *, batch: int = BATCH, page: int = PAGE) -> int | None:
@@ -234,7 +234,7 @@ def _expiry(event: Event, now: datetime) -> datetime | None:
 
 
 def _advance(using: str, target_ids: set[int], lanes: dict[int, Lane], now: datetime) -> None:
-    """Write the lanes' new tails, and that they are due; one that holds its deliveries back only when it looks for expired ones."""
+    """Write the lanes' new tails, and that they are due: one that holds its deliveries back, when it looks for expired ones."""
     active = set(WebhookTarget.objects.using(using).filter(pk__in=target_ids, is_active=True).values_list("pk", flat=True))
     rows = []
     for pk in sorted(target_ids):

@@ -144,7 +144,7 @@ def check_text(name: str, value: str) -> str:
         raise InvalidEvent(f"{name} must be a string, not {type(value).__name__}: write str({value!r}).")
     if len(value) > 255:
         raise InvalidEvent(f"{name} has {len(value)} characters; at most 255 are possible.")
-    if "\0" in value or not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+    if "\0" in value or (not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value)):
         raise InvalidEvent(f"{name} {value!r} has a character that a database cannot hold (NUL or a lone surrogate).")
     return value
 

@@ -2,18 +2,20 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from functools import partial
+from operator import attrgetter
+from typing import Any
 
 from django.db.models import Exists, F, OuterRef, Q
 
 from djwebhooks import database
 from djwebhooks.conf import conf
 from djwebhooks.database import DatabaseNow
-from djwebhooks.dispatch import RECHECK
 from djwebhooks.models import Attempt, Delivery, Dispatcher, Lane, WebhookTarget, Worker
 from djwebhooks.models.deliveries import Status, Trigger
+from djwebhooks.models.lanes import RECHECK
 
 #: Seconds that a lease lasts beyond one exchange, and those of them that must be left for an attempt to start.
 LEASE_MARGIN, START_MARGIN = 60, 10
@@ -219,9 +221,10 @@ def _select_due(using: str) -> str:
     )
 
 
-def _work(row: Sequence[object], token: int) -> Work:
-    delivery_id, event_id, target_id, *rest, expires_at = row
-    return Work(delivery_id, event_id, target_id, token, *rest, database.as_time(expires_at))  # type: ignore[arg-type]  # a row
+def _work(row: Sequence[Any], token: int) -> Work:
+    delivery_id, event_id, target_id, sequence, key, attempt_count, schedule_offset, trigger, expires_at = row
+    at = None if expires_at is None else database.as_time(expires_at)
+    return Work(delivery_id, event_id, target_id, token, sequence, key, attempt_count, schedule_offset, trigger, at)
 
 
 def _look(using: str, held: Held, lane: Lane | None, target: WebhookTarget | None, now: datetime) -> None:
@@ -296,13 +299,12 @@ def _line_up_anew(using: str, target_id: int, *, is_ordered: bool) -> None:
         pass
 
 
-def reserve(using: str, held: Held, count: int, now: datetime) -> list[datetime]:
-    """Reserve *count* instants under the target's rate limit, before anything is sent, and return them.
+def reserve(using: str, held: Held, rate: float, count: int, now: datetime) -> list[datetime]:
+    """Reserve *count* instants of *rate* a second, before anything is sent, and return them; none if the lease is lost.
 
     A crash after that sends too little, never too much (GCRA, with no burst).
     """
-    assert held.target is not None and held.target.rate_limit  # noqa: S101 (the caller asked for a limited lane)
-    pause = timedelta(seconds=1 / held.target.rate_limit)
+    pause = timedelta(seconds=1 / rate)
     first = max(held.next_free_at or now, now)
     held.next_free_at = first + pause * count
     mine = Lane.objects.using(using).filter(pk=held.target_id, token=held.token)
@@ -336,15 +338,13 @@ def _record(using: str, worker_id: int, outcomes: Sequence[Outcome], now: dateti
 
 
 def _write_attempts(using: str, outcomes: Iterable[Outcome]) -> None:
-    columns = ("delivery", "number", "trigger", "url", "started_at", "duration", "status_code")
-    columns += ("response_headers", "response_body", "error", "detail", "address")
-    rows = []
-    for outcome in outcomes:
-        work, sent = outcome.work, outcome.sent
-        if sent is not None:
-            what = (sent.url, sent.started_at, sent.duration, sent.status_code, sent.response_headers, sent.response_body)
-            rows.append((work.delivery_id, work.attempt_count + 1, work.trigger, *what, sent.error, sent.detail, sent.address))
-    database.insert_many(using, Attempt, columns, rows)
+    what = [item.name for item in fields(Sent)]
+    rows = [
+        (outcome.work.delivery_id, outcome.work.attempt_count + 1, outcome.work.trigger, *attrgetter(*what)(outcome.sent))
+        for outcome in outcomes
+        if outcome.sent is not None
+    ]
+    database.insert_many(using, Attempt, ("delivery", "number", "trigger", *what), rows)
 
 
 def _write_statuses(using: str, outcomes: Sequence[Outcome], now: datetime) -> None:
@@ -439,10 +439,7 @@ def _release(using: str, worker_id: int, lanes: Collection[Held], now: datetime)
         if held.is_open and at is not None and at <= now:
             continue
         rows.append((database.to_database(using, at), held.target_id, worker_id, held.token, held.version))
-    sql = (
-        "UPDATE djw_lane SET holder = NULL, due_at = %s "
-        "WHERE target_id = %s AND holder = %s AND token = %s AND version = %s"
-    )
+    sql = "UPDATE djw_lane SET holder = NULL, due_at = %s WHERE target_id = %s AND holder = %s AND token = %s AND version = %s"
     database.execute_many(using, sql, rows)
     kept = Lane.objects.using(using).filter(holder=worker_id, pk__in=[held.target_id for held in lanes])
     return set(kept.values_list("pk", flat=True))
@@ -454,7 +451,7 @@ def _find_next_due(using: str, target_ids: Sequence[int]) -> dict[int, datetime]
         "WHERE target_id = %s AND due_at IS NOT NULL AND status = 'pending' ORDER BY due_at LIMIT 1"
     )
     found = database.union_all(using, select, [(pk,) for pk in target_ids])
-    return {pk: at for pk, value in found if (at := database.as_time(value)) is not None}
+    return {pk: database.as_time(due_at) for pk, due_at in found}
 
 
 def _due_again(held: Held, next_due: datetime | None) -> datetime | None:

@@ -28,7 +28,7 @@ USER_AGENT = f"djwebhooks/{__version__}"
 class Prepared:
     """What became of works that were to be sent."""
 
-    ready: list[tuple[Work, Request]] = field(default_factory=list)
+    ready: list[tuple[Work, WebhookTarget, Request]] = field(default_factory=list)
     #: Works of events whose payload must be built first.
     unbuilt: list[Work] = field(default_factory=list)
     #: Works that end, or wait, without a request.
@@ -65,7 +65,7 @@ def prepare(using: str, works: Sequence[Work], held: dict[int, Held], now: datet
             prepared.outcomes.append(rest)
             continue
         headers = _headers(work, target, event, body_format, keys, body, now)
-        prepared.ready.append((work, _request(work, target.target_url, headers, body)))
+        prepared.ready.append((work, target, _request(work, target.target_url, headers, body)))
     return prepared
 
 

@@ -11,5 +11,5 @@ delivery_failed = Signal()
 #: After a target was disabled by its receiver's word or by its failures: ``target``, ``reason``.
 target_disabled = Signal()
 
-#: Work was written that a worker can do once the transaction commits: ``using``. The engine listens; a lost one costs latency only.
+#: Work was written that a worker can do once the transaction commits: ``using``. The engine listens.
 work_written = Signal()

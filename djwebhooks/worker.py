@@ -66,8 +66,8 @@ class Worker:
 
     *using* is the events' database, *transport* what sends, *concurrency* the requests in flight. With *burst* it ends when
     nothing is due any more, with *budget* after about so many seconds, with *linger* after so many seconds without work.
-    *targets* limits it to these targets' ids. *name* says what it is part of, and *most* how many of that name may work at once. *threaded* builds payloads in threads of their own; without, at once and in the
-    caller's transaction, as tests want it.
+    *targets* limits it to these targets' ids. *threaded* builds payloads in threads of their own; without, at once and in the
+    caller's transaction, as tests want it. *name* says what it is part of, and *most* how many of that name may work at once.
     """
 
     def __init__(
@@ -107,6 +107,7 @@ class Worker:
         self._known: dict[int, set[int]] = defaultdict(set)
         self._not_before: dict[int, datetime] = {}
         self._drained: set[int] = set()
+        self._stale: set[int] = set()
         self._flights: dict[int, Flight] = {}
         self._building: dict[int, list[Work]] = {}
         self._outcomes: list[Outcome] = []
@@ -123,22 +124,29 @@ class Worker:
 
     def run(self) -> int:
         """Work until stopped, or as *burst*, *budget* or *linger* say; return how many outcomes were recorded."""
-        self._clock = DatabaseClock(self.using)
-        if not self._enlist():
+        if not self.enlist():
             return 0
-        started = self._last_work = time.monotonic()
+        started = time.monotonic()
         pause = 0.0
         try:
             while not self._is_done():
                 if self.budget is not None and time.monotonic() - started > self.budget:
                     self._is_stopping = True
                 try:
-                    self._turn()
+                    for step in self.steps:
+                        step()
                     pause = 0.0
                 except LeaseLost:
                     self._start_anew()
                 except (DatabaseError, InterfaceError):
-                    pause = self._survive(pause)
+                    if connections[self.using].in_atomic_block:
+                        raise  # It is somebody else's transaction, and broken.
+                    pause = min(max(0.1, pause * 2), LONGEST_PAUSE)
+                    logger.exception("The database failed; the worker goes on in %s seconds.", pause)
+                    # What is in flight goes on, and is recorded if the lease still holds then.
+                    connections[self.using].close_if_unusable_or_obsolete()
+                    self._drop_ready(list(self._held))
+                    time.sleep(pause)
         finally:
             self._end()
         return self.recorded
@@ -153,27 +161,19 @@ class Worker:
         idle = time.monotonic() - self._last_work
         return self.burst or (self.linger is not None and idle >= self.linger)
 
-    def _turn(self) -> None:
-        self._keep_lease()
-        if not self._is_stopping:
-            self._poll()
-            self._take()
-        self._see_builds()
-        self._hand_over()
-        self._collect()
-        self._record()
-        self._release()
-
-    def _survive(self, pause: float) -> float:
-        """Wait a little after a database error, and go on; in somebody else's transaction there is nothing to go on with."""
-        connection = connections[self.using]
-        if connection.in_atomic_block:
-            raise  # noqa: PLE0704 (called while the error is being handled)
-        logger.exception("The database failed; the worker goes on in a moment.")
-        connection.close_if_unusable_or_obsolete()
-        pause = min(max(0.1, pause * 2), LONGEST_PAUSE)
-        time.sleep(pause)
-        return pause
+    @property
+    def steps(self) -> tuple[Callable[[], None], ...]:
+        """What a turn does, one after the other. Between any two of them, others may do anything."""
+        return (
+            self._keep_lease,
+            self._poll,
+            self._take,
+            self._see_builds,
+            self._hand_over,
+            self._collect,
+            self._record,
+            self._release,
+        )
 
     def _end(self) -> None:
         self.builder.close()
@@ -182,8 +182,10 @@ class Worker:
 
     # -- the lease ------------------------------------------------------------------------------------------------------
 
-    def _enlist(self) -> bool:
-        self._anchor = time.monotonic()
+    def enlist(self) -> bool:
+        """Become a worker that may hold lanes; return whether there was room for one more of its name."""
+        self._clock = DatabaseClock(self.using)
+        self._anchor = self._last_work = time.monotonic()
         self._next_reap = 0.0
         enlisted = lanes.enlist(self.using, self.name, f"{socket.gethostname()}:{os.getpid()}", self.most)
         if isinstance(enlisted, datetime):
@@ -215,7 +217,7 @@ class Worker:
             for reply in self.transport.wait(1.0):
                 self._flights.pop(int(str(reply.key)), None)
         self._forget()
-        if not self._enlist():
+        if not self.enlist():
             self._is_stopping = True
 
     # -- finding work ---------------------------------------------------------------------------------------------------
@@ -223,7 +225,7 @@ class Worker:
     def _poll(self) -> None:
         """Dispatch events and lease lanes, at once after a turn that found some, else at an interval that polls can bear."""
         started = time.monotonic()
-        if not self._has_more and started < self._next_poll:
+        if self._is_stopping or (not self._has_more and started < self._next_poll):
             return
         moved = dispatch.dispatch(self.using) if dispatch.has_waiting(self.using) else 0
         room = min(LANES, 2 * self.transport.concurrency) - len(self._held)
@@ -238,20 +240,18 @@ class Worker:
         self._next_poll = ended + max(POLL, POLL_SHARE * (ended - started))
 
     def _notice_changes(self) -> None:
-        """Look again at lanes that had nothing more due, if something was written to them."""
-        if not self._drained:
-            return
-        versions = Lane.objects.using(self.using).filter(pk__in=self._drained).values_list("pk", "version")
-        self._drained.difference_update(pk for pk, version in versions if version != self._held[pk].version)
+        """Look again at lanes that something was written to: work, or a word that holds it back."""
+        if self._held:
+            versions = Lane.objects.using(self.using).filter(pk__in=self._held).values_list("pk", "version")
+            self._stale = {pk for pk, version in versions if version != self._held[pk].version}
+            self._drained -= self._stale
 
     def _take(self) -> None:
         """Fill up the lanes' ready deliveries, several lanes at a time."""
-        wanted: dict[int, int] = {}
-        for pk, held in self._held.items():
-            if pk not in self._drained and len(self._ready[pk]) < READY // 2:
-                wanted[pk] = READY + len(self._known[pk])
-        if not wanted:
+        wanted = {pk: READY + len(self._known[pk]) for pk in self._held if self._wants_more(pk)}
+        if self._is_stopping or not wanted:
             return
+        self._stale.clear()
         now = self._clock()
         found: dict[int, list[Work]] = defaultdict(list)
         taken = lanes.take(self.using, wanted, self._held, now)
@@ -263,22 +263,26 @@ class Worker:
         for pk, limit in wanted.items():
             if counts[pk] < limit:
                 self._drained.add(pk)
+            if not self._held[pk].is_open:
+                self._drop_ready([pk])
             self._keep_ready(self._held[pk], found[pk], now)
 
+    def _wants_more(self, pk: int) -> bool:
+        return pk in self._stale or (pk not in self._drained and len(self._ready[pk]) < READY // 2)
+
     def _keep_ready(self, held: Held, works: list[Work], now: datetime) -> None:
-        if works and held.target is not None and held.target.rate_limit:
-            works = self._pace(held, works, now)
+        rate = held.target.rate_limit if held.target is not None else None
+        if works and rate:
+            works = self._pace(held, rate, works, now)
         for work in works:
             self._known[held.target_id].add(work.delivery_id)
             self._ready[held.target_id].append(work)
 
-    def _pace(self, held: Held, works: list[Work], now: datetime) -> list[Work]:
+    def _pace(self, held: Held, rate: float, works: list[Work], now: datetime) -> list[Work]:
         """Keep as many as the rate limit lets out within a second, each with the instant that is reserved for it."""
-        assert held.target is not None and held.target.rate_limit  # noqa: S101 (the caller has looked)
         wait = max(timedelta(), (held.next_free_at or now) - now).total_seconds()
-        count = max(0, int((1 - wait) * held.target.rate_limit) + (wait < 1))
-        works = works[:count]
-        instants = lanes.reserve(self.using, held, len(works), now) if works else []
+        count = int((1 - wait) * rate) + 1 if wait < 1 else 0
+        instants = lanes.reserve(self.using, held, rate, min(count, len(works)), now) if count else []
         self._drained.add(held.target_id)
         for work, instant in zip(works, instants, strict=False):
             self._not_before[work.delivery_id] = instant
@@ -288,10 +292,7 @@ class Worker:
 
     def _hand_over(self) -> None:
         """Give the transport as much as it has room for, fairly over the targets."""
-        if not self._may_start():
-            return
-        if self._is_stopping:
-            self._drop_ready()
+        if self._is_stopping or not self._may_start():
             return
         chosen = list(self._choose(self.transport.concurrency - len(self._flights)))
         if not chosen:
@@ -302,9 +303,7 @@ class Worker:
             self._keep_outcome(outcome)
         for work in prepared.unbuilt:
             self._wait_for_build(work)
-        for work, request in prepared.ready:
-            target = self._held[work.target_id].target
-            assert target is not None  # noqa: S101 (a request was made for it)
+        for work, target, request in prepared.ready:
             self._flights[work.delivery_id] = Flight(work, target, self._clock(), time.monotonic())
             self.transport.submit(request)
 
@@ -316,29 +315,32 @@ class Worker:
         """
         usage = Usage(self._flights.values(), self._paces, self.transport.concurrency)
         now = self._clock()
-        lines = {pk: deque(ready) for pk, ready in self._ready.items() if ready}
+        lines = {pk: 0 for pk, ready in self._ready.items() if ready}
         while room > 0 and lines:
             for pk in list(lines):
-                work = self._next_of(pk, lines[pk], usage, now) if room > 0 else None
-                if work is None:
+                place = self._next_of(pk, lines[pk], usage, now) if room > 0 else None
+                if place is None:
                     del lines[pk]
                     continue
-                self._ready[pk].remove(work)
+                work = self._ready[pk][place]
+                del self._ready[pk][place]
+                lines[pk] = place
                 usage.add(work, is_ordered=self._held[pk].is_ordered)
                 room -= 1
                 yield work
 
-    def _next_of(self, pk: int, line: deque[Work], usage: "Usage", now: datetime) -> Work | None:
-        held = self._held[pk]
+    def _next_of(self, pk: int, start: int, usage: "Usage", now: datetime) -> int | None:
+        """Where in the lane's ready deliveries the next one stands that may be sent, from *start* on."""
+        held, ready = self._held[pk], self._ready[pk]
         limit = held.target.concurrency_limit if held.target is not None else None
         if not held.is_open or not usage.has_room(pk, self._pace_of(pk), limit):
             return None
-        while line:
-            work = line.popleft()
+        for place in range(start, len(ready)):
+            work = ready[place]
             if self._not_before.get(work.delivery_id, now) > now:
                 return None
             if not held.is_ordered or usage.is_free(work):
-                return work
+                return place
         return None
 
     def _pace_of(self, pk: int) -> Pace:
@@ -348,11 +350,16 @@ class Worker:
             self._paces.popitem(last=False)
         return pace
 
-    def _drop_ready(self) -> None:
-        """Forget what was taken and not sent: it stays pending and due for whoever leases the lane next."""
-        for pk, ready in self._ready.items():
-            self._known[pk].difference_update(work.delivery_id for work in ready)
-        self._ready.clear()
+    def _drop_ready(self, target_ids: Collection[int]) -> None:
+        """Forget what was taken from these lanes and not sent: it stays pending and due for whoever looks next."""
+        kept = defaultdict(set)
+        under_way = [flight.work for flight in self._flights.values()] + [outcome.work for outcome in self._outcomes]
+        for work in under_way + [work for works in self._building.values() for work in works]:
+            kept[work.target_id].add(work.delivery_id)
+        for pk in target_ids:
+            self._ready.pop(pk, None)
+            self._known[pk] = kept[pk]
+            self._drained.discard(pk)
 
     # -- building -------------------------------------------------------------------------------------------------------
 
@@ -372,7 +379,9 @@ class Worker:
         for event_id, works in done.items():
             is_built, again_at = states.get(event_id, (True, now))
             for work in works:
-                if is_built:
+                if not self._held[work.target_id].is_open:
+                    self._known[work.target_id].discard(work.delivery_id)
+                elif is_built:
                     self._ready[work.target_id].appendleft(work)
                 else:
                     self._keep_outcome(Outcome(work, Status.PENDING, "build_error", due_at=again_at))
@@ -394,7 +403,7 @@ class Worker:
             return max(0.0, self._oldest_outcome + FLUSH - now) if self._flights else 0.0
         if self._has_more or self._is_done():
             return 0.0
-        if any(pk not in self._drained or not self._known[pk] for pk in self._held):
+        if any(self._wants_more(pk) or not self._known[pk] for pk in self._held):
             return 0.0
         until = self._next_poll - now
         if self._not_before:
@@ -412,6 +421,8 @@ class Worker:
     def _keep_outcome(self, outcome: Outcome) -> None:
         if not self._outcomes:
             self._oldest_outcome = time.monotonic()
+        if self._held[outcome.work.target_id].is_ordered:
+            self._oldest_outcome = 0.0  # Its successor waits for the record.
         self._outcomes.append(outcome)
 
     def _record(self) -> None:
@@ -428,8 +439,8 @@ class Worker:
             self._not_before.pop(outcome.work.delivery_id, None)
         for outcome in result.postponed:
             self._known[outcome.work.target_id].add(outcome.work.delivery_id)
-        self._reopen_lines(result)
         self._outcomes = result.postponed
+        self._reopen_lines(result)
         self._oldest_outcome = time.monotonic()
         self.recorded += len(result.outcomes)
         self._last_work = time.monotonic()
@@ -443,8 +454,7 @@ class Worker:
         for pk in result.closed:
             if pk in self._held:
                 self._held[pk].is_open = False
-                self._drained.discard(pk)
-                self._known[pk].difference_update(work.delivery_id for work in self._ready.pop(pk, ()))
+                self._drop_ready([pk])
 
     def _release(self) -> None:
         """Give back lanes that have nothing due and nothing under way."""
@@ -502,7 +512,11 @@ def make_transport(concurrency: int | None = None) -> Transport:
 
 def announce(using: str, result: Recorded) -> None:
     """Send the signals for what was recorded. A receiver that raises is logged and harms nothing."""
-    if attempt_made.has_listeners(Attempt) or delivery_succeeded.has_listeners(Delivery) or delivery_failed.has_listeners(Delivery):
+    if (
+        attempt_made.has_listeners(Attempt)
+        or delivery_succeeded.has_listeners(Delivery)
+        or delivery_failed.has_listeners(Delivery)
+    ):
         deliveries = Delivery.objects.using(using).in_bulk([outcome.work.delivery_id for outcome in result.outcomes])
         for outcome in result.outcomes:
             announce_outcome(using, outcome, deliveries[outcome.work.delivery_id])

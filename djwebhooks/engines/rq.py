@@ -79,7 +79,7 @@ class RQEngine(Engine):
         if not has_scheduler(queue) and time.monotonic() - self._warned_at > 60:
             self._warned_at = time.monotonic()
             logger.warning(
-                "No RQ scheduler runs for the queue %r, so retries wait for the next event: start rqworker with --with-scheduler.",
+                "No RQ scheduler runs for the queue %r, so retries wait for new events: start rqworker with --with-scheduler.",
                 queue.name,
             )
 

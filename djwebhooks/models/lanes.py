@@ -8,6 +8,9 @@ from django.db.models.functions import Coalesce, Least
 
 from djwebhooks.database import DatabaseNow, lock_free_rows, lock_rows
 
+#: Seconds after which a lane that holds its deliveries back looks for expired ones.
+RECHECK = 300
+
 
 class LaneQuerySet(models.QuerySet["Lane"]):
     def lock(self, target_ids: Collection[int]) -> list["Lane"]:

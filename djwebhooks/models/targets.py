@@ -68,9 +68,7 @@ class WebhookTargetQuerySet(models.QuerySet["WebhookTarget"]):
             wanted = wanted.filter(owners, identifier__in=["", event.identifier])
         return wanted.distinct()
 
-    def register(
-        self, url: str, events: Sequence[str], *, owner: Any, identifier: str = "", **fields: Any
-    ) -> "WebhookTarget":
+    def register(self, url: str, events: Sequence[str], *, owner: Any, identifier: str = "", **fields: Any) -> "WebhookTarget":
         """Return the target for *url*, made if need be, subscribed to *events* besides what it had.
 
         *owner* must be said, ``None`` for the system's own target, which sees every owner's events. *fields* are the model's
@@ -79,7 +77,8 @@ class WebhookTargetQuerySet(models.QuerySet["WebhookTarget"]):
         """
         target = self._find(url, owner, identifier)
         if target is None:
-            target = WebhookTarget(target_url=url, owner=owner, identifier=identifier, events=events, **fields)
+            target = WebhookTarget(target_url=url, owner=owner, identifier=identifier, **fields)
+            target.events = list(events)
             target.full_clean(exclude=["digest"])
             try:
                 with transaction.atomic(using=self.db):

@@ -1,0 +1,406 @@
+"""Say who gets an event, who does not and why, and why a delivery waits."""
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import Case, Count, Value, When
+from django.utils import timezone
+
+from djwebhooks import payload
+from djwebhooks.conf import conf
+from djwebhooks.database import read_clock
+from djwebhooks.exceptions import UnknownEvent
+from djwebhooks.models import Attempt, Body, Delivery, Event, Lane, WebhookTarget, Worker
+from djwebhooks.models.deliveries import Status
+from djwebhooks.models.events import BUILD_TRIES, events_database
+from djwebhooks.models.targets import WebhookTargetQuerySet
+
+#: Targets, deliveries or attempts that are listed at most, and rows that are counted at most.
+LIMIT, COUNT_LIMIT = 20, 1000
+#: In the place of an owner's primary key: whichever owner it is.
+ANYONE: Any = object()
+
+#: Why a lane is disabled, by its word.
+DISABLED_BECAUSE = {
+    "gone": "its receiver answered 410 Gone",
+    "receiver": "its receiver asked for it with the header webhook-delivery: disable",
+    "failing": "there was nothing but failures for as long as DJWEBHOOKS_DISABLE_AFTER allows",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A heading, and what is said under it."""
+
+    heading: str
+    lines: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What is known of an event or of a delivery, for people to read. It never shows a secret or a payload."""
+
+    title: str
+    sections: list[Section]
+
+
+def explain_name(name: str, *, owner_pk: Any = ANYONE, identifier: str = "", using: str | None = None) -> Explanation:
+    """Say which targets would get an event called *name*, and why others would not.
+
+    *owner_pk* (None for an event without owner) and *identifier* are the event's; without *owner_pk* all subscribers are
+    listed, each with the events that it gets.
+    Raises ``InvalidEvent`` for a name that no event can have, and ``UnknownEvent`` for one that is not in the catalogue.
+    """
+    alias = using or events_database()
+    payload.check_name(name)
+    if conf.EVENTS and name not in conf.EVENTS:
+        raise UnknownEvent(f"{name!r} is not in DJWEBHOOKS_EVENTS, which has {', '.join(sorted(conf.EVENTS))}.")
+    if owner_pk is ANYONE:
+        # A broadcast reaches every subscriber.
+        subscribers = list_receivers(alias, Event(name=name, is_broadcast=True), "Subscribed", with_condition=True)
+        return Explanation(f"Event {name} of any owner", [subscribers])
+    event = Event(name=name, owner_id=owner_pk, identifier=identifier)
+    title = f"Event {name} of {describe_owner(event)}" + (f" with identifier {identifier!r}" if identifier else "")
+    return Explanation(title, [list_receivers(alias, event, "Would get it"), list_others(alias, event, "Would not get it")])
+
+
+def explain_uid(uid: uuid.UUID, *, using: str | None = None) -> Explanation | None:
+    """Explain the event or the delivery with this uid; None when there is neither."""
+    alias = using or events_database()
+    event = Event.objects.using(alias).filter(uid=uid).first()
+    if event is not None:
+        return explain_event(alias, event)
+    delivery = Delivery.objects.using(alias).filter(uid=uid).first()
+    return explain_delivery(alias, delivery) if delivery is not None else None
+
+
+# -- words -------------------------------------------------------------------------------------------------------------
+
+
+def describe_span(seconds: float) -> str:
+    """Say a duration in one unit: ``0.2 s``, ``40 s``, ``5 min``, ``3 h``, ``12 days``."""
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+
+
+def describe_time(at: datetime, now: datetime) -> str:
+    """Say when something was, or will be: ``2026-09-21 16:13:20 (3 min ago)``, in the current time zone."""
+    seconds = (at - now).total_seconds()
+    relation = f"in {describe_span(seconds)}" if seconds > 0 else f"{describe_span(-seconds)} ago"
+    return f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S} ({relation})"
+
+
+def describe_target(target: WebhookTarget) -> str:
+    """Say which target it is: its address, its owner, its identifier and its uid."""
+    owner = "of the system" if target.owner_id is None else f"of owner {target.owner_id}"
+    identifier = f", identifier {target.identifier!r}" if target.identifier else ""
+    return f"{target.target_url} ({owner}{identifier}, target {target.uid})"
+
+
+def describe_owner(event: Event) -> str:
+    return "no owner" if event.owner_id is None else f"owner {event.owner_id}"
+
+
+def describe_count(number: int, noun: str, nouns: str = "") -> str:
+    """Say how many: ``1 attempt``, ``3 attempts``. *nouns* is the plural, if it takes more than an s."""
+    return f"{number} {noun if number == 1 else nouns or noun + 's'}"
+
+
+def make_printable(text: str, length: int = 200) -> str:
+    """Return the beginning of *text* as one line that does nothing to a terminal."""
+    clean = "".join(letter if letter.isprintable() else " " for letter in text)
+    return clean if len(clean) <= length else clean[: length - 1] + "…"
+
+
+def list_some(lines: list[str], count: int, *, limit: int = LIMIT) -> list[str]:
+    """Cut *lines* at the limit, and say how many of *count* are left out."""
+    return lines[:limit] + ([f"… and {count - limit} more."] if count > limit else [])
+
+
+# -- who gets it -------------------------------------------------------------------------------------------------------
+
+
+def list_receivers(using: str, event: Event, heading: str, *, with_condition: bool = False) -> Section:
+    """List the targets that *event* goes to as things are now, and why each of them holds it back, if it does."""
+    targets = WebhookTarget.objects.using(using).matching(event)
+    now = read_clock(using)
+    lines = []
+    for target in load(targets):
+        parts = [describe_wish(target, event)] + ([describe_condition(target)] if with_condition else [])
+        parts += [f"HELD: {reason}" for reason in list_holds(using, target, now)]
+        lines.append(f"{describe_target(target)}: {'; '.join(parts)}")
+    return Section(heading, list_some(lines, targets.count()) or ["Nobody."])
+
+
+def list_others(using: str, event: Event, heading: str) -> Section:
+    """List near misses: subscribers that their owner or identifier keeps out, and the owner's targets that want other events."""
+    targets = WebhookTarget.objects.using(using)
+    if event.direct_targets:
+        return Section(heading, ["It goes straight to the addresses in urls=, whatever others are subscribed to."])
+    subscribers = targets.subscribed_to(event.name)
+    others = subscribers.exclude(pk__in=targets.matching(event).values("pk"))
+    lines = [f"{describe_target(target)}: {describe_mismatch(using, target, event)}" for target in load(others)]
+    unsubscribed = targets.filter(owner=event.owner_id, is_hidden=False).exclude(pk__in=subscribers.values("pk"))
+    lines += [f"{describe_target(target)}: it is not subscribed; {describe_events(target)}" for target in load(unsubscribed)]
+    return Section(heading, list_some(lines, others.count() + unsubscribed.count()) or ["No other target comes near."])
+
+
+def load(targets: WebhookTargetQuerySet) -> list[WebhookTarget]:
+    """The first of *targets*, with their subscriptions."""
+    return list(targets.order_by("pk").prefetch_related("subscriptions")[:LIMIT])
+
+
+def describe_wish(target: WebhookTarget, event: Event) -> str:
+    if event.direct_targets:
+        return "named by urls="
+    return f"subscribed to {', '.join(name for name in target.events if payload.matches(name, event.name))}"
+
+
+def describe_condition(target: WebhookTarget) -> str:
+    whose = "events of every owner" if target.owner_id is None else f"events of owner {target.owner_id}, and broadcasts"
+    return f"gets {whose}" + (f", with identifier {target.identifier!r} only" if target.identifier else "")
+
+
+def describe_events(target: WebhookTarget) -> str:
+    return f"it wants {', '.join(target.events)}" if target.events else "it wants nothing"
+
+
+def describe_mismatch(using: str, target: WebhookTarget, event: Event) -> str:
+    """Say why *target* does not get *event*, by asking what it would take for it to match."""
+    this = WebhookTarget.objects.using(using).filter(pk=target.pk)
+    identifier = f"its identifier is {target.identifier!r}, and the event's is {event.identifier!r}"
+    owner = f"it belongs to owner {target.owner_id}, and the event has {describe_owner(event)}"
+    if this.matching(Event(name=event.name, owner_id=event.owner_id, identifier=target.identifier)).exists():
+        return identifier
+    if this.matching(Event(name=event.name, owner_id=target.owner_id, identifier=event.identifier)).exists():
+        return owner
+    return f"{owner}; {identifier}"
+
+
+def list_holds(using: str, target: WebhookTarget, now: datetime) -> Iterator[str]:
+    """Say why nothing is sent to *target* at the moment, one reason at a time."""
+    lane = Lane.objects.using(using).filter(pk=target.pk).first()
+    if not target.is_active:
+        yield "it is paused; resume it"
+    if lane is not None and lane.disabled_at is not None:
+        because = DISABLED_BECAUSE.get(lane.disabled_reason, lane.disabled_reason)
+        yield f"it was disabled {describe_time(lane.disabled_at, now)}: {because}; resume it once it is mended"
+    if lane is not None and lane.held_until is not None and lane.held_until > now:
+        yield f"it is suspended until {describe_time(lane.held_until, now)}"
+
+
+# -- an event ----------------------------------------------------------------------------------------------------------
+
+
+def explain_event(using: str, event: Event) -> Explanation:
+    """Say what became of *event*."""
+    now = read_clock(using)
+    sections = [Section("What happened", list(describe_event(using, event, now)))]
+    sections.append(Section("Payload", list(describe_payload(using, event, now))))
+    if event.dispatched_at is None and not event.dispatch_cursor:
+        sections += [list_receivers(using, event, "Will get it"), list_others(using, event, "Will not get it")]
+    else:
+        sections += [list_deliveries(using, event, now), list_latecomers(using, event)]
+        sections.append(list_others(using, event, "Did not get it"))
+    return Explanation(f"Event {event.name} {event.uid}", sections)
+
+
+def describe_event(using: str, event: Event, now: datetime) -> Iterator[str]:
+    yield f"Committed: fired {describe_time(event.created_at, now)}"
+    audience = "everybody who is subscribed (broadcast)" if event.is_broadcast else describe_owner(event)
+    yield f"For: {audience}" + (f", identifier {event.identifier!r}" if event.identifier else "")
+    if event.ordering_key:
+        yield f"Ordering key: {event.ordering_key!r}"
+    if event.idempotency_key:
+        yield f"Idempotency key: {event.idempotency_key!r}"
+    if event.expires_at is not None:
+        yield f"Expires: {describe_time(event.expires_at, now)}"
+    yield describe_dispatch(using, event, now)
+
+
+def describe_dispatch(using: str, event: Event, now: datetime) -> str:
+    if event.dispatched_at is not None:
+        return f"Dispatched: {describe_time(event.dispatched_at, now)}"
+    if event.deliver_at is not None and event.deliver_at > now:
+        return f"Not dispatched yet: it is planned for {describe_time(event.deliver_at, now)}"
+    if event.dispatch_cursor:
+        return "Partly dispatched: its many targets get their deliveries page by page"
+    ahead = Event.objects.using(using).waiting().filter(pk__lt=event.pk)[:COUNT_LIMIT].count()
+    return f"Not dispatched yet, with {describe_count(ahead, 'event')} ahead of it: {describe_workers(using, now)}"
+
+
+def describe_workers(using: str, now: datetime) -> str:
+    """Say whether somebody is at work, and what to do if not."""
+    count = Worker.objects.using(using).filter(expires_at__gte=now).count()
+    if count:
+        return f"{describe_count(count, 'worker')} at work"
+    return "no worker is at work. With RQ one starts with the next job (see webhooks stats), else run: manage.py webhooks work"
+
+
+def describe_payload(using: str, event: Event, now: datetime) -> Iterator[str]:
+    if event.payload:
+        yield f"Built, {describe_count(len(event.payload.encode()), 'byte')}" + (f", by {event.hook}" if event.hook else "")
+    elif event.dispatched_at is not None and not event.call:
+        yield "Never built: nobody wanted the event when it was dispatched."
+    else:
+        yield describe_build(event, now)
+    if event.build_error:
+        yield f"Last error: {make_printable(event.build_error.strip().splitlines()[-1])}"
+    formats = list(Body.objects.using(using).filter(event=event).order_by("format").values_list("format", flat=True))
+    if formats:
+        yield f"Its bytes are fixed in {', '.join(formats)}."
+
+
+def describe_build(event: Event, now: datetime) -> str:
+    tries = f"{event.build_attempts} of {BUILD_TRIES} runs of {event.hook}"
+    if event.has_failed_to_build:
+        return f"Given up after {tries}: mend it, then retry the deliveries."
+    if event.build_attempts == 0:
+        return f"Not built yet: {event.hook} runs when the first delivery is sent."
+    again = f"; it runs again {describe_time(event.build_due_at, now)}" if event.build_due_at is not None else ""
+    return f"Not built yet after {tries}{again}."
+
+
+def list_deliveries(using: str, event: Event, now: datetime) -> Section:
+    """List the event's deliveries, those that did not succeed first."""
+    deliveries = Delivery.objects.using(using).filter(event=event)
+    counts: list[tuple[str, int]] = list(deliveries.order_by("status").values_list("status").annotate(Count("pk")))
+    if not counts:
+        return Section("Deliveries", ["None: nobody wanted it, or they were pruned."])
+    trouble_first = deliveries.order_by(Case(When(status=Status.SUCCEEDED, then=Value(1)), default=Value(0)), "pk")
+    listed = list(trouble_first[:LIMIT])
+    targets = WebhookTarget.objects.using(using).in_bulk([delivery.target_id for delivery in listed])
+    lines = [describe_delivery(delivery, targets.get(delivery.target_id), now) for delivery in listed]
+    heading = f"Deliveries: {', '.join(f'{count} {status}' for status, count in counts)}"
+    return Section(heading, list_some(lines, sum(count for _, count in counts)))
+
+
+def describe_delivery(delivery: Delivery, target: WebhookTarget | None, now: datetime) -> str:
+    where = describe_target(target) if target is not None else f"a target that was deleted ({delivery.target_id})"
+    reason = f" ({delivery.reason})" if delivery.reason else ""
+    due = f", due {describe_time(delivery.due_at, now)}" if delivery.due_at is not None else ""
+    attempts = describe_count(delivery.attempt_count, "attempt")
+    return f"{delivery.status}{reason}, {attempts}{due}: {where}; delivery {delivery.uid}"
+
+
+def list_latecomers(using: str, event: Event) -> Section:
+    """List targets that match now, but have no delivery of *event*."""
+    targets = WebhookTarget.objects.using(using).matching(event)
+    late = targets.exclude(pk__in=Delivery.objects.using(using).filter(event=event).values("target"))
+    lines = [f"{describe_target(target)}: {describe_lateness(target, event)}" for target in load(late)]
+    return Section("Would get it now, but did not", list_some(lines, late.count()) or ["Nobody."])
+
+
+def describe_lateness(target: WebhookTarget, event: Event) -> str:
+    if event.dispatched_at is None:
+        return "its turn has not come yet"
+    if target.created_at > event.dispatched_at:
+        return "it was made after the event was dispatched"
+    return "it was subscribed, or changed, after the event was dispatched, or its delivery was pruned"
+
+
+# -- a delivery --------------------------------------------------------------------------------------------------------
+
+
+def explain_delivery(using: str, delivery: Delivery) -> Explanation:
+    """Say what became of *delivery* and, while it is pending, why it waits."""
+    now = read_clock(using)
+    event = Event.objects.using(using).filter(pk=delivery.event_id).first()
+    target = WebhookTarget.objects.using(using).filter(pk=delivery.target_id).first()
+    sections = [Section("What it is", list(describe_parts(delivery, event, target, now)))]
+    if not delivery.is_finished:
+        sections.append(Section("Why it waits", list(list_waits(using, delivery, event, target, now))))
+    sections.append(list_attempts(using, delivery, now))
+    return Explanation(f"Delivery {delivery.uid}: {delivery.status}", sections)
+
+
+def describe_parts(delivery: Delivery, event: Event | None, target: WebhookTarget | None, now: datetime) -> Iterator[str]:
+    yield f"Event: {event.name} {event.uid}" if event is not None else "Event: deleted"
+    yield f"Target: {describe_target(target)}" if target is not None else "Target: deleted"
+    key = f", ordering key {delivery.ordering_key!r}" if delivery.ordering_key else ""
+    yield f"Sequence: {delivery.sequence} of its target{key}"
+    if delivery.finished_at is not None:
+        reason = f", {delivery.reason}" if delivery.reason else ""
+        yield f"Ended: {delivery.status}{reason}, {describe_time(delivery.finished_at, now)}"
+    elif delivery.expires_at is not None:
+        yield f"Expires: {describe_time(delivery.expires_at, now)}"
+
+
+def list_waits(using: str, delivery: Delivery, event: Event | None, target: WebhookTarget | None, now: datetime) -> Iterator[str]:
+    """Say why *delivery* is not sent at the moment, one reason at a time."""
+    if target is None or event is None:
+        yield "What it was for is deleted: it is cancelled when a worker, or webhooks prune, comes past."
+        return
+    holds = list(list_holds(using, target, now))
+    if holds:
+        end = delivery.created_at + timedelta(seconds=conf.seconds("RETENTION"))
+        yield from (f"Held: {reason}." for reason in holds)
+        yield f"What is held expires {describe_time(end, now)}."
+    if delivery.due_at is None:
+        yield describe_line(using, delivery, now)
+    elif delivery.due_at > now:
+        last = f" after {delivery.reason}" if delivery.reason else ""
+        yield f"Tried again{last}: {describe_time(delivery.due_at, now)}."
+    elif not holds:
+        yield from describe_lane(using, target, now)
+    if not event.payload:
+        yield f"Payload: {describe_build(event, now)}"
+
+
+def describe_line(using: str, delivery: Delivery, now: datetime) -> str:
+    """Say behind which delivery of its ordering key it waits."""
+    same_key = Delivery.objects.using(using).filter(target=delivery.target_id, ordering_key=delivery.ordering_key).pending()
+    ahead = same_key.filter(sequence__lt=delivery.sequence).order_by("sequence")
+    first = ahead.first()
+    if first is None:
+        return "It is first of its ordering key, and is sent when a worker looks at its target next."
+    count = ahead[:COUNT_LIMIT].count()
+    many = f"{COUNT_LIMIT} or more deliveries" if count == COUNT_LIMIT else describe_count(count, "delivery", "deliveries")
+    due = f", due {describe_time(first.due_at, now)}" if first.due_at is not None else ""
+    attempts = describe_count(first.attempt_count, "attempt")
+    return (
+        f"Behind {many} of its ordering key {delivery.ordering_key!r}. First is delivery {first.uid} "
+        f"(sequence {first.sequence}, {attempts}{due}): cancel it, or wait for it."
+    )
+
+
+def describe_lane(using: str, target: WebhookTarget, now: datetime) -> Iterator[str]:
+    """Say who works, or should, on what is due for *target*."""
+    lane = Lane.objects.using(using).filter(pk=target.pk).first()
+    if lane is None:
+        yield "Its target has no lane yet."
+        return
+    if target.rate_limit and lane.next_free_at is not None and lane.next_free_at > now:
+        yield f"The rate limit of {target.rate_limit:g} a second is used up until {describe_time(lane.next_free_at, now)}."
+    if lane.holder is None:
+        yield f"It is due, and waits for a worker: {describe_workers(using, now)}."
+        return
+    worker = Worker.objects.using(using).filter(pk=lane.holder).first()
+    if worker is None or worker.expires_at < now:
+        yield f"Worker {lane.holder}, which holds its target, stopped beating: another one takes over when it looks."
+        return
+    yield f"Worker {worker.pk} ({worker.place}) holds its target since it was due, and sends it now or soon."
+    yield f"If that worker has died, its lease ends {describe_time(worker.expires_at, now)}."
+
+
+def list_attempts(using: str, delivery: Delivery, now: datetime) -> Section:
+    """List the latest attempts, and the beginning of the last answer."""
+    attempts = Attempt.objects.using(using).filter(delivery=delivery)
+    latest = list(attempts.order_by("-number")[:LIMIT])
+    lines = [describe_attempt(attempt, now) for attempt in reversed(latest)]
+    if latest and latest[0].response_body:
+        lines.append(f"Last answer: {make_printable(latest[0].response_body)!r}")
+    return Section(describe_count(delivery.attempt_count, "attempt"), lines or ["None is recorded."])
+
+
+def describe_attempt(attempt: Attempt, now: datetime) -> str:
+    outcome = str(attempt.status_code) if not attempt.error else attempt.error
+    detail = f": {make_printable(attempt.detail)}" if attempt.detail else ""
+    address = f" from {attempt.address}" if attempt.address else ""
+    when = describe_time(attempt.started_at, now)
+    return f"#{attempt.number} ({attempt.trigger}) {when}: {outcome}{address} after {describe_span(attempt.duration)}{detail}"
