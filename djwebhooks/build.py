@@ -6,9 +6,10 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from datetime import timedelta
 from queue import SimpleQueue
+from typing import Any
 
 from django.db import close_old_connections, connections, transaction
 from rq.timeouts import BaseTimeoutException
@@ -47,11 +48,45 @@ def build(using: str, event_id: int) -> None:
 
 
 def _run(using: str, event: Event) -> str:
-    hook = capture.resolve(event.hook)
+    hook: Any = capture.resolve(event.hook)
     arguments, keywords = capture.rebuild(event.call)
-    # Inside somebody's transaction (a test's) a database error of the function must not poison it.
-    with transaction.atomic(using=using) if connections[using].in_atomic_block else nullcontext():
-        return payload.encode(hook.build(*arguments, **keywords))  # type: ignore[attr-defined]  # a hook has it
+    reads = Reads()
+    with ExitStack() as stack:
+        # Inside somebody's transaction (a test's) a database error of the function must not poison it.
+        stack.enter_context(transaction.atomic(using=using) if connections[using].in_atomic_block else nullcontext())
+        for connection in connections.all():
+            stack.enter_context(connection.execute_wrapper(reads))
+        text = payload.encode(hook.build(*arguments, **keywords))
+    if reads.count and not hook.is_live:
+        _warn_of_reads(event.hook)
+    return text
+
+
+class Reads:
+    """Counts the queries that read, as an execute wrapper of this thread's connections."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, execute: Callable[..., Any], sql: object, params: Any, many: bool, context: dict[str, Any]) -> Any:
+        # Firing another event only writes.
+        self.count += str(sql).lstrip("( \n\t").upper().startswith(("SELECT", "WITH"))
+        return execute(sql, params, many, context)
+
+
+#: The hooks that were seen to read the database in this process.
+_readers: set[str] = set()
+
+
+def _warn_of_reads(path: str) -> None:
+    if path in _readers:
+        return
+    _readers.add(path)
+    logger.warning(
+        "The hook %s reads the database while it builds, so it sees what is there then, not what was there at the call. "
+        'Say live=True if that is meant, or pass the values, or use build="now".',
+        path,
+    )
 
 
 class Builder:

@@ -111,23 +111,31 @@ def path_of(function: Callable[..., Any]) -> str:
     Raises ``ConfigurationError`` for what cannot be found by a name or called by a worker: a lambda, a function inside a
     function, one of ``__main__``, an ``async def``, and anything that is no function.
     """
+    check_callable(function)
     reason = why_unnameable(function)
     if reason:
         raise ConfigurationError(f"@hook cannot be used for {function!r}: {reason}")
     return f"{function.__module__}:{function.__qualname__}"
 
 
-def why_unnameable(function: Callable[..., Any]) -> str:
+def check_callable(function: Callable[..., Any]) -> None:
+    """Raise ``ConfigurationError`` for what cannot simply be called for its payload, wherever that is."""
+    reason = ""
     if isinstance(function, classmethod | staticmethod):
-        return f"write @hook below @{type(function).__name__}, next to the def."
+        reason = f"write @hook below @{type(function).__name__}, next to the def."
+    elif inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        reason = "it is an async def, and workers build payloads synchronously. Use a def."
+    if reason:
+        raise ConfigurationError(f"@hook cannot be used for {function!r}: {reason}")
+
+
+def why_unnameable(function: Callable[..., Any]) -> str:
     if not inspect.isfunction(function):
         return "it is not a function. Decorate a def at the top level of a module or in a class."
     if function.__name__ == "<lambda>":
         return "a lambda has no name that a worker could find it by. Use a def at the top level of a module."
     if "<locals>" in function.__qualname__:
         return "a worker cannot find a function inside a function. Move it to the top level of its module."
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        return "it is an async def, and workers build payloads synchronously. Use a def."
     if function.__module__ in {None, "__main__", "builtins"}:
         return "it belongs to a script or a shell, which a worker cannot import. Move it to a module."
     return ""

@@ -4,14 +4,16 @@ import inspect
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import wraps
-from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
 from djwebhooks import capture, events, payload
 from djwebhooks.exceptions import ConfigurationError
 from djwebhooks.models import Event
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R_co = TypeVar("R_co", covariant=True)
+S = TypeVar("S")
 #: An option of ``fire``: a constant, or a callable over the function's arguments.
 Option = Any
 #: Parameters of the function that are options by their name alone.
@@ -26,6 +28,12 @@ class Hook(Protocol[P, R_co]):
     build: Callable[..., Any]
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Event: ...
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> "Hook[P, R_co]": ...
+
+    @overload
+    def __get__(self: "Hook[Concatenate[S, Q], R_co]", instance: S, owner: type | None = None) -> "Hook[Q, R_co]": ...
 
 
 def hook(
@@ -70,6 +78,7 @@ def hook(
     }
 
     def decorate(function: Callable[P, R_co]) -> Hook[P, R_co]:
+        capture.check_callable(function)
         path = capture.path_of(function) if build == "worker" else ""
         signature = inspect.signature(function)
         constants = {name: value for name, value in given.items() if value is not None}

@@ -59,6 +59,8 @@ def check_pattern(pattern: str) -> str:
 
 
 def check_length(name: str) -> None:
+    if not isinstance(name, str):
+        raise InvalidEvent(f"The name of an event must be a string, not {name!r}.")
     if len(name) > NAME_LENGTH:
         raise InvalidEvent(f"The name of an event may have {NAME_LENGTH} characters; {name[:40]!r}… has {len(name)}.")
 

@@ -125,6 +125,7 @@ class Worker:
     def run(self) -> int:
         """Work until stopped, or as *burst*, *budget* or *linger* say; return how many outcomes were recorded."""
         if not self.enlist():
+            self._close()
             return 0
         started = time.monotonic()
         pause = 0.0
@@ -152,11 +153,11 @@ class Worker:
         return self.recorded
 
     def _is_done(self) -> bool:
-        if self._flights or self._outcomes or self._building:
+        if self._flights or self._outcomes:
             return False
         if self._is_stopping:
-            return True
-        if self._held or self._has_more:
+            return True  # A function that hangs is not waited for.
+        if self._building or self._held or self._has_more:
             return False
         idle = time.monotonic() - self._last_work
         return self.burst or (self.linger is not None and idle >= self.linger)
@@ -176,9 +177,12 @@ class Worker:
         )
 
     def _end(self) -> None:
+        self._close()
+        lanes.retire(self.using, self.id)
+
+    def _close(self) -> None:
         self.builder.close()
         self.transport.close()
-        lanes.retire(self.using, self.id)
 
     # -- the lease ------------------------------------------------------------------------------------------------------
 
@@ -376,7 +380,7 @@ class Worker:
             return
         now = self._clock()
         states = messages.build_states(self.using, list(done), now)
-        for event_id, works in done.items():
+        for event_id, works in sorted(done.items(), reverse=True):  # Each goes to the front: the earliest event last.
             is_built, again_at = states.get(event_id, (True, now))
             for work in works:
                 if not self._held[work.target_id].is_open:

@@ -1,0 +1,29 @@
+"""Plain functions that make rows for tests."""
+
+from typing import Any
+
+from django.contrib.auth.models import User
+
+from djwebhooks.models import Delivery, Event, WebhookTarget
+from djwebhooks.models.deliveries import Status
+
+URL = "http://127.0.0.1:9/hook"
+
+
+def make_user(name: str = "ada", **fields: Any) -> User:
+    return User.objects.create(username=name, **fields)
+
+
+def make_target(owner: User | None = None, *, event: str = "*", url: str = URL, **fields: Any) -> WebhookTarget:
+    return WebhookTarget.objects.create(owner=owner, event=event, target_url=url, **fields)
+
+
+def make_deliveries(target: WebhookTarget, count: int, status: Status, **fields: Any) -> list[Delivery]:
+    """Make deliveries that have ended, one event each, as after some time of work."""
+    events = Event.objects.bulk_create([Event(name="a.b", payload="1", dispatched_at="2026-01-01T00:00Z") for _ in range(count)])
+    return Delivery.objects.bulk_create(
+        [
+            Delivery(event=event, target=target, sequence=number, status=status, **fields)
+            for number, event in enumerate(events, start=1)
+        ]
+    )
