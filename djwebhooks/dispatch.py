@@ -18,6 +18,8 @@ from djwebhooks.uid import uuid7
 
 #: Events that are read, and deliveries that are written, in one transaction at most.
 BATCH, PAGE = 500, 5000
+#: How many times as far a dispatcher looks when it can do nothing of what comes first.
+FURTHER = 16
 
 
 @dataclass(slots=True)
@@ -80,11 +82,15 @@ def _ready(using: str) -> QuerySet[Event]:
 def _dispatch(using: str, batch: int, page: int) -> int | None:
     if not Dispatcher.lock(using):
         return None
-    # Never a watermark: an event with an early id may commit late.
-    events = list(_ready(using).defer("payload", "call", "build_error")[:batch])
-    shares = list(_share(using, events, page))
-    lanes = _lock_lanes(using, {pk for share in shares for pk in share.target_ids})
-    shares = list(_without_busy(shares, lanes))
+    for factor in (1, FURTHER):
+        # Never a watermark: an event with an early id may commit late.
+        events = list(_ready(using).defer("payload", "call", "build_error")[: batch * factor])
+        shares = list(_share(using, events, page * factor))
+        lanes = _lock_lanes(using, {pk for share in shares for pk in share.target_ids})
+        shares = list(_without_busy(shares, lanes))
+        if shares or len(events) < batch * factor:
+            break
+        # All of them wait for busy lanes: others may stand behind them.
     now = database.read_clock(using)
     _append(using, shares, {pk: lane for pk, lane in lanes.items() if lane is not None}, now)
     _mark(using, shares, now)
@@ -97,7 +103,8 @@ def _dispatch(using: str, batch: int, page: int) -> int | None:
 def _share(using: str, events: list[Event], page: int) -> Iterator[Share]:
     """Choose what this transaction does: a page of one large event, and the small events that need not wait for it."""
     large = next((event for event in events if event.dispatch_cursor), None)
-    waiting_keys: set[str] = set()
+    # What was begun besides it goes on when it is done, before what comes behind that.
+    waiting_keys = {event.ordering_key for event in events if event.dispatch_cursor and event is not large}
     if large is not None:
         share = _share_large(using, large, page // 2)
         yield share
@@ -119,8 +126,22 @@ def _share_small(using: str, events: list[Event], page: int, *, can_begin_large:
         if can_begin_large:
             yield _share_large(using, events[0], page)
             return
-        # One large event at a time. It waits, and so does what comes behind it in its line.
-        events = [event for event in events[1:] if event.ordering_key != events[0].ordering_key]
+        events = list(_pass_over(events))
+
+
+def _pass_over(events: list[Event]) -> Iterator[Event]:
+    """One large event at a time: the first of these and its like wait, and so does what comes behind them in their lines."""
+    waiting_keys: set[str] = set()
+    for event in events:
+        if _kind(event) == _kind(events[0]) or event.ordering_key in waiting_keys:
+            waiting_keys.add(event.ordering_key)
+        else:
+            yield event
+
+
+def _kind(event: Event) -> tuple[str, object]:
+    """What decides how many targets an event may have."""
+    return event.name, "everybody" if event.is_broadcast else event.owner_id
 
 
 def _fill_page(events: list[Event], candidates: Candidates, page: int) -> Iterator[Share]:
@@ -235,11 +256,12 @@ def _expiry(event: Event, now: datetime) -> datetime | None:
 
 def _advance(using: str, target_ids: set[int], lanes: dict[int, Lane], now: datetime) -> None:
     """Write the lanes' new tails, and that they are due: one that holds its deliveries back, when it looks for expired ones."""
-    active = set(WebhookTarget.objects.using(using).filter(pk__in=target_ids, is_active=True).values_list("pk", flat=True))
+    paused = set(WebhookTarget.objects.using(using).filter(pk__in=target_ids, is_active=False).values_list("pk", flat=True))
+    later = now + timedelta(seconds=RECHECK)
     rows = []
     for pk in sorted(target_ids):
-        is_open = pk in active and lanes[pk].disabled_at is None
-        at = database.to_database(using, now if is_open else now + timedelta(seconds=RECHECK))
+        holds_back = pk in paused or lanes[pk].disabled_at is not None
+        at = database.to_database(using, later if holds_back else now)
         rows.append((lanes[pk].tail, at, at, pk))
     sql = (
         "UPDATE djw_lane SET tail = %s, version = version + 1, "

@@ -116,7 +116,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name='Lane',
             fields=[
-                ('target', models.OneToOneField(db_constraint=False, on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='lane', serialize=False, to='djwebhooks.webhooktarget')),
+                ('target', models.OneToOneField(db_constraint=False, on_delete=django.db.models.deletion.DO_NOTHING, primary_key=True, related_name='lane', serialize=False, to='djwebhooks.webhooktarget')),
                 ('tail', models.BigIntegerField(default=0, help_text='The last sequence number given out.')),
                 ('version', models.BigIntegerField(default=0, help_text='Grows whenever work may have become due.')),
                 ('due_at', models.DateTimeField(help_text='When there is something to do next; empty when there is nothing.', null=True)),

@@ -31,7 +31,7 @@ class Lane(models.Model):
     """One target's queue. It is leased by one worker at a time, and only under its lock does its work change."""
 
     target = models.OneToOneField(
-        "djwebhooks.WebhookTarget", models.CASCADE, primary_key=True, db_constraint=False, related_name="lane"
+        "djwebhooks.WebhookTarget", models.DO_NOTHING, primary_key=True, db_constraint=False, related_name="lane"
     )
     tail = models.BigIntegerField(default=0, help_text="The last sequence number given out.")
     version = models.BigIntegerField(default=0, help_text="Grows whenever work may have become due.")

@@ -351,9 +351,14 @@ class WebhookTarget(models.Model):
 
 
 @receiver(pre_delete, sender=WebhookTarget)
-def cancel_what_waits(instance: WebhookTarget, **_: Any) -> None:
+def cancel_what_waits(instance: WebhookTarget, using: str, **_: Any) -> None:
     """A deleted target, its owner's cascade included, leaves nothing pending."""
+    lanes = Lane.objects.using(using)
+    # Until the deletion commits, nothing may be appended: so its lane is locked, even one that is being made.
+    lanes.bulk_create([Lane(pk=instance.pk)], ignore_conflicts=True)
+    list(lanes.select_for_update().filter(pk=instance.pk))
     instance.cancel_pending("target_deleted")
+    lanes.filter(pk=instance.pk).delete()
 
 
 class Subscription(models.Model):

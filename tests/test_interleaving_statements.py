@@ -1,0 +1,331 @@
+"""Two operations on one lane, interleaved statement by statement by a scheduler that draws lots."""
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection, connections
+
+from djwebhooks import database, dispatch, lanes
+from djwebhooks.events import fire
+from djwebhooks.exceptions import AlreadyFinished
+from djwebhooks.lanes import Held, LeaseLost, Outcome, Sent, Work
+from djwebhooks.models import Attempt, Delivery, Event, Lane, WebhookTarget, Worker
+
+DB = "default"
+#: Seconds without a sign of life after which an operation is taken to wait for the other one's lock.
+BLOCKED = 0.05
+ROUNDS = range(12)
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class Operation(threading.Thread):
+    """Runs a function on a connection of its own, one statement at a time, when it is let."""
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        super().__init__(daemon=True)
+        self.function = function
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self._may_go = threading.Semaphore(0)
+        self._arrived = threading.Semaphore(0)
+
+    def run(self) -> None:
+        try:
+            with self._gated():
+                self._gate()
+                self.result = self.function()
+        except BaseException as error:  # noqa: BLE001 (raised again by interleave)
+            self.error = error
+        finally:
+            connections.close_all()
+            self._arrived.release()
+
+    @contextmanager
+    def _gated(self) -> Iterator[None]:
+        mine = connections[DB]
+        commit = mine.commit
+
+        def gated_commit() -> None:
+            self._gate()
+            commit()
+
+        def gate_statement(execute: Callable[..., Any], *arguments: Any) -> Any:
+            self._gate()
+            return execute(*arguments)
+
+        mine.commit = gated_commit  # type: ignore[method-assign]  # a point to stop at, on this thread's connection alone
+        with mine.execute_wrapper(gate_statement):
+            yield
+
+    def _gate(self) -> None:
+        self._arrived.release()
+        self._may_go.acquire()
+
+    def advance(self) -> None:
+        """Let it run to its next statement, or until it waits for a lock."""
+        self._may_go.release()
+        self._arrived.acquire(timeout=BLOCKED)
+
+
+def interleave(seed: int, *functions: Callable[[], Any]) -> list[Operation]:
+    """Run the functions at once, in an order of statements that *seed* chooses."""
+    lots = random.Random(seed)
+    operations = [Operation(function) for function in functions]
+    for operation in operations:
+        operation.start()
+        operation._arrived.acquire()
+    while alive := [operation for operation in operations if operation.is_alive()]:
+        lots.choice(alive).advance()
+    for operation in operations:
+        operation.join()
+        if operation.error is not None and not isinstance(operation.error, LeaseLost | AlreadyFinished):
+            raise operation.error
+    return operations
+
+
+# -- a target with two workers -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def target() -> WebhookTarget:
+    owner = User.objects.create(username="owner")
+    return WebhookTarget.objects.register("http://127.0.0.1/", ["*"], owner=owner, is_ordered=True)
+
+
+def fire_and_dispatch(target: WebhookTarget, key: str = "k") -> Delivery:
+    event = fire("thing.happened", {}, owner=target.owner, ordering_key=key)
+    dispatch.dispatch(DB)
+    return Delivery.objects.get(event=event)
+
+
+def enlist() -> int:
+    number = lanes.enlist(DB, "test", "here")
+    assert isinstance(number, int)
+    return number
+
+
+def hold(worker: int) -> Held:
+    (held,) = lanes.lease(DB, worker, 1)
+    return held
+
+
+def take(held: Held) -> list[Work]:
+    return lanes.take(DB, {held.target_id: 10}, {held.target_id: held}, database.read_clock(DB))
+
+
+def outcome(work: Work, status: str = "succeeded", code: int = 200) -> Outcome:
+    now = database.read_clock(DB)
+    sent = Sent("http://127.0.0.1/", now, 0.1, code, {}, "", "", "", "127.0.0.1")
+    return Outcome(work, status, due_at=now if status == "pending" else None, sent=sent)
+
+
+def record(worker: int, *outcomes: Outcome) -> Callable[[], Any]:
+    return lambda: lanes.record(DB, worker, outcomes, database.read_clock(DB))
+
+
+def record_at_last(worker: int, *outcomes: Outcome) -> Callable[[], None]:
+    """Record, again and again where the lane is locked for longer than a moment, as a worker does."""
+
+    def record_until_done() -> None:
+        todo = list(outcomes)
+        while todo:
+            todo = lanes.record(DB, worker, todo, database.read_clock(DB)).postponed
+
+    return record_until_done
+
+
+def release(worker: int, held: Held) -> Callable[[], set[int]]:
+    def look_and_release() -> set[int]:
+        take(held)
+        return lanes.release(DB, worker, [held], database.read_clock(DB))
+
+    return look_and_release
+
+
+def assert_awake(target: WebhookTarget) -> None:
+    """Whatever is due is seen by somebody: the lane is held, or due no later than now."""
+    lane = Lane.objects.get(pk=target.pk)
+    due = Delivery.objects.pending().filter(target=target, due_at__lte=database.read_clock(DB))
+    if lane.holder is None and due.exists():
+        assert lane.due_at is not None
+        assert lane.due_at <= database.read_clock(DB)
+
+
+def assert_one_head(target: WebhookTarget) -> None:
+    """Of each key's pending deliveries the first, and no other, has a time."""
+    pending = Delivery.objects.pending().filter(target=target).order_by("sequence")
+    heads: dict[str, bool] = {}
+    for delivery in pending:
+        assert (delivery.due_at is not None) == (delivery.ordering_key not in heads)
+        heads[delivery.ordering_key] = True
+
+
+@pytest.mark.parametrize("seed", ROUNDS)
+def test_a_retry_is_not_slept_on(target: WebhookTarget, seed: int) -> None:
+    """A retry that commits while the lane is being released wakes it."""
+    delivery = fire_and_dispatch(target)
+    worker = enlist()
+    held = hold(worker)
+    (work,) = take(held)
+    record(worker, outcome(work, "failed", 500))()
+
+    interleave(seed, release(worker, held), delivery.retry)
+
+    assert_awake(target)
+
+
+@pytest.mark.parametrize("seed", ROUNDS)
+def test_an_append_is_not_slept_on(target: WebhookTarget, seed: int) -> None:
+    """An event that is dispatched while the lane is being released wakes it."""
+    fire_and_dispatch(target)
+    worker = enlist()
+    held = hold(worker)
+    (work,) = take(held)
+    record(worker, outcome(work))()
+    fire("thing.happened", {}, owner=target.owner, ordering_key="k")
+
+    interleave(seed, release(worker, held), lambda: dispatch.dispatch(DB))
+    dispatch.dispatch(DB)  # Had the lane been locked for too long, the event has been left for the next turn.
+
+    assert Delivery.objects.count() == 2
+    assert_awake(target)
+    assert_one_head(target)
+
+
+@pytest.mark.parametrize("seed", ROUNDS)
+def test_a_successor_is_lined_up(target: WebhookTarget, seed: int) -> None:
+    """A delivery that is appended while the head of its key is recorded becomes due, now or after it."""
+    fire_and_dispatch(target)
+    worker = enlist()
+    (work,) = take(hold(worker))
+    fire("thing.happened", {}, owner=target.owner, ordering_key="k")
+
+    interleave(seed, record_at_last(worker, outcome(work)), lambda: dispatch.dispatch(DB))
+    dispatch.dispatch(DB)
+
+    assert_one_head(target)
+
+
+@pytest.mark.parametrize("seed", ROUNDS)
+def test_a_lost_lease_records_nothing_after_the_thief(target: WebhookTarget, seed: int) -> None:
+    """Of the old holder and the one who takes its lane, only one records, and the lane ends with one holder."""
+    fire_and_dispatch(target)
+    old, thief = enlist(), enlist()
+    (work,) = take(hold(old))
+    Worker.objects.filter(pk=old).update(expires_at=database.DatabaseNow() - timedelta(seconds=1))
+
+    def steal() -> list[Held]:
+        lanes.reap(DB)
+        return lanes.lease(DB, thief, 1)
+
+    _, stolen = interleave(seed, record_at_last(old, outcome(work)), steal)
+
+    is_recorded = Attempt.objects.exists()
+    assert is_recorded == (Delivery.objects.get().status == "succeeded")
+    if stolen.result and is_recorded:
+        assert take(stolen.result[0]) == []
+
+
+@pytest.mark.parametrize("seed", ROUNDS)
+def test_a_cancellation_and_a_record_agree(target: WebhookTarget, seed: int) -> None:
+    """A delivery that is cancelled while its failure is recorded stays cancelled, with its attempt, and its key goes on."""
+    delivery = fire_and_dispatch(target)
+    fire_and_dispatch(target)
+    worker = enlist()
+    (work,) = take(hold(worker))
+
+    interleave(seed, record_at_last(worker, outcome(work, "pending", 500)), delivery.cancel)
+
+    delivery.refresh_from_db()
+    assert delivery.status == "cancelled"
+    assert delivery.attempt_count == 1
+    assert_one_head(target)
+
+
+@pytest.mark.parametrize("seed", ROUNDS)
+def test_a_lane_has_one_holder(target: WebhookTarget, seed: int) -> None:
+    """Two workers that lease at once never both get a lane."""
+    fire_and_dispatch(target)
+    first, second = enlist(), enlist()
+
+    one, other = interleave(seed, lambda: lanes.lease(DB, first, 9), lambda: lanes.lease(DB, second, 9))
+
+    assert len(one.result) + len(other.result) == 1
+
+
+@pytest.mark.parametrize("seed", ROUNDS)
+def test_a_worker_that_is_struck_off_takes_no_lane(target: WebhookTarget, seed: int) -> None:
+    """A lane that is leased while its new holder is being reaped is free afterwards, or held by a worker that lives."""
+    fire_and_dispatch(target)
+    frozen = enlist()
+    Worker.objects.filter(pk=frozen).update(expires_at=database.DatabaseNow() - timedelta(seconds=1))
+
+    interleave(seed, lambda: lanes.lease(DB, frozen, 1), lambda: lanes.reap(DB))
+
+    lane = Lane.objects.get()
+    assert lane.holder is None or Worker.objects.filter(pk=lane.holder).exists()
+    assert_awake(target)
+
+
+@pytest.mark.parametrize("seed", ROUNDS)
+def test_two_dispatchers_make_one_delivery_each(target: WebhookTarget, seed: int) -> None:
+    """Two dispatchers at once leave one delivery per event, with sequences from 1 on."""
+    for _ in range(3):
+        fire("thing.happened", {}, owner=target.owner, ordering_key="k")
+
+    interleave(seed, lambda: dispatch.dispatch(DB), lambda: dispatch.dispatch(DB))
+    dispatch.dispatch(DB)
+
+    assert list(Delivery.objects.order_by("event_id").values_list("sequence", flat=True)) == [1, 2, 3]
+    assert_one_head(target)
+
+
+@pytest.mark.parametrize("seed", ROUNDS)
+def test_a_target_deleted_during_dispatch_leaves_nothing_pending(target: WebhookTarget, seed: int) -> None:
+    """A target that is deleted while an event is dispatched to it: what it got is cancelled, at the latest by a worker."""
+    fire("thing.happened", {}, owner=target.owner)
+
+    interleave(seed, lambda: dispatch.dispatch(DB), lambda: WebhookTarget.objects.get(pk=target.pk).delete())
+
+    worker = enlist()
+    for held in lanes.lease(DB, worker, 9):
+        assert take(held) == []
+    assert not Delivery.objects.pending().exists()
+    assert not Lane.objects.exists()
+
+
+@pytest.mark.parametrize("seed", ROUNDS)
+def test_one_idempotency_key_is_one_event(target: WebhookTarget, seed: int) -> None:
+    """Two calls with one idempotency key at once return the same event."""
+
+    def fire_once() -> Event:
+        return fire("thing.happened", {"n": 1}, owner=target.owner, idempotency_key="once")
+
+    one, other = interleave(seed, fire_once, fire_once)
+
+    assert one.result.pk == other.result.pk
+    assert Event.objects.count() == 1
+
+
+def test_the_scheduler_can_find_a_race(target: WebhookTarget) -> None:
+    """The lots do interleave: an increment that reads first and writes later loses an update in some order."""
+    fire_and_dispatch(target)
+
+    def increment() -> None:
+        lane = Lane.objects.get(pk=target.pk)
+        Lane.objects.filter(pk=target.pk).update(tail=lane.tail + 1)
+
+    lost = 0
+    for seed in range(10):
+        Lane.objects.filter(pk=target.pk).update(tail=0)
+        interleave(seed, increment, increment)
+        lost += Lane.objects.get(pk=target.pk).tail == 1
+
+    assert lost, connection.vendor
