@@ -1,0 +1,52 @@
+"""Second connections to a test's database, for what only happens between two transactions."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.db import connections
+
+#: SQLite has one writer: there nothing can happen while another transaction is open.
+postgresql_only = pytest.mark.skipif(
+    not settings.DATABASES["default"]["ENGINE"].endswith("postgresql"), reason="needs two transactions that write at once"
+)
+
+
+@contextmanager
+def second_connection(alias: str = "second") -> Iterator[str]:
+    """Yield the alias of one more connection to the default database; what it left open is rolled back."""
+    connections[alias] = connections["default"].copy(alias)
+    try:
+        yield alias
+    finally:
+        connections[alias].close()
+        del connections[alias]
+
+
+class Thread(threading.Thread):
+    """Runs a function on connections of its own; ``result`` waits for it and raises what it raised."""
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        super().__init__(daemon=True)
+        self._function = function
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._result = self._function()
+        except BaseException as error:  # noqa: BLE001 (raised again by result)
+            self._error = error
+        finally:
+            connections.close_all()
+
+    def result(self, timeout: float = 30) -> Any:
+        self.join(timeout)
+        assert not self.is_alive(), "the thread hangs"
+        if self._error is not None:
+            raise self._error
+        return self._result
