@@ -15,6 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from django.apps import apps
+from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.exceptions import ObjectDoesNotExist, ValidationError
 from django.core.files.base import File
 from django.db.models import Field, Model, QuerySet
@@ -307,6 +308,8 @@ def encode_model(instance: Model, where: Where) -> Any:
     load_deferred_fields(instance, where)
     fields = {}
     for field in instance._meta.concrete_fields:
+        if isinstance(instance, AbstractBaseUser) and field.attname == "password":
+            continue  # No payload needs it, and no row of ours should hold it.
         # What the database computes has no value before the row is saved.
         if not (field.generated and field.attname not in instance.__dict__):
             value = field.value_from_object(instance)

@@ -613,3 +613,14 @@ def test_only_hooks_are_resolved(path: str) -> None:
     """A name in the database cannot make a worker run anything but a hook."""
     with pytest.raises(RebuildError, match="in this process"):
         resolve(path)
+
+
+def test_a_user_is_captured_without_the_password() -> None:
+    """The hash of a password is in no row of ours; the rebuilt user has none that could be used."""
+    user = User(pk=1, username="ada", password="md5$salt$hash")
+
+    text = capture((user,), {})
+
+    assert "hash" not in text
+    (rebuilt,), _ = rebuild(text)
+    assert (rebuilt.username, rebuilt.password) == ("ada", "")
