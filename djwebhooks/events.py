@@ -7,17 +7,15 @@ from datetime import datetime
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.apps import apps
 from django.db import IntegrityError, connections, transaction
 from django.utils import timezone
-from django.utils.functional import LazyObject
 
 from djwebhooks import payload as payloads
 from djwebhooks.conf import conf
 from djwebhooks.exceptions import IdempotencyConflict, InvalidEvent, UnknownEvent, WrongTransaction
 from djwebhooks.models import Event, WebhookTarget
 from djwebhooks.models.events import events_database
-from djwebhooks.owners import owner_model
+from djwebhooks.owners import check_owner
 from djwebhooks.signals import work_written
 
 #: What ``urls=`` takes.
@@ -91,7 +89,7 @@ def save(
     event.owner_id = check_owner(owner)
     event.identifier = check_text("identifier", identifier)
     event.ordering_key = check_text("ordering_key", event.identifier if ordering_key is None else ordering_key)
-    event.is_broadcast = broadcast
+    event.is_broadcast = check_flag("broadcast", broadcast)
     event.idempotency_key = check_text("idempotency_key", idempotency_key)
     event.expires_at = check_time("expires_at", expires_at)
     event.deliver_at = check_time("deliver_at", deliver_at)
@@ -125,19 +123,6 @@ def check_event(name: str) -> str:
     return name
 
 
-def check_owner(owner: Any) -> Any:
-    """Return the owner's primary key. Raises ``TypeError`` for what is not a saved owner."""
-    if owner is None:
-        return None
-    model = apps.get_model(owner_model())
-    kind = owner.__class__ if isinstance(owner, LazyObject) else type(owner)
-    if not issubclass(kind, model):
-        raise TypeError(f"owner must be a {owner_model()}, the model of DJWEBHOOKS_OWNER_MODEL, or None, not {kind.__name__}.")
-    if owner.pk is None:
-        raise TypeError("owner must be saved before an event is fired for it: it has no primary key yet.")
-    return owner.pk
-
-
 def check_text(name: str, value: str) -> str:
     """Return *value*. Raises ``InvalidEvent`` for what a column of 255 characters cannot hold."""
     if not isinstance(value, str):
@@ -149,18 +134,29 @@ def check_text(name: str, value: str) -> str:
     return value
 
 
+def check_flag(name: str, value: bool) -> bool:
+    """Return *value*. Raises ``InvalidEvent`` for what is neither true nor false."""
+    if not isinstance(value, bool):
+        raise InvalidEvent(f"{name} must be True or False, not {value!r}.")
+    return value
+
+
 def check_time(name: str, value: datetime | None) -> datetime | None:
-    """Return *value*. Raises ``InvalidEvent`` for a naive time."""
+    """Return *value*. Raises ``InvalidEvent`` for a time that is naive, or that no database and no worker could read again."""
     if value is None:
         return None
     if not isinstance(value, datetime) or timezone.is_naive(value):
         raise InvalidEvent(f"{name} must be an aware datetime, not {value!r}: see django.utils.timezone.now().")
+    if not 1 < value.year < 9999:
+        raise InvalidEvent(f"{name} is {value}, which is too far away: leave it out.")
     return value
 
 
 def find_targets(urls: URLs, owner: Any, alias: str) -> list[int]:
     """Return the ids of the targets for *urls*, hidden ones made where there is none."""
     given = urls() if callable(urls) else urls
+    if not isinstance(given, Iterable) or isinstance(given, bytes):
+        raise InvalidEvent(f"urls must be an address, a list of addresses or a callable that returns one, not {given!r}.")
     listed = [given] if isinstance(given, str) else list(dict.fromkeys(given))
     if not listed:
         raise InvalidEvent("urls names no address. Leave it out to send to subscribed targets.")

@@ -153,6 +153,8 @@ def check_url(url: str) -> str:
     Looks nothing up: the addresses of a name are checked when it is connected to. Raises InvalidTarget if webhooks
     cannot or may not be sent to *url*, with a message that shows no more of it than was wrong.
     """
+    if not isinstance(url, str):
+        raise InvalidTarget(f"A URL is a string, not {url!r}.", "type")
     parts = split(url)
     host = check_host(parts)
     port = check_port(parts)

@@ -2,11 +2,13 @@
 
 import pkgutil
 from importlib import import_module
+from typing import Any
 
 from django.apps import apps
 from django.conf import settings
 from django.db import migrations
 from django.db.migrations.loader import MigrationLoader
+from django.utils.functional import LazyObject
 
 from djwebhooks.conf import conf
 
@@ -40,8 +42,23 @@ def _creates(operation: migrations.operations.base.Operation, model_name: str) -
             return operation.name.lower() == model_name.lower()
         case migrations.RenameModel():
             return operation.new_name.lower() == model_name.lower()
+        case migrations.SeparateDatabaseAndState():
+            return any(_creates(inner, model_name) for inner in operation.state_operations)
         case _:
             return False
+
+
+def check_owner(owner: Any) -> Any:
+    """Return the owner's primary key. Raises ``TypeError`` for what is not a saved owner."""
+    if owner is None:
+        return None
+    model = apps.get_model(owner_model())
+    kind = owner.__class__ if isinstance(owner, LazyObject) else type(owner)
+    if not issubclass(kind, model):
+        raise TypeError(f"owner must be a {owner_model()}, the model of DJWEBHOOKS_OWNER_MODEL, or None, not {kind.__name__}.")
+    if owner.pk is None:
+        raise TypeError("owner must be saved before: it has no primary key yet.")
+    return owner.pk
 
 
 def name_of_owner(owner: object) -> str | None:

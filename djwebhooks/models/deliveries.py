@@ -48,7 +48,12 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         return ended.update(status=status, reason=reason, due_at=None, finished_at=DatabaseNow())
 
     def reopen(self) -> int:
-        """Make them due now, with the whole retry schedule before them; call it under the lanes' locks."""
+        """Make them due now, with the whole retry schedule before them; call it under the lanes' locks.
+
+        A payload that could not be built gets all its tries again, too.
+        """
+        unbuilt = Event.objects.using(self.db).filter(payload="", pk__in=list(self.values_list("event_id", flat=True)))
+        unbuilt.update(build_attempts=0, build_due_at=None)
         return self.update(
             status=Status.PENDING,
             reason="",
@@ -139,8 +144,6 @@ class Delivery(models.Model):
         if not Lane.objects.using(using).select_for_update().filter(pk=self.target_id).exists():
             raise InvalidTarget(f"Delivery {self.uid} cannot be retried: its target was deleted.")
         Delivery.objects.using(using).filter(pk=self.pk).reopen()
-        unbuilt = Event.objects.using(using).filter(pk=self.event_id, payload="")
-        unbuilt.update(build_attempts=0, build_due_at=None)
         Lane.objects.using(using).make_due([self.target_id])
 
     def cancel(self) -> None:

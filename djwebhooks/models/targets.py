@@ -20,7 +20,7 @@ from djwebhooks.exceptions import InvalidEvent, InvalidTarget, TooManyTargets
 from djwebhooks.models.deliveries import Delivery, DeliveryQuerySet, Status
 from djwebhooks.models.events import Event
 from djwebhooks.models.lanes import Lane
-from djwebhooks.owners import owner_model
+from djwebhooks.owners import check_owner, owner_model
 from djwebhooks.signals import work_written
 from djwebhooks.uid import uuid7
 
@@ -53,6 +53,14 @@ def target_digest(owner_pk: object, url: str, identifier: str) -> str:
     return hashlib.sha256(parts.encode()).hexdigest()
 
 
+def spellings(url: str) -> set[str]:
+    """Return *url* as it was given, and in its normal form: targets that were saved without ``full_clean`` have the first."""
+    try:
+        return {url, network.check_url(url)}
+    except InvalidTarget:
+        return {url}
+
+
 class WebhookTargetQuerySet(models.QuerySet["WebhookTarget"]):
     def subscribed_to(self, name: str) -> "WebhookTargetQuerySet":
         """Targets with a subscription that matches the event *name*, wildcards included."""
@@ -75,21 +83,12 @@ class WebhookTargetQuerySet(models.QuerySet["WebhookTarget"]):
         other fields, for a new target. Raises ``InvalidTarget`` for an address or event that cannot be, and
         ``TooManyTargets``.
         """
-        target = self._find(url, owner, identifier)
-        if target is None:
-            target = WebhookTarget(target_url=url, owner=owner, identifier=identifier, **fields)
-            target.events = list(events)
-            target.full_clean(exclude=["digest"])
-            try:
-                with transaction.atomic(using=self.db):
-                    target.save(using=self.db)
-                return target
-            except IntegrityError:
-                target = self.get(digest=target_digest(getattr(owner, "pk", None), url, identifier))
-        target.is_hidden = False
-        target.events = sorted({*target.events, *events})
-        target.full_clean(exclude=["digest"])
-        target.save(using=self.db)
+        check_owner(owner)
+        new = WebhookTarget(target_url=network.check_url(url), owner=owner, identifier=identifier, **fields)
+        new.events = list(events) if not isinstance(events, str) else events
+        target = self._find(url, owner, identifier) or self._insert(new)
+        if target is not new:
+            target.subscribe(new.events, self.db)
         return target
 
     def deregister(self, url: str, *, owner: Any) -> int:
@@ -97,7 +96,8 @@ class WebhookTargetQuerySet(models.QuerySet["WebhookTarget"]):
 
         Their log and their secrets stay, so that a later ``register`` finds them again.
         """
-        targets = list(self.filter(target_url=url, owner=owner))
+        check_owner(owner)
+        targets = list(self.filter(target_url__in=spellings(url), owner=owner))
         for target in targets:
             with transaction.atomic(using=self.db):
                 target.events = []
@@ -107,11 +107,32 @@ class WebhookTargetQuerySet(models.QuerySet["WebhookTarget"]):
 
     def direct(self, url: str, owner: Any) -> "WebhookTarget":
         """Return *owner*'s target for *url*, made hidden and without subscriptions if there is none."""
-        target = self._find(url, owner, "")
-        return target or self.register(url, [], owner=owner, is_hidden=True)
+        target = self._find(network.check_url(url), owner, "")
+        return target or self._insert(WebhookTarget(target_url=network.check_url(url), owner=owner, is_hidden=True))
+
+    def bulk_create(self, objs: Iterable["WebhookTarget"], *args: Any, **kwargs: Any) -> list["WebhookTarget"]:
+        """As Django's, and the targets' ``events`` are saved with them."""
+        with transaction.atomic(using=self.db):
+            targets = super().bulk_create(objs, *args, **kwargs)
+            for target in targets:
+                if target.pk is not None:
+                    target.save_events(self.db)
+        return targets
 
     def _find(self, url: str, owner: Any, identifier: str) -> "WebhookTarget | None":
-        return self.filter(digest=target_digest(getattr(owner, "pk", None), url, identifier)).first()
+        digests = [target_digest(getattr(owner, "pk", None), spelling, identifier) for spelling in spellings(url)]
+        return self.filter(digest__in=digests).order_by("pk").first()
+
+    def _insert(self, target: "WebhookTarget") -> "WebhookTarget":
+        """Save a new target, or return the same one that somebody has saved in the meantime."""
+        target.clean()
+        target.clean_fields(exclude=["digest"])
+        try:
+            with transaction.atomic(using=self.db):
+                target.save(using=self.db)
+        except IntegrityError:
+            return self.get(digest=target.digest)
+        return target
 
 
 class WebhookTarget(models.Model):
@@ -196,8 +217,7 @@ class WebhookTarget(models.Model):
             check_subscription(name)
         check_headers(self.headers)
         check_schedule(self.retry_schedule)
-        if self.rate_limit is not None and self.rate_limit <= 0:
-            raise InvalidTarget(f"The rate limit must be above 0, not {self.rate_limit}.")
+        check_rate(self.rate_limit)
         if self.concurrency_limit == 0:
             raise InvalidTarget("The concurrency limit must be at least 1; to stop, deactivate the target.")
         if self._state.adding:
@@ -220,12 +240,23 @@ class WebhookTarget(models.Model):
         using = kwargs.get("using") or self._state.db or type(self).objects.db
         with transaction.atomic(using=using):
             super().save(**kwargs)
-            self._save_events(using)
+            self.save_events(using)
             # Being active, ordered or limited in another way may make work due.
             Lane.objects.using(using).filter(pk=self.pk).make_due([self.pk])
         work_written.send(type(self), using=using)
 
-    def _save_events(self, using: str) -> None:
+    def subscribe(self, names: Iterable[str], using: str) -> None:
+        """Subscribe to *names* as well. Only adds, so that of two calls at once neither undoes the other's."""
+        for name in names:
+            check_subscription(name)
+        with transaction.atomic(using=using):
+            new = [Subscription(target=self, event=name) for name in names]
+            Subscription.objects.using(using).bulk_create(new, ignore_conflicts=True)
+            WebhookTarget.objects.using(using).filter(pk=self.pk, is_hidden=True).update(is_hidden=False)
+        self.is_hidden = False
+        getattr(self, "_prefetched_objects_cache", {}).pop("subscriptions", None)
+
+    def save_events(self, using: str) -> None:
         wanted = self.__dict__.pop("_events", None)
         if wanted is None:
             return
@@ -250,12 +281,18 @@ class WebhookTarget(models.Model):
 
     def rotate_secret(self, overlap: float | timedelta = timedelta(days=1)) -> str:
         """Make and return a new secret; for *overlap* (seconds or ``timedelta``) the old ones sign as well."""
+        using = self._state.db or type(self).objects.db
         now = timezone.now()
         until = (now + (overlap if isinstance(overlap, timedelta) else timedelta(seconds=overlap))).isoformat()
-        old = [entry | {"until": entry["until"] or until} for entry in self._open()]
-        live = [entry for entry in old if datetime.fromisoformat(entry["until"]) > now]
-        self.secrets = _seal([{"secret": signing.new_secret(), "until": None}, *live])
-        self.save(update_fields=["secrets", "modified_at"])
+        with transaction.atomic(using=using):
+            # What somebody else has made in the meantime goes on signing, too.
+            self.secrets = (
+                WebhookTarget.objects.using(using).select_for_update().values_list("secrets", flat=True).get(pk=self.pk)
+            )
+            old = [entry | {"until": entry["until"] or until} for entry in self._open()]
+            live = [entry for entry in old if datetime.fromisoformat(entry["until"]) > now]
+            self.secrets = _seal([{"secret": signing.new_secret(), "until": None}, *live])
+            self.save(update_fields=["secrets", "modified_at"])
         return self.secret
 
     def _open(self) -> list[dict[str, Any]]:
@@ -269,7 +306,8 @@ class WebhookTarget(models.Model):
         """One word: ``healthy``, ``degraded``, ``suspended``, ``disabled`` or ``paused``."""
         if not self.is_active:
             return "paused"
-        lane = Lane.objects.filter(pk=self.pk).first() if "lane" not in self._state.fields_cache else self.lane
+        cache = self._state.fields_cache
+        lane: Lane | None = cache["lane"] if "lane" in cache else Lane.objects.filter(pk=self.pk).first()
         if lane is None:
             return "healthy"
         if lane.disabled_at is not None:
@@ -292,6 +330,7 @@ class WebhookTarget(models.Model):
             )
             self.is_active = True
             self.save(update_fields=["is_active", "modified_at"])
+        self._state.fields_cache.pop("lane", None)
 
     def send_test(self) -> Event:
         """Send this target, and no other, a ``webhook.test`` event; return the event."""
@@ -414,5 +453,17 @@ def check_schedule(schedule: object) -> None:
     """Raise ``InvalidTarget`` for a retry schedule that is not a list of seconds."""
     if schedule is None:
         return
-    if not isinstance(schedule, list) or not all(isinstance(pause, int | float) and pause >= 0 for pause in schedule):
-        raise InvalidTarget(f"The retry schedule is a list of seconds, not {schedule!r}.")
+    if not isinstance(schedule, list) or not all(isinstance(pause, int | float) and 0 <= pause <= YEAR for pause in schedule):
+        raise InvalidTarget(f"The retry schedule is a list of seconds, each up to a year ({YEAR}), not {schedule!r}.")
+
+
+def check_rate(rate: object) -> None:
+    """Raise ``InvalidTarget`` for a rate that no worker can keep to."""
+    if rate is None:
+        return
+    if not isinstance(rate, int | float) or not 1 / YEAR <= rate < float("inf"):
+        raise InvalidTarget(f"The rate limit is a number of requests per second above 0, at least one a year, not {rate!r}.")
+
+
+#: In seconds.
+YEAR = 365 * 24 * 3600
