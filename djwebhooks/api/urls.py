@@ -1,5 +1,15 @@
-"""The API's routes."""
+"""The API's routes: include them anywhere, also more than once."""
 
-from django.urls import URLPattern, URLResolver
+from rest_framework.routers import SimpleRouter
 
-urlpatterns: list[URLPattern | URLResolver] = []
+from djwebhooks.api import views
+
+# Paths, as regular expressions would hide what a URL looks like; without an app_name, as that may be included only once.
+router = SimpleRouter(use_regex_path=False)
+router.register("targets", views.TargetViewSet, "djwebhooks-target")
+router.register("events", views.EventViewSet, "djwebhooks-event")
+router.register("deliveries", views.DeliveryViewSet, "djwebhooks-delivery")
+router.register("attempts", views.AttemptViewSet, "djwebhooks-attempt")
+router.register("event-types", views.EventTypeViewSet, "djwebhooks-event-type")
+
+urlpatterns = router.urls

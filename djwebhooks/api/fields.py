@@ -1,0 +1,84 @@
+"""Serializer fields that mean the same in every project."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from django.db import models
+from django.utils.dateparse import parse_datetime
+from rest_framework import serializers
+from rest_framework.exceptions import ValidationError
+
+T = TypeVar("T")
+
+
+class TimeField(serializers.DateTimeField):
+    """A time with its offset (RFC 3339), always shown in UTC."""
+
+    default_error_messages = {
+        "invalid": "Write a time with its offset, such as 2026-09-21T14:13:20Z. Inside an address, + is written as %2B."
+    }
+
+    def to_internal_value(self, value: object) -> datetime:
+        """Return *value* in UTC. Raises ``ValidationError``."""
+        try:
+            time = parse_datetime(value) if isinstance(value, str) else None
+            if time is None or time.tzinfo is None:
+                self.fail("invalid")
+            return time.astimezone(UTC)
+        except (ValueError, OverflowError):
+            self.fail("invalid")
+
+    def to_representation(self, value: datetime) -> str:
+        """Return *value* as text that ends with Z."""
+        return value.astimezone(UTC).isoformat().removesuffix("+00:00") + "Z"
+
+
+class NumberField(serializers.FloatField):
+    """A number of JSON: neither text nor a truth value."""
+
+    def to_internal_value(self, data: object) -> float:
+        """Return *data* as a float. Raises ``ValidationError``."""
+        if isinstance(data, bool) or not isinstance(data, int | float):
+            self.fail("invalid")
+        try:
+            return float(data)
+        except OverflowError:
+            self.fail("invalid")
+
+
+class AnyField(serializers.Field[Any, Any, Any, Any]):
+    """Whatever JSON can hold; ``djwebhooks.payload`` judges it."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Return *data*."""
+        return data
+
+
+class RowSerializer(serializers.ModelSerializer[models.Model]):
+    """Shows a row, with its times in UTC."""
+
+    serializer_field_mapping = {**serializers.ModelSerializer.serializer_field_mapping, models.DateTimeField: TimeField}
+
+
+class StrictSerializer(serializers.Serializer[T]):
+    """Refuses what it does not know, so that nothing is believed to be set that is not."""
+
+    #: What one of its fields is called in the refusal.
+    noun = "field to write"
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Return the validated *data*. Raises ``ValidationError``."""
+        if isinstance(data, Mapping):
+            self.refuse_unknown(data)
+        return super().to_internal_value(data)
+
+    def refuse_unknown(self, data: Mapping[str, Any]) -> None:
+        """Raise ``ValidationError`` for names in *data* that are not to be written."""
+        known = [name for name, field in self.fields.items() if not field.read_only]
+        # What GET showed may be sent back as a whole.
+        ignored = set(self.fields) if self.instance is not None and not self.partial else set()
+        unknown = [name for name in data if name not in known and name not in ignored]
+        if unknown:
+            names = ", ".join(known) or "none"
+            raise ValidationError({name: [f"There is no {self.noun} with this name; there are: {names}."] for name in unknown})

@@ -1,0 +1,33 @@
+"""Which rows an owner sees: the only place where the API begins a query."""
+
+from typing import Any
+
+from django.db.models import Exists, OuterRef, QuerySet
+
+from djwebhooks.models import Attempt, Delivery, Event, WebhookTarget
+from djwebhooks.models.deliveries import DeliveryQuerySet
+from djwebhooks.models.events import EventQuerySet, events_database
+from djwebhooks.models.targets import WebhookTargetQuerySet
+
+
+def targets_of(owner: Any) -> WebhookTargetQuerySet:
+    """*owner*'s targets, without those that ``fire(urls=…)`` made."""
+    return WebhookTarget.objects.using(events_database()).filter(owner=owner, is_hidden=False)
+
+
+def deliveries_of(owner: Any) -> DeliveryQuerySet:
+    """All that was, or will be, sent to *owner*'s targets, hidden ones included."""
+    rows = Delivery.objects.using(events_database()).of_owner(owner).select_related("event", "target")
+    return rows.defer("event__payload", "event__call", "event__build_error", "target__secrets")
+
+
+def attempts_of(owner: Any) -> QuerySet[Attempt]:
+    """The requests that were made to *owner*'s targets."""
+    return Attempt.objects.using(events_database()).filter(delivery__target__owner=owner).select_related("delivery")
+
+
+def events_of(owner: Any) -> EventQuerySet:
+    """The events that have a delivery to one of *owner*'s targets, whoever they belong to."""
+    alias = events_database()
+    deliveries = Delivery.objects.using(alias).of_owner(owner).filter(event=OuterRef("pk"))
+    return Event.objects.using(alias).filter(Exists(deliveries)).defer("call", "build_error")

@@ -1,0 +1,249 @@
+"""What the API shows of each row, and what of it can be written."""
+
+import json
+from typing import Any
+
+from django.db import IntegrityError, transaction
+from rest_framework import serializers
+
+from djwebhooks import events
+from djwebhooks.api.catalogue import check_event_type, check_subscription
+from djwebhooks.api.errors import Conflict
+from djwebhooks.api.fields import AnyField, NumberField, RowSerializer, StrictSerializer, TimeField
+from djwebhooks.models import Attempt, Delivery, Event, WebhookTarget
+from djwebhooks.models.deliveries import Status
+from djwebhooks.models.events import events_database
+from djwebhooks.models.targets import check_headers, check_rate, check_schedule
+from djwebhooks.network import check_url
+from djwebhooks.payload import encode
+
+#: In seconds: the longest that two secrets may sign at once.
+MONTH = 30 * 24 * 3600
+
+
+class NothingSerializer(StrictSerializer[Any]):
+    """The body of a request that needs none."""
+
+
+class TargetSerializer(StrictSerializer[Any], RowSerializer):
+    """A target, without its secret."""
+
+    id = serializers.UUIDField(source="uid", read_only=True)
+    target_url = serializers.CharField(help_text="Where events are sent by POST.")
+    events = serializers.ListField(
+        child=serializers.CharField(max_length=255, validators=[check_subscription]),
+        max_length=1000,
+        help_text="Names of events, 'project.*' for all below project, or '*' for all.",
+    )
+    headers = serializers.DictField(
+        child=serializers.CharField(max_length=4096, allow_blank=True, trim_whitespace=False),
+        required=False,
+        validators=[check_headers],
+        help_text="Additional request headers, name to value; at most 50.",
+    )
+    retry_schedule = serializers.ListField(
+        child=NumberField(),
+        max_length=100,
+        validators=[check_schedule],
+        required=False,
+        allow_null=True,
+        help_text="Seconds between attempts, such as [5, 300, 1800]; null is the setting's.",
+    )
+    rate_limit = NumberField(
+        validators=[check_rate], required=False, allow_null=True, help_text="Requests per second; null is no limit."
+    )
+    state = serializers.SerializerMethodField()
+
+    class Meta:
+        model = WebhookTarget
+        fields = (
+            "id",
+            "target_url",
+            "identifier",
+            "events",
+            "description",
+            "is_active",
+            "is_ordered",
+            "headers",
+            "envelope",
+            "retry_schedule",
+            "rate_limit",
+            "concurrency_limit",
+            "state",
+            "created_at",
+            "modified_at",
+        )
+        read_only_fields = ("created_at", "modified_at")
+        extra_kwargs = {"identifier": {"trim_whitespace": False}, "concurrency_limit": {"min_value": 1}}
+
+    def get_state(self, target: WebhookTarget) -> str:
+        """Return how *target* fares, in a word."""
+        return target.state
+
+    def validate_target_url(self, url: str) -> str:
+        """Return *url* as it is kept. Raises ``InvalidTarget``."""
+        return check_url(url)
+
+    def validate_headers(self, headers: dict[str, str]) -> dict[str, str]:
+        """Return *headers*. Raises ``ValidationError`` for too many."""
+        if len(headers) > 50:
+            raise serializers.ValidationError(f"A target may have 50 additional headers, not {len(headers)}.")
+        return headers
+
+    def create(self, validated_data: dict[str, Any]) -> WebhookTarget:
+        """Return the owner's target with this address and identifier, made if need be, or given further events."""
+        targets = WebhookTarget.objects.using(events_database())
+        return targets.register(validated_data.pop("target_url"), validated_data.pop("events"), **validated_data)
+
+    def update(self, instance: Any, validated_data: dict[str, Any]) -> WebhookTarget:
+        """Change and return *instance*, a locked target. Raises ``Conflict`` if the owner has another one just like it."""
+        target: WebhookTarget = instance
+        for name, value in validated_data.items():
+            setattr(target, name, value)
+        target.full_clean(exclude=["digest"])
+        try:
+            with transaction.atomic(using=events_database()):
+                target.save()
+        except IntegrityError as error:
+            raise Conflict("Another of your targets has this target_url and identifier: change or delete that one.") from error
+        return target
+
+
+class RotationSerializer(StrictSerializer[Any]):
+    """How to rotate a secret."""
+
+    overlap = NumberField(
+        min_value=0, max_value=MONTH, required=False, help_text="Seconds that the old secret signs as well; a day by default."
+    )
+
+
+class ReplaySerializer(StrictSerializer[Any]):
+    """Which of a target's deliveries are to be tried again."""
+
+    since = TimeField(required=False)
+    until = TimeField(required=False)
+    status = serializers.ChoiceField(
+        [choice for choice in Status.choices if choice[0] != Status.PENDING], default=Status.FAILED.value
+    )
+    dry_run = serializers.BooleanField(default=False, help_text="Count only.")
+
+
+class EventSerializer(RowSerializer):
+    """An event, with its payload once that is built."""
+
+    id = serializers.UUIDField(source="uid", read_only=True)
+    payload = serializers.SerializerMethodField()
+    payload_state = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Event
+        fields = (
+            "id",
+            "name",
+            "identifier",
+            "ordering_key",
+            "payload",
+            "payload_state",
+            "created_at",
+            "deliver_at",
+            "expires_at",
+            "dispatched_at",
+        )
+
+    def get_payload(self, event: Event) -> Any:
+        """Return what *event* tells, ``None`` until that is built."""
+        return json.loads(event.payload) if event.payload else None
+
+    def get_payload_state(self, event: Event) -> str:
+        """Return ``built``, ``waiting`` or ``failed``; why it failed is for the staff."""
+        if event.payload:
+            return "built"
+        return "failed" if event.has_failed_to_build else "waiting"
+
+
+class PublicationSerializer(StrictSerializer[Any]):
+    """An event to fire. Whose it is, is not for the request to say."""
+
+    #: Whether ``save`` fired one.
+    is_new = False
+
+    name = serializers.CharField(max_length=255, validators=[check_event_type])
+    payload = AnyField(allow_null=True)
+    identifier = serializers.CharField(max_length=255, default="", allow_blank=True, trim_whitespace=False)
+    ordering_key = serializers.CharField(
+        max_length=255, default=None, allow_null=True, allow_blank=True, trim_whitespace=False, help_text="Default: identifier."
+    )
+    idempotency_key = serializers.CharField(
+        max_length=255,
+        default="",
+        allow_blank=True,
+        trim_whitespace=False,
+        help_text="A second request with the same key fires nothing; may be given as the header Idempotency-Key instead.",
+    )
+    deliver_at = TimeField(default=None, allow_null=True)
+    expires_at = TimeField(default=None, allow_null=True)
+
+    def create(self, validated_data: dict[str, Any]) -> Event:
+        """Fire it, or return the event that its idempotency key stands for."""
+        unsaved = Event(payload=encode(validated_data.pop("payload")))
+        # Said aloud, as the project may keep a transaction of another database open around each request.
+        with transaction.atomic(using=events_database()):
+            event = events.save(event=unsaved, **validated_data)
+        self.is_new = event is unsaved
+        return event
+
+
+class DeliverySerializer(RowSerializer):
+    """A delivery, which names its event and its target."""
+
+    id = serializers.UUIDField(source="uid", read_only=True)
+    event = serializers.UUIDField(source="event.uid", read_only=True)
+    event_name = serializers.CharField(source="event.name", read_only=True)
+    target = serializers.UUIDField(source="target.uid", read_only=True)
+
+    class Meta:
+        model = Delivery
+        fields = (
+            "id",
+            "event",
+            "event_name",
+            "target",
+            "sequence",
+            "ordering_key",
+            "status",
+            "reason",
+            "attempt_count",
+            "created_at",
+            "due_at",
+            "expires_at",
+            "finished_at",
+        )
+
+
+class AttemptSerializer(RowSerializer):
+    """One request, and what was answered."""
+
+    id = serializers.SerializerMethodField()
+    delivery = serializers.UUIDField(source="delivery.uid", read_only=True)
+
+    class Meta:
+        model = Attempt
+        fields = (
+            "id",
+            "delivery",
+            "number",
+            "trigger",
+            "url",
+            "started_at",
+            "duration",
+            "status_code",
+            "response_headers",
+            "response_body",
+            "error",
+            "detail",
+            "address",
+        )
+
+    def get_id(self, attempt: Attempt) -> str:
+        """Return the delivery's uid and the attempt's number, which is all that identifies it outside."""
+        return f"{attempt.delivery.uid}-{attempt.number}"

@@ -1,0 +1,251 @@
+"""The API's views: each reads the request, calls one function of the models and shows what came of it."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from django.db import models, transaction
+from django.http import Http404
+from rest_framework import mixins, status
+from rest_framework.decorators import action
+from rest_framework.generics import get_object_or_404
+from rest_framework.permissions import BasePermission, IsAuthenticated
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import GenericViewSet
+
+from djwebhooks.api import rows
+from djwebhooks.api.catalogue import list_event_types
+from djwebhooks.api.errors import answer_error, refuse
+from djwebhooks.api.fields import StrictSerializer
+from djwebhooks.api.filters import (
+    AttemptFilters,
+    DeliveryFilters,
+    EventFilters,
+    QueryFilters,
+    RowFilters,
+    TargetFilters,
+    read_filters,
+)
+from djwebhooks.api.formats import ASCIIRenderer, BoundedJSONParser, JSONOnly
+from djwebhooks.api.owners import find_owner
+from djwebhooks.api.pagination import NewestFirst
+from djwebhooks.api.permissions import MayPublish
+from djwebhooks.api.serializers import (
+    AttemptSerializer,
+    DeliverySerializer,
+    EventSerializer,
+    NothingSerializer,
+    PublicationSerializer,
+    ReplaySerializer,
+    RotationSerializer,
+    TargetSerializer,
+)
+from djwebhooks.models import Attempt, Delivery, Event, WebhookTarget
+from djwebhooks.models.events import events_database
+from djwebhooks.uid import uuid7
+
+#: An attempt's id: its delivery's uid and its number.
+ATTEMPT_ID = re.compile(r"([0-9a-f-]{36})-([1-9][0-9]{0,8})")
+
+
+class OwnerViewSet(GenericViewSet[Any]):
+    """What all views have in common. Nothing but authentication and throttles is left to the project's defaults."""
+
+    permission_classes: tuple[type[BasePermission], ...] = (IsAuthenticated,)
+    renderer_classes = (ASCIIRenderer,)
+    parser_classes = (BoundedJSONParser,)
+    content_negotiation_class = JSONOnly
+    pagination_class = NewestFirst
+    filter_backends = (QueryFilters,)
+    filter_class: type[RowFilters] = RowFilters
+    versioning_class = None
+    metadata_class = None
+    lookup_field = "uid"
+    # A name that the URL which the API is included at will hardly have.
+    lookup_url_kwarg = "webhooks_id"
+    #: Whose rows the request is about.
+    owner: Any
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """Let nobody in who has no owner."""
+        super().initial(request, *args, **kwargs)
+        self.owner = find_owner(request, {name: kwargs[name] for name in kwargs if name != self.lookup_url_kwarg})
+
+    def get_exception_handler(self) -> Callable[[Exception, dict[str, Any]], Response | None]:
+        """Return our own, so that errors look the same in every project."""
+        return answer_error
+
+    @property
+    def default_response_headers(self) -> dict[str, str]:
+        """The headers of every answer: no cache may keep one."""
+        return {**super().default_response_headers, "Cache-Control": "no-store"}
+
+    def read(self, serializer_class: type[StrictSerializer[Any]]) -> dict[str, Any]:
+        """Return the request's options. Raises ``ValidationError``."""
+        serializer = serializer_class(data=self.request.data)
+        serializer.is_valid(raise_exception=True)
+        return dict(serializer.validated_data)
+
+    def show(self, row: models.Model, code: int = status.HTTP_200_OK, **extra: object) -> Response:
+        """Return the answer that shows *row*."""
+        return Response({**self.get_serializer(row).data, **extra}, code)
+
+
+class TargetViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.DestroyModelMixin, OwnerViewSet):
+    """The owner's targets."""
+
+    serializer_class = TargetSerializer
+    filter_class = TargetFilters
+
+    def get_queryset(self) -> models.QuerySet[WebhookTarget]:
+        """Return the targets with what is shown of them."""
+        return rows.targets_of(self.owner).select_related("lane").prefetch_related("subscriptions")
+
+    def lock(self) -> WebhookTarget:
+        """Return the target that the URL names, as nobody else can change it until the transaction ends."""
+        return get_object_or_404(rows.targets_of(self.owner).select_for_update(), uid=self.kwargs["webhooks_id"])
+
+    def create(self, request: Request, **_: Any) -> Response:
+        """Make a target: 201 with its secret. One that is there already gets the events: 200."""
+        serializer = self.get_serializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        uid = uuid7()
+        target = serializer.save(owner=self.owner, uid=uid)
+        if target.uid != uid:
+            return self.show(target)
+        return self.show(target, status.HTTP_201_CREATED, secret=target.secret)
+
+    def update(self, request: Request, partial: bool = False, **_: Any) -> Response:
+        """Change what is given; ``events`` are replaced."""
+        with transaction.atomic(using=events_database()):
+            serializer = self.get_serializer(self.lock(), data=request.data, partial=partial)
+            serializer.is_valid(raise_exception=True)
+            target = serializer.save()
+        return self.show(target)
+
+    def partial_update(self, request: Request, **kwargs: Any) -> Response:
+        """See ``update``."""
+        return self.update(request, partial=True, **kwargs)
+
+    @action(["post"], detail=True)
+    def test(self, request: Request, **_: Any) -> Response:
+        """Send it, and no other, a test."""
+        target = self.get_object()
+        self.read(NothingSerializer)
+        return Response(EventSerializer(target.send_test()).data, status.HTTP_202_ACCEPTED)
+
+    @action(["post"], detail=True, url_path="rotate-secret")
+    def rotate_secret(self, request: Request, **_: Any) -> Response:
+        """Make a new secret, shown this once."""
+        target = self.get_object()
+        secret = target.rotate_secret(**self.read(RotationSerializer))
+        return self.show(target, secret=secret)
+
+    @action(["post"], detail=True)
+    def pause(self, request: Request, **_: Any) -> Response:
+        """Hold its events."""
+        target = self.get_object()
+        self.read(NothingSerializer)
+        target.pause()
+        return self.show(self.get_object())
+
+    @action(["post"], detail=True)
+    def resume(self, request: Request, **_: Any) -> Response:
+        """Send what was held, whoever or whatever stopped it."""
+        target = self.get_object()
+        self.read(NothingSerializer)
+        target.resume()
+        return self.show(self.get_object())
+
+    @action(["post"], detail=True)
+    def replay(self, request: Request, **_: Any) -> Response:
+        """Try again what ended; say how many deliveries that is."""
+        target = self.get_object()
+        return Response({"count": target.replay(**self.read(ReplaySerializer))}, status.HTTP_202_ACCEPTED)
+
+
+class EventViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, OwnerViewSet):
+    """The events that the owner's targets got, or will get."""
+
+    permission_classes = (IsAuthenticated, MayPublish)
+    serializer_class = EventSerializer
+    filter_class = EventFilters
+
+    def get_queryset(self) -> models.QuerySet[Event]:
+        """Return the events."""
+        return rows.events_of(self.owner)
+
+    def create(self, request: Request, **_: Any) -> Response:
+        """Fire an event: 201. One whose idempotency key was used for the same before: 200."""
+        serializer = PublicationSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        key = self.read_idempotency_key(serializer.validated_data["idempotency_key"])
+        event = serializer.save(owner=self.owner, idempotency_key=key)
+        return self.show(event, status.HTTP_201_CREATED if serializer.is_new else status.HTTP_200_OK)
+
+    def read_idempotency_key(self, in_body: str) -> str:
+        """Return the key, wherever it is. Raises ``ValidationError`` when there are two."""
+        in_header = self.request.headers.get("Idempotency-Key", "")
+        if in_body and in_header and in_body != in_header:
+            raise refuse(f"The header Idempotency-Key is {in_header!r}, but idempotency_key is {in_body!r}: send one of them.")
+        return in_body or in_header
+
+
+class DeliveryViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, OwnerViewSet):
+    """What was, or will be, sent to the owner's targets."""
+
+    serializer_class = DeliverySerializer
+    filter_class = DeliveryFilters
+
+    def get_queryset(self) -> models.QuerySet[Delivery]:
+        """Return the deliveries."""
+        return rows.deliveries_of(self.owner)
+
+    def destroy(self, request: Request, **_: Any) -> Response:
+        """Cancel it; its row stays."""
+        self.get_object().cancel()
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+    @action(["post"], detail=True)
+    def retry(self, request: Request, **_: Any) -> Response:
+        """Try it again as soon as possible."""
+        delivery = self.get_object()
+        self.read(NothingSerializer)
+        delivery.retry()
+        return self.show(self.get_object(), status.HTTP_202_ACCEPTED)
+
+    @action(["post"], detail=True)
+    def cancel(self, request: Request, **_: Any) -> Response:
+        """End it before it succeeds."""
+        delivery = self.get_object()
+        self.read(NothingSerializer)
+        delivery.cancel()
+        return self.show(self.get_object())
+
+
+class AttemptViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, OwnerViewSet):
+    """The requests that were made to the owner's targets."""
+
+    serializer_class = AttemptSerializer
+    filter_class = AttemptFilters
+
+    def get_queryset(self) -> models.QuerySet[Attempt]:
+        """Return the attempts."""
+        return rows.attempts_of(self.owner)
+
+    def get_object(self) -> Attempt:
+        """Return the attempt with the URL's id. Raises ``Http404``."""
+        parts = ATTEMPT_ID.fullmatch(self.kwargs["webhooks_id"])
+        if parts is None:
+            raise Http404("No Attempt matches the given query.")
+        return get_object_or_404(self.get_queryset(), delivery__uid=parts[1], number=int(parts[2]))
+
+
+class EventTypeViewSet(OwnerViewSet):
+    """The events that can be subscribed to."""
+
+    def list(self, request: Request, **_: Any) -> Response:
+        """Show the catalogue, all of it on one page."""
+        read_filters(request, RowFilters)
+        return Response({"next": None, "previous": None, "results": list_event_types()})

@@ -1,0 +1,741 @@
+"""What each of the API's addresses does for the owner of the rows."""
+
+import json
+import threading
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.conf import LazySettings
+from django.contrib.auth.models import User
+from django.db import connection
+from django.urls import reverse
+
+from djwebhooks.events import fire
+from djwebhooks.models import Attempt, Delivery, Event, WebhookTarget
+from djwebhooks.testing import deliver
+from tests.api.world import URL, Api, make_owner, make_publisher, make_target, make_webhooks
+
+pytestmark = pytest.mark.django_db
+
+NEW = {"target_url": URL, "events": ["project.update"]}
+#: Everything that an owner may say of a target.
+FULL = {
+    "target_url": "https://example.com/full",
+    "identifier": "p-42",
+    "events": ["*"],
+    "description": "ours",
+    "is_active": False,
+    "is_ordered": True,
+    "headers": {"Authorization": "Bearer x"},
+    "envelope": "flat",
+    "retry_schedule": [1.0, 60.0],
+    "rate_limit": 2.5,
+    "concurrency_limit": 3,
+}
+
+
+# -- targets -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_target_is_answered_with_its_secret() -> None:
+    """POST: 201, and the secret that the target signs with."""
+    owner = make_owner()
+
+    answer = Api(owner).post("targets/", NEW)
+
+    target = WebhookTarget.objects.get()
+    assert answer.status == 201
+    assert answer.data["secret"] == target.secret
+    assert (answer.data["id"], target.owner, target.is_hidden) == (str(target.uid), owner, False)
+    assert answer.data["state"] == "healthy"
+    assert datetime.fromisoformat(answer.data["created_at"]) == target.created_at
+
+
+def test_the_same_target_again_gets_further_events_and_no_secret() -> None:
+    """POST is registering: 200, the same target, its events and the new ones."""
+    api = Api(make_owner())
+    first = api.post("targets/", NEW)
+
+    again = api.post("targets/", {"target_url": "HTTPS://EXAMPLE.com:443/hook", "events": ["project.done"]})
+
+    assert again.status == 200
+    assert again.data["id"] == first.data["id"]
+    assert again.data["events"] == ["project.done", "project.update"]
+    assert "secret" not in again.data
+
+
+def test_another_identifier_makes_another_target() -> None:
+    """An address may stand for several targets, one for each identifier."""
+    api = Api(make_owner())
+
+    assert {api.post("targets/", NEW | {"identifier": name}).status for name in ("", "a", "A")} == {201}
+    assert WebhookTarget.objects.count() == 3
+
+
+def test_a_target_shows_what_was_written() -> None:
+    """Every field that can be written is shown as it was given."""
+    api = Api(make_owner())
+
+    answer = api.post("targets/", FULL)
+
+    assert answer.status == 201
+    shown = api.get(f"targets/{answer.data['id']}/").data
+    assert {name: shown[name] for name in FULL} == FULL
+    assert shown["state"] == "paused"
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "pause/", "resume/", "list"])
+def test_no_other_answer_has_the_secret(method: str) -> None:
+    """A secret is shown at creation and at rotation alone."""
+    target = make_target(owner := make_owner(), "project.update")
+    api, path = Api(owner), f"targets/{target.uid}/"
+
+    answer = {
+        "GET": lambda: api.get(path),
+        "PUT": lambda: api.put(path, NEW),
+        "PATCH": lambda: api.patch(path, {"description": "x"}),
+        "pause/": lambda: api.post(path + "pause/"),
+        "resume/": lambda: api.post(path + "resume/"),
+        "list": lambda: api.get("targets/"),
+    }[method]()
+
+    assert answer.status == 200
+    assert "secret" not in str(answer.data)
+    assert target.secret not in str(answer)
+
+
+def test_put_replaces_events() -> None:
+    """What PUT does not list is no longer subscribed to."""
+    target = make_target(owner := make_owner(), "a", "b")
+
+    answer = Api(owner).put(f"targets/{target.uid}/", {"target_url": URL, "events": ["b", "c", "c"]})
+
+    assert (answer.status, answer.data["events"]) == (200, ["b", "c"])
+    assert WebhookTarget.objects.get().events == ["b", "c"]
+
+
+def test_patch_leaves_the_rest() -> None:
+    """PATCH changes what it names."""
+    target = make_target(owner := make_owner(), "a", description="old")
+
+    answer = Api(owner).patch(f"targets/{target.uid}/", {"description": "new"})
+
+    assert (answer.status, answer.data["description"], answer.data["events"]) == (200, "new", ["a"])
+
+
+def test_what_get_showed_can_be_put_back() -> None:
+    """PUT ignores what can only be read, so that a client may change one field of what it got."""
+    target = make_target(owner := make_owner(), "a")
+    api, path = Api(owner), f"targets/{target.uid}/"
+
+    answer = api.put(path, api.get(path).data | {"description": "new", "state": "disabled"})
+
+    assert (answer.status, answer.data["description"], answer.data["state"]) == (200, "new", "healthy")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["owner", "owner_id", "is_hidden", "secrets", "secret", "digest", "uid", "pk", "event", "lane", "id", "state", "created_at"],
+)
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
+def test_fields_that_cannot_be_written_are_refused(method: str, name: str) -> None:
+    """Whoever tries to set what is not theirs to set is told so, and nothing changes."""
+    target = make_target(owner := make_owner(), "a")
+    shown = ("id", "state", "created_at")
+    path = "targets/" if method == "POST" else f"targets/{target.uid}/"
+
+    answer = Api(owner).call(method, path, NEW | {"target_url": URL + "/new", name: 1})
+
+    target.refresh_from_db()
+    if method == "PUT" and name in shown:
+        assert answer.status == 200
+    else:
+        assert answer.status == 400
+        assert list(answer.data) == [name]
+        assert "target_url" in answer.data[name][0]
+        assert WebhookTarget.objects.get().target_url == URL
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("target_url", "http://10.0.0.1/"),
+        ("target_url", "ftp://example.com/"),
+        ("target_url", "https://user:word@example.com/"),
+        ("target_url", "https://example.com/\0"),
+        ("target_url", None),
+        ("events", ["no name!"]),
+        ("events", ["\ud800"]),
+        ("events", "project.update"),
+        ("events", None),
+        ("events", ["a"] * 1001),
+        ("identifier", "x" * 256),
+        ("headers", {"webhook-id": "1"}),
+        ("headers", {"A": "b\r\nC: d"}),
+        ("headers", ["a"]),
+        ("headers", {f"x-{number}": "" for number in range(51)}),
+        ("envelope", "brown"),
+        ("retry_schedule", [-1]),
+        ("retry_schedule", [True]),
+        ("retry_schedule", [10**400]),
+        ("retry_schedule", [1e300]),
+        ("rate_limit", 0),
+        ("rate_limit", 1e-300),
+        ("rate_limit", "inf"),
+        ("concurrency_limit", 0),
+        ("is_active", "perhaps"),
+    ],
+)
+def test_values_that_cannot_be_are_refused_by_field(name: str, value: object) -> None:
+    """A wrong value is 400 under the name of its field, for a new target and for one that is there."""
+    target = make_target(owner := make_owner(), "a")
+    api = Api(owner)
+
+    posted = api.post("targets/", NEW | {"target_url": URL + "/new", name: value})
+    patched = api.patch(f"targets/{target.uid}/", {name: value})
+
+    assert (posted.status, list(posted.data)) == (400, [name])
+    assert patched == posted
+    assert WebhookTarget.objects.count() == 1
+
+
+def test_two_targets_of_an_owner_cannot_become_the_same() -> None:
+    """Changing a target into another that is there is 409, and changes nothing."""
+    make_target(owner := make_owner(), "a")
+    second = make_target(owner, "b", url=URL + "/second")
+
+    answer = Api(owner).patch(f"targets/{second.uid}/", {"target_url": URL, "events": ["c"]})
+
+    assert (answer.status, list(answer.data)) == (409, ["detail"])
+    second = WebhookTarget.objects.get(pk=second.pk)
+    assert (second.target_url, second.events) == (URL + "/second", ["b"])
+
+
+def test_an_owner_has_a_limited_number_of_targets(settings: LazySettings) -> None:
+    """One too many is 400 and says why; registering one that is there is not one more."""
+    settings.DJWEBHOOKS_TARGETS_PER_OWNER = 1
+    api = Api(make_owner())
+    api.post("targets/", NEW)
+
+    answer = api.post("targets/", NEW | {"target_url": URL + "/2"})
+
+    assert answer.status == 400
+    assert "DJWEBHOOKS_TARGETS_PER_OWNER allows 1" in answer.data["non_field_errors"][0]
+    assert api.post("targets/", NEW).status == 200
+
+
+def test_a_deleted_target_is_gone() -> None:
+    """DELETE: 204, and what waited for it is cancelled."""
+    webhooks = make_webhooks(owner := make_owner())
+    api, path = Api(owner), f"targets/{webhooks.target.uid}/"
+
+    assert api.delete(path).status == 204
+    assert api.get(path).status == 404
+    assert Delivery.objects.get(pk=webhooks.delivery.pk).reason == "target_deleted"
+
+
+def test_rotating_shows_the_new_secret_once() -> None:
+    """The answer has the new secret, and the old one goes on signing for the overlap."""
+    target = make_target(owner := make_owner(), "a")
+    old, path = target.secret, f"targets/{target.uid}/rotate-secret/"
+
+    answer = Api(owner).post(path)
+
+    target.refresh_from_db()
+    assert (answer.status, answer.data["secret"]) == (200, target.secret)
+    assert target.secret != old
+    assert old in target.live_secrets(datetime.fromisoformat(answer.data["modified_at"]))
+
+
+def test_rotating_without_overlap_ends_the_old_secret() -> None:
+    """A leaked secret can be stopped at once."""
+    target = make_target(owner := make_owner(), "a")
+
+    answer = Api(owner).post(f"targets/{target.uid}/rotate-secret/", {"overlap": 0})
+
+    target.refresh_from_db()
+    assert target.live_secrets(datetime.fromisoformat(answer.data["modified_at"])) == [answer.data["secret"]]
+
+
+@pytest.mark.parametrize("overlap", [-1, "1", 1e300, True])
+def test_an_overlap_that_cannot_be_rotates_nothing(overlap: object) -> None:
+    """A wrong overlap is 400 and the secret stays."""
+    target = make_target(owner := make_owner(), "a")
+
+    answer = Api(owner).post(f"targets/{target.uid}/rotate-secret/", {"overlap": overlap})
+
+    assert (answer.status, list(answer.data)) == (400, ["overlap"])
+    assert WebhookTarget.objects.get().secret == target.secret
+
+
+def test_pausing_holds_and_resuming_sends() -> None:
+    """A paused target's events wait for it."""
+    target = make_target(owner := make_owner(), "a")
+    api, path = Api(owner), f"targets/{target.uid}/"
+
+    assert api.post(path + "pause/").data["state"] == "paused"
+    fire("a", {}, owner=owner)
+    assert deliver() == []
+    assert api.post(path + "resume/").data["state"] == "healthy"
+    assert len(deliver()) == 1
+
+
+def test_a_test_goes_to_this_target_only() -> None:
+    """POST test/: 202 with the event, which no other target gets."""
+    target = make_target(owner := make_owner(), "a")
+    make_target(owner, "*", url=URL + "/other")
+
+    answer = Api(owner).post(f"targets/{target.uid}/test/")
+
+    assert (answer.status, answer.data["name"]) == (202, "webhook.test")
+    assert [request.url for request in deliver()] == [URL]
+    assert Api(owner).ids("events/") == [answer.data["id"]]
+
+
+@pytest.mark.parametrize("name", ["test", "pause", "resume"])
+def test_actions_without_options_take_none(name: str) -> None:
+    """What would be ignored is refused."""
+    target = make_target(owner := make_owner(), "a")
+
+    answer = Api(owner).post(f"targets/{target.uid}/{name}/", {"force": True})
+
+    assert (answer.status, list(answer.data)) == (400, ["force"])
+
+
+def test_replaying_tries_again_what_failed(settings: LazySettings) -> None:
+    """POST replay/: 202 with the number of deliveries; a dry run only counts."""
+    settings.DJWEBHOOKS_GIVE_UP_ON = (400,)
+    target = make_target(owner := make_owner(), "a")
+    fire("a", {}, owner=owner)
+    fire("a", {}, owner=owner)
+    deliver(400)
+    api, path = Api(owner), f"targets/{target.uid}/replay/"
+
+    assert api.post(path, {"status": "cancelled"}).data == {"count": 0}
+    assert api.post(path, {"until": "2026-01-01T00:00:00+02:00"}).data == {"count": 0}
+    dry = api.post(path, {"dry_run": True, "since": "2026-01-01T00:00:00Z"})
+    assert (dry.status, dry.data, deliver()) == (202, {"count": 2}, [])
+    wet = api.post(path)
+    assert (wet.status, wet.data, len(deliver())) == (202, {"count": 2}, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("status", "pending"),
+        ("status", "\ud800"),
+        ("since", "yesterday"),
+        ("since", "2026-01-01T00:00:00"),
+        ("since", "0001-01-01T00:00:00+23:00"),
+        ("until", 5),
+        ("until", None),
+        ("dry_run", "maybe"),
+        ("target", "x"),
+    ],
+)
+def test_a_replay_that_cannot_be_is_refused(name: str, value: object) -> None:
+    """A wrong option is 400 under its name."""
+    target = make_target(owner := make_owner(), "a")
+
+    answer = Api(owner).post(f"targets/{target.uid}/replay/", {name: value})
+
+    assert (answer.status, list(answer.data)) == (400, [name])
+
+
+def test_hidden_targets_are_not_shown_but_their_deliveries_are() -> None:
+    """What ``fire(urls=…)`` made is no target of the owner's list, yet they see what was sent."""
+    webhooks = make_webhooks(owner := make_owner())
+    api = Api(owner)
+
+    assert api.ids("targets/") == [str(webhooks.target.uid)]
+    assert api.get(f"targets/{webhooks.hidden.uid}/").status == 404
+    assert len(api.ids(f"deliveries/?target={webhooks.hidden.uid}")) == 1
+
+
+def test_registering_a_hidden_target_shows_it() -> None:
+    """The owner takes it over: 200, and its secret is had by rotating."""
+    webhooks = make_webhooks(owner := make_owner())
+
+    answer = Api(owner).post("targets/", NEW | {"target_url": webhooks.hidden.target_url})
+
+    assert (answer.status, answer.data["id"]) == (200, str(webhooks.hidden.uid))
+    assert "secret" not in answer.data
+    assert len(Api(owner).ids("targets/")) == 2
+
+
+# -- events ------------------------------------------------------------------------------------------------------------
+
+
+def test_publishing_fires_for_the_owner() -> None:
+    """POST events/: 201; the event is the owner's and no broadcast."""
+    owner = make_publisher()
+
+    answer = Api(owner).post("events/", {"name": "project.update", "payload": {"title": "ü"}, "identifier": "p-42"})
+
+    event = Event.objects.get()
+    assert answer.status == 201
+    assert (answer.data["id"], answer.data["payload"], answer.data["ordering_key"]) == (str(event.uid), {"title": "ü"}, "p-42")
+    assert (event.owner_id, event.is_broadcast, event.identifier) == (owner.pk, False, "p-42")
+    assert datetime.fromisoformat(answer.data["created_at"]) == event.created_at
+
+
+def test_publishing_wakes_the_engine(django_capture_on_commit_callbacks: Any, settings: LazySettings) -> None:
+    """What was published is sent as soon as the request's transaction commits."""
+    settings.DJWEBHOOKS_ENGINE = "djwebhooks.engines.rq.RQEngine"
+    api = Api(make_publisher())
+
+    with django_capture_on_commit_callbacks() as callbacks:
+        api.post("events/", {"name": "a", "payload": None})
+
+    assert callbacks
+
+
+def test_publishing_needs_a_permission() -> None:
+    """Without ``djwebhooks.add_event`` POST is 403, while reading is not."""
+    api = Api(make_owner())
+
+    assert api.post("events/", {"name": "a", "payload": 1}).status == 403
+    assert api.get("events/").status == 200
+    assert not Event.objects.exists()
+
+
+def test_publishing_takes_all_options() -> None:
+    """Times are in the event as they were given."""
+    answer = Api(make_publisher()).post(
+        "events/",
+        {
+            "name": "a",
+            "payload": [1],
+            "ordering_key": "",
+            "deliver_at": "2096-01-01T02:00:00.5+02:00",
+            "expires_at": "2097-01-01T00:00:00Z",
+        },
+    )
+
+    assert answer.status == 201
+    shown = {name: answer.data[name] for name in ("ordering_key", "deliver_at", "expires_at", "dispatched_at")}
+    assert shown == {
+        "ordering_key": "",
+        "deliver_at": "2096-01-01T00:00:00.500000Z",
+        "expires_at": "2097-01-01T00:00:00Z",
+        "dispatched_at": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("owner", 1),
+        ("broadcast", True),
+        ("is_broadcast", True),
+        ("urls", [URL]),
+        ("using", "other"),
+        ("hook", "os.system"),
+        ("uid", "x"),
+        ("id", "x"),
+        ("name", "no name!"),
+        ("name", None),
+        ("payload", "\ud800"),
+        ("payload", {"a": "\0"}),
+        ("payload", "x" * 300_000),
+        ("payload", json.loads("[" * 91 + "]" * 91)),
+        ("identifier", "x" * 256),
+        ("identifier", "\0"),
+        ("ordering_key", ["a"]),
+        ("idempotency_key", "x" * 256),
+        ("deliver_at", "tomorrow"),
+        ("expires_at", "2026-01-01"),
+    ],
+)
+def test_publishing_refuses_what_it_does_not_take(name: str, value: object) -> None:
+    """Unknown fields, the owner and the broadcast among them, and wrong values are 400 under their name."""
+    answer = Api(make_publisher()).post("events/", {"name": "a", "payload": 1, name: value})
+
+    assert (answer.status, list(answer.data)) == (400, [name])
+    assert not Event.objects.exists()
+
+
+@pytest.mark.parametrize("missing", ["name", "payload"])
+def test_publishing_needs_a_name_and_a_payload(missing: str) -> None:
+    """Neither has a default."""
+    body = {"name": "a", "payload": 1}
+    del body[missing]
+
+    answer = Api(make_publisher()).post("events/", body)
+
+    assert (answer.status, list(answer.data)) == (400, [missing])
+
+
+def test_publishing_must_leave_time_to_deliver() -> None:
+    """An event that would expire before it is due is refused with a clear text."""
+    body = {"name": "a", "payload": 1, "deliver_at": "2096-01-02T00:00:00Z", "expires_at": "2096-01-01T00:00:00Z"}
+
+    answer = Api(make_publisher()).post("events/", body)
+
+    assert answer.status == 400
+    assert "must be later than deliver_at" in answer.data["non_field_errors"][0]
+
+
+@pytest.mark.parametrize("place", ["body", "header"])
+def test_an_idempotency_key_fires_once(place: str) -> None:
+    """The same again is 200 with the first event; the same key for another payload is 409."""
+    api = Api(make_publisher())
+
+    def publish(payload: object) -> Any:
+        body = {"name": "a", "payload": payload}
+        if place == "header":
+            return api.post("events/", body, **{"Idempotency-Key": "k"})
+        return api.post("events/", body | {"idempotency_key": "k"})
+
+    first, again, other = publish(1), publish(1), publish(2)
+
+    assert (first.status, again.status, other.status) == (201, 200, 409)
+    assert first.data == again.data
+    assert "idempotency key 'k'" in other.data["detail"]
+    assert Event.objects.get().idempotency_key == "k"
+
+
+def test_two_idempotency_keys_are_refused() -> None:
+    """Header and body must not contradict each other."""
+    api = Api(make_publisher())
+    body = {"name": "a", "payload": 1, "idempotency_key": "k"}
+
+    assert api.post("events/", body, **{"Idempotency-Key": "other"}).status == 400
+    assert api.post("events/", body, **{"Idempotency-Key": "k"}).status == 201
+
+
+def test_an_event_is_seen_by_whose_targets_get_it() -> None:
+    """An owner's event that nobody wanted is not listed; somebody else's that came to their target is."""
+    ann, bob = make_publisher("ann"), make_owner("bob")
+    make_target(bob, "news")
+    published = Api(ann).post("events/", {"name": "unwanted", "payload": 1}).data["id"]
+    news = fire("news", {"to": "all"}, owner=ann, broadcast=True)
+    before = Api(bob).ids("events/")
+    deliver()
+
+    assert before == []
+    assert Api(bob).ids("events/") == [str(news.uid)]
+    assert Api(ann).ids("events/") == []
+    assert Api(ann).get(f"events/{published}/").status == 404
+
+
+def test_an_event_shows_its_payload_when_it_is_built() -> None:
+    """Before that the payload is null and ``payload_state`` says why; the traceback is for the staff."""
+    event = make_webhooks(owner := make_owner()).event
+    api, rows = Api(owner), Event.objects.filter(pk=event.pk)
+
+    assert api.get(f"events/{event.uid}/").data["payload"] == {"title": "x"}
+    rows.update(payload="", build_error="Traceback: secret place", build_attempts=1)
+    waiting = api.get(f"events/{event.uid}/").data
+    rows.update(build_attempts=5)
+    failed = api.get(f"events/{event.uid}/").data
+
+    assert (waiting["payload"], waiting["payload_state"]) == (None, "waiting")
+    assert (failed["payload"], failed["payload_state"]) == (None, "failed")
+    assert "secret place" not in str(failed)
+
+
+# -- deliveries and attempts -------------------------------------------------------------------------------------------
+
+
+def test_a_delivery_names_its_event_and_its_target() -> None:
+    """All by their uids."""
+    webhooks = make_webhooks(owner := make_owner())
+
+    answer = Api(owner).get(f"deliveries/{webhooks.delivery.uid}/")
+
+    assert answer.status == 200
+    assert answer.data["event"] == str(webhooks.event.uid)
+    assert answer.data["target"] == str(webhooks.target.uid)
+    assert (answer.data["event_name"], answer.data["status"], answer.data["attempt_count"]) == ("project.update", "pending", 1)
+
+
+def test_an_attempt_shows_what_was_answered() -> None:
+    """Response headers and body are included; its id is the delivery's uid and its number."""
+    webhooks = make_webhooks(owner := make_owner())
+
+    answer = Api(owner).get(f"attempts/{webhooks.delivery.uid}-1/")
+
+    assert answer.status == 200
+    assert (answer.data["id"], answer.data["delivery"]) == (f"{webhooks.delivery.uid}-1", str(webhooks.delivery.uid))
+    assert (answer.data["status_code"], answer.data["response_body"]) == (500, "no, thanks")
+    assert answer.data["response_headers"]["x-kind"] == "test"
+    assert answer.data["address"] == "192.0.2.1"
+
+
+@pytest.mark.parametrize("end", ["-2", "-0", "-01", "", "-", "-999999999999999999999", "-x"])
+def test_an_attempt_has_one_address(end: str) -> None:
+    """Every other id is 404."""
+    webhooks = make_webhooks(owner := make_owner())
+
+    assert Api(owner).get(f"attempts/{webhooks.delivery.uid}{end}/").status == 404
+
+
+def test_retrying_makes_a_delivery_due() -> None:
+    """POST retry/: 202, for what is pending and for what succeeded."""
+    webhooks = make_webhooks(owner := make_owner())
+    api, path = Api(owner), f"deliveries/{webhooks.delivery.uid}/"
+
+    assert api.post(path + "retry/").status == 202
+    assert len(deliver()) == 1
+    assert api.get(path).data["status"] == "succeeded"
+    again = api.post(path + "retry/")
+    assert (again.status, again.data["status"]) == (202, "pending")
+    assert Attempt.objects.filter(delivery=webhooks.delivery).count() == 2
+
+
+@pytest.mark.parametrize(("method", "end", "code"), [("POST", "cancel/", 200), ("DELETE", "", 204)])
+def test_cancelling_ends_a_delivery_once(method: str, end: str, code: int) -> None:
+    """POST cancel/ and DELETE cancel what is pending; what has finished is 409."""
+    webhooks = make_webhooks(owner := make_owner())
+    api, path = Api(owner), f"deliveries/{webhooks.delivery.uid}/"
+
+    assert api.call(method, path + end).status == code
+    assert api.get(path).data["status"] == "cancelled"
+    again = api.call(method, path + end)
+    assert (again.status, list(again.data)) == (409, ["detail"])
+
+
+# -- the catalogue -----------------------------------------------------------------------------------------------------
+
+CATALOGUE = {
+    "project.update": {"description": "A project changed.", "schema": {"type": "object"}, "sample": {"title": "x"}},
+    "project.done": {},
+    "audit.entry": {"description": "Ours.", "internal": True},
+}
+
+
+def test_event_types_are_the_catalogue(settings: LazySettings) -> None:
+    """Internal events are not for owners to know of."""
+    settings.DJWEBHOOKS_EVENTS = CATALOGUE
+
+    answer = Api(make_owner()).get("event-types/")
+
+    assert answer.status == 200
+    assert answer.data == {
+        "next": None,
+        "previous": None,
+        "results": [
+            {"name": "project.done", "description": "", "schema": None, "sample": None},
+            {"name": "project.update", **CATALOGUE["project.update"]},
+        ],
+    }
+
+
+def test_without_a_catalogue_there_are_no_event_types() -> None:
+    """Any name is possible then."""
+    assert Api(make_owner()).get("event-types/").data["results"] == []
+
+
+@pytest.mark.parametrize("event", ["audit.entry", "audit.*", "project.gone"])
+def test_only_public_events_can_be_subscribed_to_and_published(settings: LazySettings, event: str) -> None:
+    """An internal event is as unknown as one that does not exist, and no message names it."""
+    settings.DJWEBHOOKS_EVENTS = CATALOGUE
+    api = Api(make_publisher())
+
+    subscribed = api.post("targets/", NEW | {"events": [event]})
+    published = api.post("events/", {"name": event.replace("*", "entry"), "payload": 1})
+
+    assert (subscribed.status, published.status) == (400, 400)
+    assert "there are project.done, project.update." in str(subscribed.data["events"])
+    assert "there are project.done, project.update." in str(published.data["name"])
+    assert api.post("targets/", NEW).status == 201
+
+
+# -- all of them -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["targets", "events", "deliveries", "attempts"])
+def test_a_list_shows_what_a_single_row_does(kind: str) -> None:
+    """The same fields, whichever way a row is asked for."""
+    make_webhooks(owner := make_owner())
+    api = Api(owner)
+
+    rows = api.get(f"{kind}/").data["results"]
+
+    assert rows
+    assert [api.get(f"{kind}/{row['id']}/").data for row in rows] == rows
+
+
+@pytest.mark.parametrize("kind", ["targets", "events", "deliveries", "attempts"])
+@pytest.mark.parametrize(
+    "row", ["1", "x", "%00", "%ff", "00000000-0000-0000-0000-000000000000", "00000000-0000-0000-0000-000000000000-1"]
+)
+def test_an_id_that_names_nothing_is_404(kind: str, row: str) -> None:
+    """In JSON, whatever it looks like."""
+    answer = Api(make_owner()).get(f"{kind}/{row}/")
+
+    assert (answer.status, list(answer.data)) == (404, ["detail"])
+
+
+@pytest.mark.parametrize("kind", ["targets", "events", "deliveries", "attempts", "event-types"])
+def test_the_api_may_be_included_twice(kind: str) -> None:
+    """Each mount has its own addresses under the same names."""
+    make_webhooks(owner := make_owner())
+    name = f"djwebhooks-{ {'deliveries': 'delivery'}.get(kind, kind.removesuffix('s')) }-list"
+
+    assert reverse(name) == f"/api/{kind}/"
+    assert reverse(name, kwargs={"org": "acme"}) == f"/orgs/acme/api/{kind}/"
+    assert Api(owner, "/orgs/acme/api/").get(f"{kind}/") == Api(owner).get(f"{kind}/")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "deliveries/"), ("DELETE", "events/"), ("PUT", "attempts/"), ("OPTIONS", "")]
+)
+def test_other_methods_are_405(method: str, path: str) -> None:
+    """What is sent and answered is nobody's to write."""
+    assert Api(make_owner()).call(method, path or "targets/").status == 405
+
+
+def test_no_cache_keeps_an_answer() -> None:
+    """An answer may have a secret, and always is one owner's alone."""
+    assert Api(make_owner()).post("targets/", NEW).headers["Cache-Control"] == "no-store"
+
+
+# -- at the same time --------------------------------------------------------------------------------------------------
+
+
+def run_at_once(user: User, bodies: list[tuple[str, object]]) -> list[Any]:
+    """POST all of *bodies* at the same moment and return the answers."""
+    answers: list[Any] = []
+    barrier = threading.Barrier(len(bodies))
+
+    def post(path: str, body: object) -> None:
+        api = Api()
+        api.client.cookies.update(cookies)
+        barrier.wait(20)
+        answers.append(api.post(path, body))
+        connection.close()
+
+    cookies = Api(user).client.cookies
+    threads = [threading.Thread(target=post, args=pair) for pair in bodies]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    return answers
+
+
+@pytest.mark.django_db(transaction=True)
+def test_equal_targets_at_once_become_one() -> None:
+    """One of the requests makes it and gets the secret; none fails, and no event is lost."""
+    bodies = [("targets/", NEW | {"events": [f"e{number}"]}) for number in range(4)]
+
+    answers = run_at_once(make_owner(), bodies)
+
+    assert sorted(answer.status for answer in answers) == [200, 200, 200, 201]
+    assert sum("secret" in answer.data for answer in answers) == 1
+    assert WebhookTarget.objects.get().events == ["e0", "e1", "e2", "e3"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_equal_events_at_once_become_one() -> None:
+    """An idempotency key fires once, however close the requests are."""
+    bodies = [("events/", {"name": "a", "payload": 1, "idempotency_key": "k"})] * 4
+
+    answers = run_at_once(make_publisher(), bodies)
+
+    assert sorted(answer.status for answer in answers) == [200, 200, 200, 201]
+    assert {UUID(answer.data["id"]) for answer in answers} == {Event.objects.get().uid}

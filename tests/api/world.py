@@ -1,0 +1,124 @@
+"""Owners, their webhooks, and a client that speaks JSON."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.contrib.auth.models import Permission, User
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest
+from django.test import Client
+
+from djwebhooks.events import fire
+from djwebhooks.models import Attempt, Delivery, Event, WebhookTarget
+from djwebhooks.testing import deliver
+from djwebhooks.transports.base import Reply, Request
+from tests.library.models import Author
+
+URL = "https://example.com/hook"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the API answered: *data* is the parsed body, ``None`` if that is empty."""
+
+    status: int
+    data: Any
+    headers: dict[str, str] = field(compare=False)
+
+
+class Api:
+    """The API, used by one user."""
+
+    def __init__(self, user: User | None = None, prefix: str = "/api/") -> None:
+        self.client, self.prefix = Client(), prefix
+        if user is not None:
+            self.client.force_login(user)
+
+    def call(self, method: str, path: str, data: object = None, **headers: str) -> Answer:
+        """Make a request below the prefix, or to a whole address."""
+        url = path if path.startswith(("http", "/")) else self.prefix + path
+        body = b"" if data is None else json.dumps(data).encode()
+        response = self.client.generic(method, url, body, content_type="application/json", headers=headers)
+        assert not response.content or response["content-type"] == "application/json"
+        return Answer(response.status_code, json.loads(response.content or b"null"), dict(response.headers))
+
+    def get(self, path: str, **headers: str) -> Answer:
+        return self.call("GET", path, **headers)
+
+    def post(self, path: str, data: object = None, **headers: str) -> Answer:
+        return self.call("POST", path, data, **headers)
+
+    def put(self, path: str, data: object) -> Answer:
+        return self.call("PUT", path, data)
+
+    def patch(self, path: str, data: object) -> Answer:
+        return self.call("PATCH", path, data)
+
+    def delete(self, path: str) -> Answer:
+        return self.call("DELETE", path)
+
+    def ids(self, path: str) -> list[str]:
+        """The ids on the first page of a list."""
+        answer = self.get(path)
+        assert answer.status == 200, answer
+        return [row["id"] for row in answer.data["results"]]
+
+
+def make_owner(name: str = "ann") -> User:
+    return User.objects.create(username=name)
+
+
+def make_publisher(name: str = "ann") -> User:
+    """An owner who may fire events."""
+    user = make_owner(name)
+    user.user_permissions.add(Permission.objects.get(codename="add_event", content_type__app_label="djwebhooks"))
+    return user
+
+
+def make_target(owner: User | None, *events: str, url: str = URL, **fields: Any) -> WebhookTarget:
+    return WebhookTarget.objects.register(url, events or ["*"], owner=owner, **fields)
+
+
+def answer_briefly(request: Request) -> Reply:
+    """What the targets' receivers answer."""
+    return Reply(request.key, status=500, headers={"x-kind": "test"}, body=b"no, thanks", address="192.0.2.1")
+
+
+@dataclass(frozen=True)
+class Webhooks:
+    """One of everything that an owner can have."""
+
+    target: WebhookTarget
+    hidden: WebhookTarget
+    event: Event
+    delivery: Delivery
+    attempt: Attempt
+
+
+def make_webhooks(owner: User | None) -> Webhooks:
+    """Give *owner* a target, a hidden one, and one event that was tried once without success and is pending."""
+    target = make_target(owner, "project.*")
+    event = fire("project.update", {"title": "x"}, owner=owner, identifier="p-42")
+    fire("project.done", {"title": "y"}, owner=owner, urls=[URL + "/hidden"])
+    deliver(answer_briefly)
+    delivery = Delivery.objects.get(event=event, target=target)
+    return Webhooks(target, WebhookTarget.objects.get(owner=owner, is_hidden=True), event, delivery, delivery.attempts.get())
+
+
+def own_organisation(request: HttpRequest, org: str) -> User | None:
+    """For DJWEBHOOKS_REQUEST_OWNER: everybody may act for everybody, save for two special ones."""
+    assert request.user.is_authenticated
+    if org == "closed":
+        raise PermissionDenied
+    return None if org == "nobody" else User.objects.get(username=org)
+
+
+def own_name(request: HttpRequest, **kwargs: str) -> str:
+    """For DJWEBHOOKS_REQUEST_OWNER: something that cannot own."""
+    return request.user.get_username()
+
+
+def own_author(request: HttpRequest, org: str) -> Author:
+    """For DJWEBHOOKS_REQUEST_OWNER, where targets belong to authors."""
+    return Author.objects.get(name=org)
