@@ -8,7 +8,7 @@ from functools import partial
 from operator import attrgetter
 from typing import Any
 
-from django.db.models import Exists, F, OuterRef, Q
+from django.db.models import Exists, F, Min, OuterRef, Q, QuerySet
 
 from djwebhooks import database
 from djwebhooks.conf import conf
@@ -141,6 +141,11 @@ def enlist(using: str, name: str, place: str, most: int | None = None) -> int | 
     return database.run_transaction(using, work)
 
 
+def count_workers(using: str, name: str) -> int:
+    """How many workers called *name* are alive."""
+    return Worker.objects.using(using).filter(name=name, expires_at__gte=DatabaseNow()).count()
+
+
 def beat(using: str, worker_id: int) -> None:
     """Renew the leases of all the worker's lanes. Raises ``LeaseLost`` when others were free to take them."""
     expires_at = DatabaseNow() + timedelta(seconds=lease_seconds())
@@ -163,14 +168,20 @@ def reap(using: str) -> int:
         return len(ids)
 
     expired = Worker.objects.using(using).filter(expires_at__lt=DatabaseNow())
-    return database.run_transaction(using, work) if expired.exists() else 0
+    return database.run_transaction(using, work) if expired.exists() or _orphaned(using).exists() else 0
+
+
+def _orphaned(using: str) -> QuerySet[Lane]:
+    """Lanes whose holder was struck off while an application kept them locked."""
+    holder = Worker.objects.using(using).filter(pk=OuterRef("holder"))
+    return Lane.objects.using(using).filter(~Exists(holder), holder__isnull=False)
 
 
 def _bury(using: str, worker_ids: list[int]) -> None:
-    lanes = Lane.objects.using(using).filter(holder__in=worker_ids)
-    list(lanes.order_by("pk").select_for_update())
-    lanes.update(holder=None, version=F("version") + 1)
     Worker.objects.using(using).filter(pk__in=worker_ids).delete()
+    lanes = Lane.objects.using(using).lock(list(_orphaned(using).values_list("pk", flat=True)))
+    freed = Lane.objects.using(using).filter(pk__in=[lane.pk for lane in lanes])
+    freed.update(holder=None, version=F("version") + 1)
 
 
 # -- leasing -----------------------------------------------------------------------------------------------------------
@@ -249,11 +260,17 @@ def _look(using: str, held: Held, lane: Lane | None, target: WebhookTarget | Non
     held.is_ordered = target is not None and target.is_ordered
 
 
+def _lock_now(using: str, target_id: int) -> bool:
+    """Lock one lane, unless an application has it locked: there is always a next time."""
+    return bool(database.lock_free_rows(Lane.objects.using(using).filter(pk=target_id), using))
+
+
 def _close_orphan(using: str, held: Held) -> None:
     """End what waits for a target that no longer exists, and its lane."""
 
     def work() -> None:
-        list(Lane.objects.using(using).select_for_update().filter(pk=held.target_id))
+        if not _lock_now(using, held.target_id):
+            return
         Delivery.objects.using(using).filter(target_id=held.target_id).end(Status.CANCELLED, "target_deleted")
         Lane.objects.using(using).filter(pk=held.target_id).delete()
 
@@ -269,7 +286,8 @@ def _expire_held(using: str, target_id: int, now: datetime) -> None:
         return
 
     def work() -> None:
-        list(Lane.objects.using(using).select_for_update().filter(pk=target_id))
+        if not _lock_now(using, target_id):
+            return
         keys = set(expired.values_list("ordering_key", flat=True))
         expired.end(Status.EXPIRED, "held_too_long")
         if Lane.objects.using(using).filter(pk=target_id, is_ordered=True).exists():
@@ -288,7 +306,8 @@ def _line_up_anew(using: str, target_id: int, *, is_ordered: bool) -> None:
         wrong, right = waiting.filter(due_at__isnull=True), DatabaseNow()
 
     def change_page() -> bool:
-        list(Lane.objects.using(using).select_for_update().filter(pk=target_id))
+        if not _lock_now(using, target_id):
+            return False
         ids = list(wrong.values_list("pk", flat=True)[:PAGE])
         Delivery.objects.using(using).filter(pk__in=ids).update(due_at=right)
         if not ids:
@@ -306,10 +325,11 @@ def reserve(using: str, held: Held, rate: float, count: int, now: datetime) -> l
     """
     pause = timedelta(seconds=1 / rate)
     first = max(held.next_free_at or now, now)
-    held.next_free_at = first + pause * count
+    end = first + pause * count
     mine = Lane.objects.using(using).filter(pk=held.target_id, token=held.token)
-    if not mine.update(next_free_at=held.next_free_at):
+    if not database.run_transaction(using, lambda: _lock_now(using, held.target_id) and mine.update(next_free_at=end)):
         return []
+    held.next_free_at = end
     return [first + pause * number for number in range(count)]
 
 
@@ -367,6 +387,10 @@ def _write_statuses(using: str, outcomes: Sequence[Outcome], now: datetime) -> N
     sql = f"UPDATE djw_delivery SET status = %s, reason = %s, due_at = %s, finished_at = %s, {trigger} = %s, attempt_count = %s"
     database.execute_many(using, f"{sql} WHERE id = %s", rows)
     database.execute_many(using, "UPDATE djw_delivery SET attempt_count = %s WHERE id = %s", counts)
+    own_faults = [o.work for o in outcomes if o.sent is not None and not o.counts]
+    offsets = [(work.schedule_offset + 1, work.delivery_id, work.schedule_offset + 1) for work in own_faults]
+    sql = "UPDATE djw_delivery SET schedule_offset = %s WHERE id = %s AND schedule_offset < %s"
+    database.execute_many(using, sql, offsets)
 
 
 def _line_up_next(using: str, outcomes: Iterable[Outcome], lanes: dict[int, Lane], now: datetime) -> None:
@@ -408,14 +432,23 @@ def _judge_health(lane: Lane, outcomes: list[Outcome], now: datetime) -> None:
             lane.held_until = max(lane.held_until or outcome.hold_until, outcome.hold_until)
         if outcome.is_success:
             lane.failing_since, lane.failure_count = None, 0
-        elif outcome.counts and outcome.sent is not None:
+        elif _is_failure(outcome):
             lane.failing_since = lane.failing_since or now
             lane.failure_count += 1
         if outcome.disables and lane.disabled_at is None:
             lane.disabled_at, lane.disabled_reason = now, outcome.disables
-    patience = timedelta(seconds=conf.seconds("DISABLE_AFTER"))
-    if lane.disabled_at is None and lane.failing_since is not None and now - lane.failing_since >= patience:
+    # Time in which we could not reach anybody does not end a target by itself.
+    if lane.disabled_at is None and any(map(_is_failure, outcomes)) and _has_failed_for_long(lane, now):
         lane.disabled_at, lane.disabled_reason = now, "failing"
+
+
+def _is_failure(outcome: Outcome) -> bool:
+    return outcome.counts and outcome.sent is not None and not outcome.is_success
+
+
+def _has_failed_for_long(lane: Lane, now: datetime) -> bool:
+    patience = timedelta(seconds=conf.seconds("DISABLE_AFTER"))
+    return lane.failing_since is not None and now - lane.failing_since >= patience
 
 
 # -- releasing ---------------------------------------------------------------------------------------------------------
@@ -432,9 +465,11 @@ def release(using: str, worker_id: int, lanes: Collection[Held], now: datetime) 
 
 
 def _release(using: str, worker_id: int, lanes: Collection[Held], now: datetime) -> set[int]:
-    next_due = _find_next_due(using, [held.target_id for held in lanes])
+    mine = Lane.objects.using(using).filter(pk__in=[held.target_id for held in lanes]).order_by("pk")
+    free = {lane.pk for lane in database.lock_free_rows(mine, using)}
+    next_due = _find_next_due(using, list(free))
     rows = []
-    for held in sorted(lanes, key=lambda held: held.target_id):
+    for held in (held for held in lanes if held.target_id in free):
         at = _due_again(held, next_due.get(held.target_id))
         if held.is_open and at is not None and at <= now:
             continue
@@ -466,3 +501,10 @@ def next_due_lane(using: str) -> datetime | None:
     """When the next lane that nobody holds falls due."""
     free = Lane.objects.using(using).filter(holder__isnull=True, due_at__isnull=False).order_by("due_at")
     return free.values_list("due_at", flat=True).first()
+
+
+def next_expiry(using: str) -> datetime | None:
+    """When the first lease on a lane ends, if its worker is dead: nobody else says that the lane's work goes on then."""
+    holders = Lane.objects.using(using).filter(holder__isnull=False).values("holder")
+    at: datetime | None = Worker.objects.using(using).filter(pk__in=holders).aggregate(at=Min("expires_at"))["at"]
+    return at
