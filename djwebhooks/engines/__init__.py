@@ -1,6 +1,6 @@
 """What wakes a worker after a transaction that wrote work has committed."""
 
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 from django.db import connections, transaction
@@ -21,8 +21,16 @@ def _make(path: str) -> Engine:
     return engine
 
 
-class Ring(partial[None]):
+class Ring:
     """The one wake-up of a transaction, so that it can be told from its other callbacks."""
+
+    def __init__(self, using: str) -> None:
+        self.using = using
+        # Django's log names a callback that failed by it, and fails itself where there is none.
+        self.__qualname__ = type(self).__qualname__
+
+    def __call__(self) -> None:
+        get_engine().wake(self.using)
 
 
 def ring(sender: Any, *, using: str, **_: Any) -> None:
@@ -31,8 +39,4 @@ def ring(sender: Any, *, using: str, **_: Any) -> None:
     A wake-up that fails is logged and harms nobody: it costs latency only.
     """
     if not any(isinstance(entry[1], Ring) for entry in connections[using].run_on_commit):
-        transaction.on_commit(Ring(_wake, using), using=using, robust=True)
-
-
-def _wake(using: str) -> None:
-    get_engine().wake(using)
+        transaction.on_commit(Ring(using), using=using, robust=True)

@@ -1,0 +1,85 @@
+"""Real rqworkers for tests, and waiting for what they do."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+
+from tests.transports.receiver import Conversation, Script
+
+#: Seconds after which a test gives up: many, as a busy machine is not an error.
+PATIENCE = 60.0
+PROJECT = Path(__file__).parent.parent.parent
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    """Return once *condition* holds; fail with *what* was waited for."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"in vain: {what}"
+        time.sleep(0.02)
+
+
+class RQWorkerProcess:
+    """A running ``manage.py rqworker``, its output in a file."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", log: Path) -> None:
+        self.process = process
+        self.log = log
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text()
+
+    def wait_ready(self) -> None:
+        wait_until(lambda: "Listening on" in self.output, "the rqworker listens")
+
+    def children(self) -> list[int]:
+        """The processes that it forked: the one that runs a job, if no scheduler is asked for."""
+        table = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+        pairs = [line.split() for line in table.splitlines()]
+        return [int(pid) for pid, parent in pairs if int(parent) == self.process.pid]
+
+    def signal_all(self, number: signal.Signals) -> None:
+        """Signal it and what it forked, as a service manager does; its own group first, as a terminal does."""
+        for pid in (self.process.pid, *self.children()):
+            os.kill(pid, number)
+
+    def wait(self) -> int:
+        return self.process.wait(PATIENCE)
+
+
+@contextmanager
+def rqworker(environment: dict[str, str], directory: Path, *options: str) -> Iterator[RQWorkerProcess]:
+    """Run ``rqworker default`` with *options*; whatever of it is left at the end is killed."""
+    log = directory / f"rqworker-{time.monotonic_ns()}.log"
+    command = [sys.executable, "-m", "django", "rqworker", "default", *options]
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            command, env=environment, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+        )
+        worker = RQWorkerProcess(process, log)
+        try:
+            yield worker
+        finally:
+            if process.poll() is None:
+                worker.signal_all(signal.SIGKILL)
+            process.wait()
+
+
+def answer_after(gate: Event, status: int = 200) -> Script:
+    """Return a script that answers once *gate* is open."""
+
+    def script(conversation: Conversation) -> None:
+        while conversation.read():
+            while not gate.wait(0.05):
+                if conversation.receiver.stopping.is_set():
+                    return
+            conversation.answer(status)
+
+    return script

@@ -1,0 +1,113 @@
+"""The engine without a broker: nothing is rung, workers look by themselves, and neither Redis nor django-rq is needed."""
+
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from django.conf import LazySettings
+
+from djwebhooks.engines import get_engine
+from djwebhooks.engines.database import DatabaseEngine
+from djwebhooks.events import fire
+from djwebhooks.models import Delivery, Event
+from djwebhooks.models.deliveries import Status
+from djwebhooks.worker import work
+from tests.builders import make_target, make_user
+from tests.transports.receiver import Receiver
+
+PROJECT = Path(__file__).parent.parent.parent
+
+SETTINGS = """
+SECRET_KEY = "the key of a small project, long enough for every check"
+INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes", "djwebhooks"]
+DATABASES = {{"default": {{"ENGINE": "django.db.backends.sqlite3", "NAME": {database!r}}}}}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+USE_TZ = True
+DJWEBHOOKS_ENGINE = "djwebhooks.engines.database.DatabaseEngine"
+DJWEBHOOKS_ALLOW_HTTP = True
+DJWEBHOOKS_ALLOWED_NETWORKS = ["127.0.0.0/8"]
+"""
+SCRIPT = """
+import sys
+
+import django
+from django.core.management import call_command
+
+django.setup()
+from djwebhooks.events import fire
+from djwebhooks.models import Delivery, WebhookTarget
+
+call_command("check")
+call_command("migrate", verbosity=0)
+WebhookTarget.objects.register(sys.argv[1], ["a.b"], owner=None)
+fire("a.b", {"x": 1})
+print("sent before work:", Delivery.objects.count())
+print("django_rq loaded by fire:", "django_rq" in sys.modules)
+from djwebhooks.worker import work
+
+print("recorded:", work(burst=True))
+print("status:", Delivery.objects.get().status)
+print("django_rq loaded by work:", "django_rq" in sys.modules)
+"""
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_commit_leaves_the_work_to_workers(settings: LazySettings) -> None:
+    """Nothing is sent by the call that commits, and any worker that looks sends it."""
+    settings.DJWEBHOOKS_ENGINE = "djwebhooks.engines.database.DatabaseEngine"
+    owner = make_user()
+    with Receiver() as receiver:
+        make_target(owner, url=receiver.url)
+        fire("a.b", {}, owner=owner)
+        assert receiver.requests == []
+        assert Event.objects.waiting().count() == 1
+
+        assert work(burst=True) == 1
+
+    assert Delivery.objects.get().status == Status.SUCCEEDED
+
+
+def test_a_wake_up_is_nothing(settings: LazySettings) -> None:
+    """It touches no database, now or later."""
+    settings.DJWEBHOOKS_ENGINE = "djwebhooks.engines.database.DatabaseEngine"
+
+    assert isinstance(get_engine(), DatabaseEngine)
+    get_engine().wake("default")
+    get_engine().wake("no_such_database", datetime.now(UTC))
+
+
+def test_a_project_needs_neither_rq_queues_nor_django_rq(tmp_path: Path) -> None:
+    """Without any setting of RQ, in a project that has not installed django-rq's app, everything works and nothing imports it."""
+    (tmp_path / "small_settings.py").write_text(SETTINGS.format(database=str(tmp_path / "small.sqlite3")))
+    with Receiver() as receiver:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", SCRIPT, receiver.url],
+            env={"DJANGO_SETTINGS_MODULE": "small_settings", "PYTHONPATH": f"{tmp_path}:{PROJECT}", "PATH": ""},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[1:] == [
+        "sent before work: 0",
+        "django_rq loaded by fire: False",
+        "recorded: 1",
+        "status: succeeded",
+        "django_rq loaded by work: False",
+    ]
+    assert len(receiver.requests) == 1
+
+
+def test_the_command_works_without_rq(tmp_path: Path) -> None:
+    """So does `manage.py webhooks work --burst`."""
+    (tmp_path / "small_settings.py").write_text(SETTINGS.format(database=str(tmp_path / "small.sqlite3")))
+    environment = {"DJANGO_SETTINGS_MODULE": "small_settings", "PYTHONPATH": f"{tmp_path}:{PROJECT}", "PATH": ""}
+    for command in (["migrate", "-v", "0"], ["webhooks", "work", "--burst"], ["webhooks", "stats"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "django", *command], env=environment, capture_output=True, text=True, timeout=60
+        )
+
+        assert done.returncode == 0, done.stderr
