@@ -19,6 +19,8 @@ from djwebhooks.models.lanes import RECHECK
 
 #: Seconds that a lease lasts beyond one exchange, and those of them that must be left for an attempt to start.
 LEASE_MARGIN, START_MARGIN = 60, 10
+#: How soon to look again for lanes that could not be given back.
+ORPHAN_PAUSE = timedelta(seconds=5)
 #: Deliveries that are lined up anew in one transaction.
 PAGE = 1000
 
@@ -505,6 +507,8 @@ def next_due_lane(using: str) -> datetime | None:
 
 def next_expiry(using: str) -> datetime | None:
     """When the first lease on a lane ends, if its worker is dead: nobody else says that the lane's work goes on then."""
+    if _orphaned(using).exists():  # They are given back as soon as an application lets go of them.
+        return database.read_clock(using) + ORPHAN_PAUSE
     holders = Lane.objects.using(using).filter(holder__isnull=False).values("holder")
     at: datetime | None = Worker.objects.using(using).filter(pk__in=holders).aggregate(at=Min("expires_at"))["at"]
     return at

@@ -433,6 +433,19 @@ def test_a_dead_workers_lane_is_due_when_its_lease_ends(receiver: Receiver, owne
     assert rq.next_due("default") == dead.expires_at
 
 
+def test_a_lane_that_could_not_be_given_back_is_due_soon(receiver: Receiver, owner: User) -> None:
+    """An application had the lane locked when its worker ended: somebody must look again, and the next worker frees it."""
+    fire("a.b", {}, owner=owner)
+    work(burst=True)
+    Lane.objects.update(holder=12345)
+
+    at = rq.next_due("default")
+    assert at is not None
+    assert at > read_clock("default")
+    work(burst=True)
+    assert rq.next_due("default") is None
+
+
 # -- real rqworkers ----------------------------------------------------------------------------------------------------
 
 
