@@ -25,21 +25,21 @@ LEASE = timedelta(seconds=60)
 PAUSES = (5, 30, 120, 600)
 
 
-def build(using: str, event_id: int) -> None:
+def build(using: str, event_id: int, lease: timedelta = LEASE) -> None:
     """Build the event's payload, unless it is there, being built, or given up.
 
     The attempt is counted and committed before the function runs, so that one that kills its worker is counted too. Whatever
     it raises stays on the event for staff.
     """
     events = Event.objects.using(using)
-    if not events.start_build(event_id, LEASE):
+    if not events.start_build(event_id, lease):
         return
     event = events.get(pk=event_id)
     try:
         text = _run(using, event)
     except BaseTimeoutException:
         raise
-    except Exception:  # The application's own code may raise anything.
+    except (Exception, SystemExit):  # The application's own code may raise anything, but must not end a worker.
         logger.warning("event=%s hook=%s: its function raised", event.uid, event.hook, exc_info=True)
         pause = PAUSES[min(event.build_attempts, len(PAUSES)) - 1]
         events.fail_build(event_id, traceback.format_exc(), timedelta(seconds=pause))
@@ -95,46 +95,68 @@ class Builder:
     #: Threads that may build at once, besides those that hang.
     SIZE = 4
 
-    def __init__(self, using: str, on_done: Callable[[], None]) -> None:
+    def __init__(self, using: str, on_done: Callable[[], None], lease: timedelta = LEASE) -> None:
         self._using = using
         self._on_done = on_done
+        self._lease = lease
         self._todo: SimpleQueue[int | None] = SimpleQueue()
         self._done: deque[int] = deque()
-        self._busy: dict[threading.Thread, float] = {}
+        self._unfinished = 0
+        #: What each thread is at, and since when; and the threads that were given up.
+        self._busy: dict[threading.Thread, tuple[int, float]] = {}
+        self._hanging: set[threading.Thread] = set()
         self._threads: list[threading.Thread] = []
 
     def submit(self, event_id: int) -> None:
         """Build the event's payload soon."""
+        self._unfinished += 1
         self._todo.put(event_id)
-        hanging = sum(time.monotonic() - since > LEASE.total_seconds() for since in list(self._busy.values()))
-        if len(self._threads) - len(self._busy) <= 0 and len(self._threads) - hanging < self.SIZE:
-            thread = threading.Thread(target=self._work, name="djwebhooks-builder", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+        self._employ()
 
     def finished(self) -> list[int]:
-        """The events whose build ended, well or not, since the last call."""
-        return [self._done.popleft() for _ in range(len(self._done))]
+        """The events whose build ended since the last call, well or not, or took so long that it is given up."""
+        done = [self._done.popleft() for _ in range(len(self._done))]
+        for thread, (event_id, since) in list(self._busy.items()):
+            # Whoever takes it out reports it.
+            if time.monotonic() - since > self._lease.total_seconds() and self._busy.pop(thread, None) is not None:
+                self._hanging.add(thread)
+                done.append(event_id)
+        self._unfinished -= len(done)
+        self._employ()
+        return done
 
     def close(self) -> None:
         """Let the threads end after what they are at; wait for none that hangs."""
         for _ in self._threads:
             self._todo.put(None)
+        until = time.monotonic() + 1
         for thread in self._threads:
-            thread.join(timeout=1)
+            thread.join(timeout=max(0.0, until - time.monotonic()))
+
+    def _employ(self) -> None:
+        """Have a thread for each build that is not done, up to the number, besides those that hang."""
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        able = len(self._threads) - len(self._hanging.intersection(self._threads))
+        for _ in range(min(self._unfinished, self.SIZE) - able):
+            thread = threading.Thread(target=self._work, name="djwebhooks-builder", daemon=True)
+            thread.start()
+            self._threads.append(thread)
 
     def _work(self) -> None:
         thread = threading.current_thread()
         while (event_id := self._todo.get()) is not None:
-            self._busy[thread] = time.monotonic()
+            self._busy[thread] = event_id, time.monotonic()
             try:
                 close_old_connections()
-                build(self._using, event_id)
+                build(self._using, event_id, self._lease)
             finally:
                 connections.close_all()
-                del self._busy[thread]
-                self._done.append(event_id)
-                self._on_done()
+                was_given_up = self._busy.pop(thread, None) is None
+                if not was_given_up:
+                    self._done.append(event_id)
+                    self._on_done()
+            if was_given_up:
+                return  # Its function returned at last, but another thread has its place.
 
 
 class InlineBuilder:
