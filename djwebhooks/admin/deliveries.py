@@ -1,0 +1,229 @@
+"""The admin page of deliveries: what was sent, what was answered, and what happens next."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Prefetch, Q, QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+
+from djwebhooks import payload
+from djwebhooks.admin.pages import (
+    NOTHING,
+    ActingAdmin,
+    Done,
+    ReadOnlyAdmin,
+    RowAction,
+    RowFilter,
+    as_uuid,
+    badge,
+    find_event,
+    find_target,
+    folded,
+    link_to,
+    list_action,
+    pretty,
+    show_time,
+    text_block,
+)
+from djwebhooks.conf import conf
+from djwebhooks.database import read_clock
+from djwebhooks.explain import describe_time, list_waits
+from djwebhooks.models import Attempt, Body, Delivery, Event, WebhookTarget
+from djwebhooks.models.events import events_database
+
+
+def retry(delivery: Delivery) -> Done:
+    delivery.retry()
+    return Done("It is tried again as soon as a worker can.")
+
+
+def cancel(delivery: Delivery) -> Done:
+    delivery.cancel()
+    return Done("Cancelled.")
+
+
+class EventFilter(RowFilter):
+    title = "event"
+    parameter_name = "event"
+    model = Event
+
+
+class TargetFilter(RowFilter):
+    title = "target"
+    parameter_name = "target"
+    model = WebhookTarget
+
+
+class AttemptInline(admin.TabularInline):  # type: ignore[type-arg]  # not subscriptable at run time
+    """Each request that was made, and its answer."""
+
+    model = Attempt
+    extra = 0
+    can_delete = False
+    fields = readonly_fields = ("number", "trigger", "start", "where", "outcome", "took", "response")
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Whoever sees the delivery sees its attempts."""
+        return True
+
+    @admin.display(description="when")
+    def start(self, attempt: Attempt) -> str:
+        return describe_time(attempt.started_at, timezone.now())
+
+    @admin.display(description="sent to")
+    def where(self, attempt: Attempt) -> SafeString:
+        return format_html('{}<br><span class="quiet">{}</span>', attempt.url, attempt.address)
+
+    @admin.display(description="answer")
+    def outcome(self, attempt: Attempt) -> SafeString:
+        kind = "good" if attempt.is_success else "bad"
+        word = attempt.error or attempt.status_code
+        return format_html('<span class="djw-badge djw-{}">{}</span><br>{}', kind, word, attempt.detail)
+
+    @admin.display(description="took")
+    def took(self, attempt: Attempt) -> str:
+        return f"{attempt.duration:.3f} s"
+
+    @admin.display(description="response")
+    def response(self, attempt: Attempt) -> SafeString:
+        headers = "\n".join(f"{name}: {value}" for name, value in attempt.response_headers.items())
+        shown = [("headers", headers), ("body", attempt.response_body)]
+        parts = [(folded(summary, text),) for summary, text in shown if text]
+        return format_html_join("", "{}", parts) or SafeString(NOTHING)
+
+
+@admin.register(Delivery)
+class DeliveryAdmin(ReadOnlyAdmin, ActingAdmin):
+    """Shows deliveries, whose event and target may be gone, and tries them again or cancels them."""
+
+    list_display = ("event_name", "target_url", "outcome", "attempts", "when")
+    list_filter = ("status", EventFilter, TargetFilter)
+    search_fields = ("uid",)
+    search_help_text = "The whole uid of a delivery, or of its event (the webhook-id)."
+    inlines = (AttemptInline,)
+    fieldsets = (
+        (None, {"fields": ("event_link", "target_link", "state", "explanation", "uid")}),
+        ("Times", {"fields": ("created_at", "due_at", "expires_at", "finished_at")}),
+        ("Request", {"fields": ("headers", "ordering_key", "body")}),
+    )
+    row_actions = (
+        RowAction("retry", "Retry", retry),
+        RowAction("cancel", "Cancel", cancel, suits=lambda delivery: not delivery.is_finished),
+    )
+    actions = tuple(list_action(action) for action in row_actions)
+
+    def has_act_permission(self, request: HttpRequest, row: Any = None) -> bool:
+        return request.user.has_perm("djwebhooks.change_delivery")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Delivery]:
+        # Joins would lose the deliveries whose event or target is gone.
+        events = Event.objects.only("uid", "name", "build_error", "build_attempts")
+        targets = WebhookTarget.objects.defer("secrets", "headers")
+        return super().get_queryset(request).prefetch_related(Prefetch("event", events), Prefetch("target", targets))
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Delivery], search_term: str
+    ) -> tuple[QuerySet[Delivery], bool]:
+        if not search_term:
+            return queryset, False
+        uid = as_uuid(search_term)
+        if uid is None:
+            return queryset.none(), False
+        events = Event.objects.filter(uid=uid).order_by()
+        return queryset.filter(Q(uid=uid) | Q(event__in=events)), False
+
+    def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
+        """Newest first: within a target by its sequence, which has an index of its own."""
+        return ("-sequence",) if TargetFilter.parameter_name in request.GET else ("-id",)
+
+    # -- columns --------------------------------------------------------------------------------------------------------
+
+    @admin.display(description="event")
+    def event_name(self, delivery: Delivery) -> str:
+        event = find_event(delivery)
+        return event.name if event is not None else f"deleted event #{delivery.event_id}"
+
+    @admin.display(description="target")
+    def target_url(self, delivery: Delivery) -> str:
+        target = find_target(delivery)
+        return target.target_url if target is not None else f"deleted target #{delivery.target_id}"
+
+    @admin.display(description="status")
+    def outcome(self, delivery: Delivery) -> SafeString:
+        return format_html('{}<br><span class="quiet">{}</span>', badge(delivery.status), delivery.reason)
+
+    @admin.display(description="attempts")
+    def attempts(self, delivery: Delivery) -> int:
+        return delivery.attempt_count
+
+    @admin.display(description="due or finished")
+    def when(self, delivery: Delivery) -> str:
+        if delivery.finished_at is not None:
+            return show_time(delivery.finished_at)
+        return f"due {show_time(delivery.due_at)}" if delivery.due_at is not None else "after another"
+
+    # -- page -----------------------------------------------------------------------------------------------------------
+
+    @admin.display(description="event")
+    def event_link(self, delivery: Delivery) -> SafeString | str:
+        event = find_event(delivery)
+        return link_to(event, event) if event is not None else self.event_name(delivery)
+
+    @admin.display(description="target")
+    def target_link(self, delivery: Delivery) -> SafeString | str:
+        target = find_target(delivery)
+        return link_to(target, target) if target is not None else self.target_url(delivery)
+
+    @admin.display(description="status")
+    def state(self, delivery: Delivery) -> SafeString:
+        return badge(delivery.status)
+
+    @admin.display(description="why")
+    def explanation(self, delivery: Delivery) -> SafeString | str:
+        """Why it has ended, or why it waits."""
+        if delivery.is_finished:
+            return delivery.reason or NOTHING
+        using = events_database()
+        waits = list_waits(using, delivery, find_event(delivery), find_target(delivery), read_clock(using))
+        return format_html_join(SafeString("<br>"), "{}", ((sentence,) for sentence in waits))
+
+    @admin.display(description="identifying headers")
+    def headers(self, delivery: Delivery) -> SafeString:
+        event = find_event(delivery)
+        lines = [
+            f"webhook-id: {event.uid if event is not None else 'of ' + self.event_name(delivery)}",
+            f"webhook-sequence: {delivery.sequence}",
+            f"webhook-attempt: {delivery.attempt_count} (the last)" if delivery.attempt_count else "webhook-attempt: none yet",
+        ]
+        return text_block("\n".join(lines))
+
+    @admin.display(description="body")
+    def body(self, delivery: Delivery) -> SafeString:
+        bodies = list_bodies(delivery)
+        if not bodies:
+            return SafeString("not written yet: that is done before the first attempt")
+        parts = []
+        for body in bodies:
+            text = bytes(body.content).decode(errors="replace")
+            title = f"{len(body.content)} bytes, as {payload.content_type(body.format)} in the format {body.format}"
+            parts.append((title, text_block(pretty(text)), folded("exactly as sent", text)))
+        return format_html_join("", "<p>{}</p>{}{}", parts)
+
+
+def list_bodies(delivery: Delivery) -> list[Body]:
+    """Return what is sent: the event's bytes in the target's format, or in all formats when that is not known."""
+    bodies = list(Body.objects.filter(event_id=delivery.event_id).order_by("format"))
+    target = find_target(delivery)
+    if target is None:
+        return bodies
+    wanted = payload.envelope_format(target.envelope or conf.ENVELOPE, with_owner=target.owner_id is None)
+    return [body for body in bodies if body.format == wanted] or bodies

@@ -1,0 +1,123 @@
+"""The admin page of events: what happened, and what became of it."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import BooleanField, Count, ExpressionWrapper, Q, QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+
+from djwebhooks.admin.pages import (
+    NOTHING,
+    ReadOnlyAdmin,
+    as_uuid,
+    badge,
+    link_to,
+    link_to_list,
+    name_owner,
+    pretty,
+    show_time,
+    text_block,
+)
+from djwebhooks.models import Delivery, Event
+from djwebhooks.models.deliveries import Status
+from djwebhooks.models.events import BUILD_TRIES
+
+#: What lists leave in the database: it is large, or nobody's business.
+LARGE = ("call", "payload", "target_ids", "build_error")
+UNBUILT = Q(payload="", build_attempts__gte=BUILD_TRIES)
+PROGRESS = {
+    "waiting": Q(dispatched_at__isnull=True),
+    "dispatched": Q(dispatched_at__isnull=False),
+    "build failed": UNBUILT,
+}
+
+
+class ProgressFilter(admin.SimpleListFilter):
+    title = "progress"
+    parameter_name = "progress"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Iterable[tuple[str, str]]:
+        return [(word, word) for word in PROGRESS]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Event]) -> QuerySet[Event]:
+        return queryset.filter(PROGRESS.get(self.value() or "", Q()))
+
+
+@admin.register(Event)
+class EventAdmin(ReadOnlyAdmin):
+    """Shows events. The captured call stays hidden: it may hold whatever an argument has, a user's password hash included."""
+
+    list_display = ("name", "owner_name", "identifier", "progress", "created", "dispatched")
+    list_select_related = ("owner",)
+    list_filter = (ProgressFilter, "is_broadcast")
+    search_fields = ("name",)
+    search_help_text = "An event's uid, or the beginning of its name."
+    fieldsets = (
+        (None, {"fields": ("name", "uid", "owner_link", "identifier", "is_broadcast", "ordering_key", "idempotency_key")}),
+        ("Progress", {"fields": ("progress", "deliveries", "created_at", "deliver_at", "expires_at", "dispatched_at")}),
+        ("Payload", {"fields": ("hook", "build_attempts", "build_due_at", "build_error_text", "payload_text")}),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Event]:
+        has_failed = ExpressionWrapper(UNBUILT, BooleanField())
+        events: QuerySet[Event] = super().get_queryset(request)
+        return events.defer(*LARGE).annotate(has_failed=has_failed)
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Event], search_term: str
+    ) -> tuple[QuerySet[Event], bool]:
+        uid = as_uuid(search_term)
+        found = Q(uid=uid) if uid else Q(name__startswith=search_term.strip())
+        return queryset.filter(found), False
+
+    @admin.display(description="owner")
+    def owner_name(self, event: Event) -> str:
+        return name_owner(event)
+
+    @admin.display(description="owner")
+    def owner_link(self, event: Event) -> SafeString | str:
+        event = Event.objects.select_related("owner").only("owner").get(pk=event.pk)
+        return link_to(event.owner, name_owner(event)) if event.owner is not None else name_owner(event)
+
+    @admin.display(description="progress")
+    def progress(self, event: Event) -> SafeString:
+        if event.has_failed:  # type: ignore[attr-defined]  # annotated
+            return badge("build failed")
+        if event.dispatched_at is not None:
+            return badge("dispatched")
+        is_planned = event.deliver_at is not None and event.deliver_at > timezone.now()
+        return badge("planned" if is_planned else "waiting")
+
+    @admin.display(description="created")
+    def created(self, event: Event) -> str:
+        return show_time(event.created_at)
+
+    @admin.display(description="dispatched")
+    def dispatched(self, event: Event) -> str:
+        return show_time(event.dispatched_at)
+
+    @admin.display(description="deliveries")
+    def deliveries(self, event: Event) -> SafeString:
+        counts = Delivery.objects.filter(event=event).order_by().values_list("status").annotate(Count("pk"))
+        if not counts:
+            return SafeString("none: nobody wants it" if event.dispatched_at is not None else "none yet")
+        by_status = dict(counts)
+        parts = [
+            (badge(status), link_to_list(Delivery, by_status[status], event=event.pk, status__exact=status))
+            for status in Status.values
+            if status in by_status
+        ]
+        total = link_to_list(Delivery, f"all {sum(by_status.values())}", event=event.pk)
+        return format_html("{} · {}", format_html_join(" · ", "{} {}", parts), total)
+
+    @admin.display(description="payload")
+    def payload_text(self, event: Event) -> SafeString:
+        return text_block(pretty(event.payload)) if event.payload else SafeString(NOTHING)
+
+    @admin.display(description="last build error")
+    def build_error_text(self, event: Event) -> SafeString:
+        return text_block(event.build_error)

@@ -1,0 +1,330 @@
+"""The admin page of targets: where webhooks go, how they fare, and what can be done about it."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from django import forms
+from django.apps import apps
+from django.contrib import admin
+from django.contrib.admin.options import IS_POPUP_VAR
+from django.core.exceptions import ValidationError
+from django.db.models import Q, QuerySet
+from django.db.models.functions import Now
+from django.http import HttpRequest, HttpResponse
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+
+from djwebhooks.admin.pages import (
+    NOTHING,
+    ActingAdmin,
+    Done,
+    RowAction,
+    badge,
+    link_to,
+    link_to_list,
+    list_action,
+    name_owner,
+)
+from djwebhooks.database import read_clock
+from djwebhooks.explain import describe_time, list_holds
+from djwebhooks.models import Delivery, Subscription, WebhookTarget
+from djwebhooks.models.deliveries import Status
+from djwebhooks.models.events import events_database
+from djwebhooks.models.targets import target_digest
+from djwebhooks.owners import owner_model
+
+#: Who may make targets that see every owner's events.
+SYSTEM_PERMISSION = "djwebhooks.add_system_target"
+#: For how long an old secret signs beside its successor.
+OVERLAP_HOURS = 24
+
+
+# -- actions -----------------------------------------------------------------------------------------------------------
+
+
+def send_test(target: WebhookTarget) -> Done:
+    event = target.send_test()
+    return Done(f"Fired the test event {event.uid}.", link=link_to(event, "See what becomes of it"))
+
+
+def activate(target: WebhookTarget) -> Done:
+    target.resume()
+    return Done("Activated: what was held is sent.")
+
+
+def deactivate(target: WebhookTarget) -> Done:
+    target.pause()
+    return Done("Deactivated: events are held.")
+
+
+def rotate_secret(target: WebhookTarget) -> Done:
+    secret = target.rotate_secret(overlap=OVERLAP_HOURS * 3600)
+    return Done(f"Rotated the secret: the old one signs as well for {OVERLAP_HOURS} hours.", secret)
+
+
+def retry_failed(target: WebhookTarget) -> Done:
+    count = target.replay()
+    link = link_to_list(Delivery, "See the deliveries", target=target.pk)
+    return Done(f"Failed deliveries that are tried again: {count}.", link=link)
+
+
+# -- the form ----------------------------------------------------------------------------------------------------------
+
+
+class OptionalJSONField(forms.JSONField):
+    """JSON that is shown as nothing when there is none."""
+
+    def prepare_value(self, value: Any) -> Any:
+        return super().prepare_value(value) if value else ""
+
+
+class TargetForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptable at run time
+    """A target of an owner's."""
+
+    class Meta:
+        model = WebhookTarget
+        exclude = ()  # noqa: DJ006 (the admin page's fieldsets list them)
+        widgets = {
+            "target_url": forms.TextInput(attrs={"class": "vLargeTextField", "placeholder": "https://"}),
+            "description": forms.TextInput(attrs={"class": "vLargeTextField"}),
+            "headers": forms.Textarea(attrs={"rows": 3, "class": "vLargeTextField", "placeholder": '{"x-key": "value"}'}),
+            "retry_schedule": forms.TextInput(attrs={"class": "vLargeTextField"}),
+        }
+        field_classes = {"headers": OptionalJSONField, "retry_schedule": OptionalJSONField}
+
+    def clean_headers(self) -> Any:
+        return self.cleaned_data["headers"] or {}
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        if "owner" in cleaned:
+            self._check_owner(cleaned["owner"])
+        return cleaned
+
+    def _check_owner(self, owner: Any) -> None:
+        if owner is None:
+            self.add_error("owner", "Choose the owner whose events are sent there.")
+
+    def validate_unique(self) -> None:
+        """Say that a target exists already: its uniqueness lies in a field that no form has."""
+        super().validate_unique()
+        digest = target_digest(self.instance.owner_id, self.instance.target_url, self.instance.identifier)
+        twin = WebhookTarget.objects.filter(digest=digest).exclude(pk=self.instance.pk).first()
+        if twin is not None:
+            origin = ", made by fire(urls=…)," if twin.is_hidden else ""
+            message = format_html("This owner has {} already{} with this URL and identifier.", link_to(twin, "a target"), origin)
+            self.add_error("target_url", ValidationError(message, code="unique"))
+
+
+class SystemTargetForm(TargetForm):
+    """A target of an owner's, or, for those who may make one, of the system's."""
+
+    is_system = forms.BooleanField(
+        required=False, label="System target", help_text="It has no owner, and sees every owner's events."
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.initial.setdefault("is_system", self.instance.pk is not None and self.instance.owner_id is None)
+
+    def _check_owner(self, owner: Any) -> None:
+        is_system = self.cleaned_data.get("is_system", False)
+        if owner is None and not is_system:
+            self.add_error("owner", "Choose an owner, or tick that this is a system target: it sees every owner's events.")
+        elif owner is not None and is_system:
+            self.add_error("is_system", "A system target has no owner: remove the owner, or this tick.")
+
+
+class SubscriptionInline(admin.TabularInline):  # type: ignore[type-arg]  # not subscriptable at run time
+    """The events that a target wants: whoever may change the target may change them."""
+
+    model = Subscription
+    extra = 1
+    verbose_name = "event"
+    verbose_name_plural = "events: a name, project.* for all below it, or * for all"
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self._targets().has_view_permission(request, obj)
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        targets = self._targets()
+        return targets.has_add_permission(request) if obj is None else targets.has_change_permission(request, obj)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self._targets().has_change_permission(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self._targets().has_change_permission(request, obj)
+
+    def _targets(self) -> "WebhookTargetAdmin":
+        targets: WebhookTargetAdmin = self.admin_site.get_model_admin(WebhookTarget)  # type: ignore[assignment]  # ours
+        return targets
+
+
+# -- the list ----------------------------------------------------------------------------------------------------------
+
+OPEN = Q(is_active=True) & (Q(lane__isnull=True) | Q(lane__disabled_at__isnull=True))
+HELD = Q(lane__held_until__gt=Now())
+FAILING = Q(lane__failure_count__gt=0)
+#: The targets in each state: ``WebhookTarget.state`` as a condition.
+STATES = {
+    "healthy": OPEN & ~HELD & ~FAILING,
+    "degraded": OPEN & ~HELD & FAILING,
+    "suspended": OPEN & HELD,
+    "disabled": Q(is_active=True, lane__disabled_at__isnull=False),
+    "paused": Q(is_active=False),
+}
+KINDS = {
+    "system": Q(owner__isnull=True, is_hidden=False),
+    "hidden": Q(is_hidden=True),
+}
+
+
+class StateFilter(admin.SimpleListFilter):
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Iterable[tuple[str, str]]:
+        return [(word, word) for word in STATES]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[WebhookTarget]) -> QuerySet[WebhookTarget]:
+        return queryset.filter(STATES.get(self.value() or "", Q()))
+
+
+class KindFilter(admin.SimpleListFilter):
+    """Leaves out hidden targets, unless it is asked for them."""
+
+    title = "kind"
+    parameter_name = "kind"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Iterable[tuple[str, str]]:
+        return [("system", "the system's"), ("hidden", "hidden, made by fire(urls=…)")]
+
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        everything, *others = super().choices(changelist)
+        yield {**everything, "display": "all but hidden"}
+        yield from others
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[WebhookTarget]) -> QuerySet[WebhookTarget]:
+        return queryset.filter(KINDS.get(self.value() or "", Q(is_hidden=False)))
+
+
+@admin.register(WebhookTarget)
+class WebhookTargetAdmin(ActingAdmin):
+    """Makes and changes targets. A secret is shown once, in answer to the request that made it, and stored nowhere else."""
+
+    form = TargetForm
+    inlines = (SubscriptionInline,)
+    raw_id_fields = ("owner",)
+    list_display = ("target_url", "owner_name", "event_names", "state", "identifier", "is_active")
+    list_select_related = ("owner", "lane")
+    list_filter = (StateFilter, KindFilter, "is_active", "is_ordered")
+    search_help_text = "A part of the URL, the identifier or the owner's name."
+    readonly_fields = ("condition", "logs", "uid", "created_at", "modified_at", "header_names")
+    row_actions = (
+        RowAction("test", "Send test event", send_test),
+        RowAction("activate", "Activate", activate, suits=lambda target: state_of(target) in {"paused", "disabled", "suspended"}),
+        RowAction("deactivate", "Deactivate", deactivate, suits=lambda target: target.is_active),
+        RowAction("rotate-secret", "Rotate secret", rotate_secret),
+        RowAction("retry-failed", "Retry failed deliveries", retry_failed),
+    )
+    actions = tuple(list_action(action) for action in row_actions)
+
+    # -- permissions ----------------------------------------------------------------------------------------------------
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return super().has_change_permission(request, obj) and may_touch(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return super().has_delete_permission(request, obj) and may_touch(request, obj)
+
+    # -- list -----------------------------------------------------------------------------------------------------------
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[WebhookTarget]:
+        return super().get_queryset(request).prefetch_related("subscriptions")
+
+    def get_search_fields(self, request: HttpRequest) -> tuple[str, ...]:
+        name = getattr(apps.get_model(owner_model()), "USERNAME_FIELD", None)
+        return ("target_url", "identifier", *([f"owner__{name}"] if name else []))
+
+    @admin.display(description="owner")
+    def owner_name(self, target: WebhookTarget) -> str:
+        return name_owner(target)
+
+    @admin.display(description="events")
+    def event_names(self, target: WebhookTarget) -> str:
+        return target.event
+
+    @admin.display(description="state")
+    def state(self, target: WebhookTarget) -> SafeString:
+        return badge(state_of(target))
+
+    # -- page -----------------------------------------------------------------------------------------------------------
+
+    def get_fieldsets(self, request: HttpRequest, obj: WebhookTarget | None = None) -> Any:
+        can_write = self.has_add_permission(request) if obj is None else self.has_change_permission(request, obj)
+        owner = ("owner", "is_system") if can_write and request.user.has_perm(SYSTEM_PERMISSION) else ("owner",)
+        # What a header holds may be a password of the receiver's.
+        headers = "headers" if can_write else "header_names"
+        sending = ("is_ordered", "envelope", headers, "retry_schedule", "rate_limit", "concurrency_limit")
+        condition = [("Condition", {"fields": ("condition", "logs", "uid", "created_at", "modified_at")})] if obj else []
+        return [
+            *condition,
+            (None, {"fields": ("target_url", *owner, "identifier", "description", "is_active")}),
+            ("How it is sent", {"fields": sending, "description": "What is left empty is as the project's settings say."}),
+        ]
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        if request.user.has_perm(SYSTEM_PERMISSION):
+            kwargs.setdefault("form", SystemTargetForm)
+        return super().get_form(request, obj, change=change, **kwargs)
+
+    @admin.display(description="state")
+    def condition(self, target: WebhookTarget) -> SafeString:
+        using = events_database()
+        now = read_clock(using)
+        reasons = list(list_holds(using, target, now))
+        lane = getattr(target, "lane", None)
+        if lane is not None and lane.failing_since is not None:
+            reasons.append(
+                f"failed attempts since the last success: {lane.failure_count}, from {describe_time(lane.failing_since, now)}"
+            )
+        return format_html("{} {}", badge(state_of(target)), "; ".join(reasons))
+
+    @admin.display(description="deliveries")
+    def logs(self, target: WebhookTarget) -> SafeString:
+        links = [
+            (link_to_list(Delivery, status or "all", target=target.pk, **({"status__exact": status} if status else {})),)
+            for status in ("", *Status.values)
+        ]
+        return format_html_join(" · ", "{}", links)
+
+    @admin.display(description="headers")
+    def header_names(self, target: WebhookTarget) -> str:
+        return ", ".join(target.headers) or NOTHING
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        super().save_related(request, form, formsets, change)
+        target = form.instance
+        if target.is_hidden and Subscription.objects.filter(target=target).exists():
+            target.is_hidden = False
+            target.save(update_fields=["is_hidden", "modified_at"])
+
+    # -- secrets --------------------------------------------------------------------------------------------------------
+
+    def response_add(self, request: HttpRequest, obj: WebhookTarget, post_url_continue: str | None = None) -> HttpResponse:
+        if IS_POPUP_VAR in request.POST:
+            return super().response_add(request, obj, post_url_continue)
+        return self.show_secrets(request, [(obj, Done("Added.", obj.secret))])
+
+
+def may_touch(request: HttpRequest, target: WebhookTarget | None) -> bool:
+    """Whether the user may change or delete this target: the system's needs a permission of its own."""
+    return target is None or target.owner_id is not None or request.user.has_perm(SYSTEM_PERMISSION)
+
+
+def state_of(target: WebhookTarget) -> str:
+    """Return the target's state; it has no lane before its first event."""
+    if getattr(target, "lane", None) is None:
+        return "healthy" if target.is_active else "paused"
+    return target.state
