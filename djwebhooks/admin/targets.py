@@ -223,7 +223,7 @@ class WebhookTargetAdmin(ActingAdmin):
     readonly_fields = ("condition", "logs", "uid", "created_at", "modified_at", "header_names")
     row_actions = (
         RowAction("test", "Send test event", send_test),
-        RowAction("activate", "Activate", activate, suits=lambda target: state_of(target) in {"paused", "disabled", "suspended"}),
+        RowAction("activate", "Activate", activate, suits=lambda target: target.state in {"paused", "disabled", "suspended"}),
         RowAction("deactivate", "Deactivate", deactivate, suits=lambda target: target.is_active),
         RowAction("rotate-secret", "Rotate secret", rotate_secret),
         RowAction("retry-failed", "Retry failed deliveries", retry_failed),
@@ -257,7 +257,7 @@ class WebhookTargetAdmin(ActingAdmin):
 
     @admin.display(description="state")
     def state(self, target: WebhookTarget) -> SafeString:
-        return badge(state_of(target))
+        return badge(target.state)
 
     # -- page -----------------------------------------------------------------------------------------------------------
 
@@ -289,7 +289,7 @@ class WebhookTargetAdmin(ActingAdmin):
             reasons.append(
                 f"failed attempts since the last success: {lane.failure_count}, from {describe_time(lane.failing_since, now)}"
             )
-        return format_html("{} {}", badge(state_of(target)), "; ".join(reasons))
+        return format_html("{} {}", badge(target.state), "; ".join(reasons))
 
     @admin.display(description="deliveries")
     def logs(self, target: WebhookTarget) -> SafeString:
@@ -321,10 +321,3 @@ class WebhookTargetAdmin(ActingAdmin):
 def may_touch(request: HttpRequest, target: WebhookTarget | None) -> bool:
     """Whether the user may change or delete this target: the system's needs a permission of its own."""
     return target is None or target.owner_id is not None or request.user.has_perm(SYSTEM_PERMISSION)
-
-
-def state_of(target: WebhookTarget) -> str:
-    """Return the target's state; it has no lane before its first event."""
-    if getattr(target, "lane", None) is None:
-        return "healthy" if target.is_active else "paused"
-    return target.state
