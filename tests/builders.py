@@ -4,7 +4,7 @@ from typing import Any
 
 from django.contrib.auth.models import User
 
-from djwebhooks.models import Delivery, Event, WebhookTarget
+from djwebhooks.models import Delivery, Event, Lane, WebhookTarget
 from djwebhooks.models.deliveries import Status
 
 URL = "http://127.0.0.1:9/hook"
@@ -19,7 +19,8 @@ def make_target(owner: User | None = None, *, event: str = "*", url: str = URL, 
 
 
 def make_deliveries(target: WebhookTarget, count: int, status: Status, **fields: Any) -> list[Delivery]:
-    """Make deliveries that have ended, one event each, as after some time of work."""
+    """Make deliveries, one event each, as after some time of work."""
+    Lane.objects.create(target=target, tail=count)
     events = Event.objects.bulk_create([Event(name="a.b", payload="1", dispatched_at="2026-01-01T00:00Z") for _ in range(count)])
     return Delivery.objects.bulk_create(
         [

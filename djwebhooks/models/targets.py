@@ -86,7 +86,7 @@ class WebhookTargetQuerySet(models.QuerySet["WebhookTarget"]):
         check_owner(owner)
         new = WebhookTarget(target_url=network.check_url(url), owner=owner, identifier=identifier, **fields)
         new.events = list(events) if not isinstance(events, str) else events
-        target = self._find(url, owner, identifier) or self._insert(new)
+        target = self._find(url, owner, identifier) or self.save_new(new)
         if target is not new:
             target.subscribe(new.events, self.db)
         return target
@@ -108,7 +108,7 @@ class WebhookTargetQuerySet(models.QuerySet["WebhookTarget"]):
     def direct(self, url: str, owner: Any) -> "WebhookTarget":
         """Return *owner*'s target for *url*, made hidden and without subscriptions if there is none."""
         target = self._find(network.check_url(url), owner, "")
-        return target or self._insert(WebhookTarget(target_url=network.check_url(url), owner=owner, is_hidden=True))
+        return target or self.save_new(WebhookTarget(target_url=network.check_url(url), owner=owner, is_hidden=True))
 
     def bulk_create(self, objs: Iterable["WebhookTarget"], *args: Any, **kwargs: Any) -> list["WebhookTarget"]:
         """As Django's, and the targets' ``events`` are saved with them."""
@@ -123,7 +123,7 @@ class WebhookTargetQuerySet(models.QuerySet["WebhookTarget"]):
         digests = [target_digest(getattr(owner, "pk", None), spelling, identifier) for spelling in spellings(url)]
         return self.filter(digest__in=digests).order_by("pk").first()
 
-    def _insert(self, target: "WebhookTarget") -> "WebhookTarget":
+    def save_new(self, target: "WebhookTarget") -> "WebhookTarget":
         """Save a new target, or return the same one that somebody has saved in the meantime."""
         target.clean()
         target.clean_fields(exclude=["digest"])

@@ -1,0 +1,107 @@
+"""An event has an identifier of its own, and keeps what became of it."""
+
+from datetime import timedelta
+
+import pytest
+
+from djwebhooks.decorators import hook
+from djwebhooks.events import fire
+from djwebhooks.models import Body, Delivery, Event
+from djwebhooks.models.events import BUILD_TRIES, events_database
+from djwebhooks.testing import deliver
+from tests.builders import URL, make_target
+
+runs: list[str] = []
+
+
+@hook("nobody.cares")
+def nobody_cares(text: str) -> str:
+    runs.append(text)
+    return text
+
+
+@pytest.mark.django_db
+def test_an_events_id_is_of_version_7() -> None:
+    """It is the ``webhook-id`` and sorts by time."""
+    make_target()
+    event = fire("a.b", 1)
+
+    assert (event.uid.version, event.uid.variant) == (7, "specified in RFC 4122")
+    assert [request.headers["webhook-id"] for request in deliver()] == [str(event.uid)]
+    assert str(event) == f"a.b {event.uid}"
+
+
+@pytest.mark.django_db
+def test_an_event_that_nobody_wants_is_kept_without_its_call() -> None:
+    """It can be explained, its hook never runs and its captured call is dropped."""
+    runs.clear()
+    make_target(event="x.y")
+    event = nobody_cares("secret")
+    assert "secret" in event.call
+    deliver()
+    event.refresh_from_db()
+
+    assert (event.call, event.payload, event.build_attempts) == ("", "", 0)
+    assert event.dispatched_at is not None
+    assert runs == []
+    assert Delivery.objects.count() == 0
+
+
+@pytest.mark.django_db
+def test_a_built_event_drops_its_call() -> None:
+    """The payload is kept, the arguments are not."""
+    make_target()
+    event = nobody_cares("text")
+    deliver()
+    event.refresh_from_db()
+
+    assert (event.call, event.payload) == ("", '"text"')
+    assert bytes(Body.objects.get(event=event).content).endswith(b'"data":"text"}')
+
+
+@pytest.mark.django_db
+def test_a_build_is_counted_before_it_runs() -> None:
+    """One build at a time, and so many in all."""
+    event = nobody_cares("x")
+    events = Event.objects.all()
+    assert events.start_build(event.pk, timedelta(minutes=1))
+    assert not events.start_build(event.pk, timedelta(minutes=1))
+
+    past = -timedelta(hours=1)
+    for number in range(2, BUILD_TRIES + 1):
+        events.fail_build(event.pk, "why", past)
+        assert events.start_build(event.pk, past)
+        event.refresh_from_db()
+        assert event.build_attempts == number
+    events.fail_build(event.pk, "why", past)
+    assert not events.start_build(event.pk, past)
+    event.refresh_from_db()
+    assert event.has_failed_to_build
+    assert event.build_error == "why"
+
+
+@pytest.mark.django_db
+def test_the_first_payload_stays() -> None:
+    """A second builder that comes late changes nothing."""
+    event = nobody_cares("x")
+    Event.objects.all().finish_build(event.pk, '"first"')
+    Event.objects.all().finish_build(event.pk, '"second"')
+    Event.objects.all().fail_build(event.pk, "late", timedelta(0))
+    event.refresh_from_db()
+
+    assert (event.payload, event.build_error) == ('"first"', "")
+
+
+@pytest.mark.django_db
+def test_direct_targets_are_read_from_the_row() -> None:
+    """Empty says that subscribers get it."""
+    event = fire("a.b", 1, urls=[URL])
+
+    assert len(Event.objects.get(pk=event.pk).direct_targets) == 1
+    assert fire("a.b", 1).direct_targets == []
+    assert set(Event.objects.waiting()) == set(Event.objects.all())
+
+
+def test_there_is_one_database_for_events() -> None:
+    """The database routers choose it."""
+    assert events_database() == "default"
