@@ -13,6 +13,7 @@ from djwebhooks.conf import conf
 from djwebhooks.models import Delivery, Dispatcher, Event, Lane, Subscription, WebhookTarget
 from djwebhooks.models.deliveries import Status, Trigger
 from djwebhooks.models.lanes import RECHECK
+from djwebhooks.models.targets import is_internal
 from djwebhooks.payload import patterns_for
 from djwebhooks.uid import uuid7
 
@@ -44,12 +45,16 @@ class Candidates:
         if event.direct_targets:
             return sorted(event.direct_targets)
         found: set[int] = set()
+        is_for_all = event.is_broadcast and not is_internal(event.name)
+        owners = {None} if is_internal(event.name) else {event.owner_id, None}
         for pattern in patterns_for(event.name):
-            if event.is_broadcast:
+            if is_for_all:
                 found.update(self.by_pattern[pattern])
                 continue
-            for owner in {event.owner_id, None}:
-                found.update(pk for pk, name in self.by_owner[pattern, owner] if name in ("", event.identifier))
+            for owner in owners:
+                for pk, identifier in self.by_owner[pattern, owner]:
+                    if event.is_broadcast or identifier in ("", event.identifier):
+                        found.add(pk)
         return sorted(found)
 
 

@@ -178,7 +178,10 @@ class Worker:
 
     def _end(self) -> None:
         self._close()
-        lanes.retire(self.using, self.id)
+        try:
+            lanes.retire(self.using, self.id)
+        except (DatabaseError, InterfaceError):
+            logger.exception("The database failed: worker=%s leaves its lanes until its lease is over.", self.id)
 
     def _close(self) -> None:
         self.builder.close()
@@ -265,10 +268,10 @@ class Worker:
             if work.delivery_id not in self._known[work.target_id]:
                 found[work.target_id].append(work)
         for pk, limit in wanted.items():
-            if counts[pk] < limit:
-                self._drained.add(pk)
             if not self._held[pk].is_open:
                 self._drop_ready([pk])
+            if counts[pk] < limit:
+                self._drained.add(pk)
             self._keep_ready(self._held[pk], found[pk], now)
 
     def _wants_more(self, pk: int) -> bool:

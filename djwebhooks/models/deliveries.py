@@ -47,22 +47,27 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         ended = self.pending()
         return ended.update(status=status, reason=reason, due_at=None, finished_at=DatabaseNow())
 
-    def reopen(self) -> int:
-        """Make them due now, with the whole retry schedule before them; call it under the lanes' locks.
+    def reopen(self, lane: Lane) -> int:
+        """Make deliveries of *lane*, which is locked, due now, with the whole retry schedule before them.
 
-        A payload that could not be built gets all its tries again, too.
+        On an ordered lane that is: as soon as they are the first of their keys. A payload that could not be built gets all
+        its tries again, too.
         """
+        keys = set(self.values_list("ordering_key", flat=True)) if lane.is_ordered else set()
         unbuilt = Event.objects.using(self.db).filter(payload="", pk__in=list(self.values_list("event_id", flat=True)))
         unbuilt.update(build_attempts=0, build_due_at=None)
-        return self.update(
+        reopened = self.update(
             status=Status.PENDING,
             reason="",
             trigger=Trigger.MANUAL,
-            due_at=DatabaseNow(),
+            due_at=None if lane.is_ordered else DatabaseNow(),
             expires_at=None,
             finished_at=None,
             schedule_offset=models.F("attempt_count"),
         )
+        if keys:
+            self.line_up([(lane.pk, key) for key in sorted(keys)], database.read_clock(self.db))
+        return reopened
 
     def line_up(self, pairs: Iterable[tuple[int, str]], now: datetime) -> None:
         """Make the first pending delivery of each (target id, ordering key) due, if it is not; call it under the lanes' locks."""
@@ -141,9 +146,10 @@ class Delivery(models.Model):
         self._announce(using)
 
     def _retry(self, using: str) -> None:
-        if not Lane.objects.using(using).select_for_update().filter(pk=self.target_id).exists():
+        lane = Lane.objects.using(using).select_for_update().filter(pk=self.target_id).first()
+        if lane is None:
             raise InvalidTarget(f"Delivery {self.uid} cannot be retried: its target was deleted.")
-        Delivery.objects.using(using).filter(pk=self.pk).reopen()
+        Delivery.objects.using(using).filter(pk=self.pk).reopen(lane)
         Lane.objects.using(using).make_due([self.target_id])
 
     def cancel(self) -> None:

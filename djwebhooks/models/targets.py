@@ -26,6 +26,8 @@ from djwebhooks.uid import uuid7
 
 #: The event that ``send_test`` sends.
 TEST_EVENT = "webhook.test"
+#: Secrets that sign at once, at most; of more, the oldest are dropped.
+LIVE_SECRETS = 10
 #: Deliveries that a bulk operation changes in one transaction.
 PAGE = 1000
 
@@ -74,6 +76,8 @@ class WebhookTargetQuerySet(models.QuerySet["WebhookTarget"]):
         if not event.is_broadcast:
             owners = models.Q(owner__isnull=True) | models.Q(owner=event.owner_id)
             wanted = wanted.filter(owners, identifier__in=["", event.identifier])
+        if is_internal(event.name):
+            wanted = wanted.filter(owner__isnull=True)
         return wanted.distinct()
 
     def register(self, url: str, events: Sequence[str], *, owner: Any, identifier: str = "", **fields: Any) -> "WebhookTarget":
@@ -252,8 +256,10 @@ class WebhookTarget(models.Model):
         with transaction.atomic(using=using):
             new = [Subscription(target=self, event=name) for name in names]
             Subscription.objects.using(using).bulk_create(new, ignore_conflicts=True)
+            if self.is_hidden:
+                self.is_hidden = False
+                self._check_number()
             WebhookTarget.objects.using(using).filter(pk=self.pk, is_hidden=True).update(is_hidden=False)
-        self.is_hidden = False
         getattr(self, "_prefetched_objects_cache", {}).pop("subscriptions", None)
 
     def save_events(self, using: str) -> None:
@@ -290,7 +296,7 @@ class WebhookTarget(models.Model):
                 WebhookTarget.objects.using(using).select_for_update().values_list("secrets", flat=True).get(pk=self.pk)
             )
             old = [entry | {"until": entry["until"] or until} for entry in self._open()]
-            live = [entry for entry in old if datetime.fromisoformat(entry["until"]) > now]
+            live = [entry for entry in old if datetime.fromisoformat(entry["until"]) > now][: LIVE_SECRETS - 1]
             self.secrets = _seal([{"secret": signing.new_secret(), "until": None}, *live])
             self.save(update_fields=["secrets", "modified_at"])
         return self.secret
@@ -363,21 +369,20 @@ class WebhookTarget(models.Model):
             return chosen.count()
         if status == Status.PENDING:
             raise ValueError("What is pending cannot be replayed: it is tried again by itself.")
-        return self._change_in_pages(chosen, lambda page: page.reopen())
+        return self._change_in_pages(chosen, lambda page, lane: page.reopen(lane))
 
     def cancel_pending(self, reason: str = "cancelled") -> int:
         """Cancel all that waits for this target; return how many deliveries that was."""
         using = self._state.db or type(self).objects.db
         waiting = Delivery.objects.using(using).filter(target=self).pending()
-        return self._change_in_pages(waiting, lambda page: page.end(Status.CANCELLED, reason))
+        return self._change_in_pages(waiting, lambda page, _: page.end(Status.CANCELLED, reason))
 
-    def _change_in_pages(self, chosen: DeliveryQuerySet, change: Callable[[DeliveryQuerySet], int]) -> int:
+    def _change_in_pages(self, chosen: DeliveryQuerySet, change: Callable[[DeliveryQuerySet, Lane], int]) -> int:
         """Change the chosen deliveries under the lane's lock, a page in a transaction; return how many were changed."""
         lanes, deliveries = Lane.objects.using(chosen.db), Delivery.objects.using(chosen.db)
 
         def change_page(ids: list[int]) -> int:
-            list(lanes.select_for_update().filter(pk=self.pk))
-            changed = change(deliveries.filter(pk__in=ids))
+            changed = change(deliveries.filter(pk__in=ids), lanes.select_for_update().get(pk=self.pk))
             lanes.make_due([self.pk])
             return changed
 
@@ -416,6 +421,11 @@ class Subscription(models.Model):
     def clean(self) -> None:
         """Raise ``InvalidTarget`` for an event that cannot be, or is not in the catalogue."""
         check_subscription(self.event)
+
+
+def is_internal(name: str) -> bool:
+    """Whether the catalogue keeps the event *name* for the system's own targets."""
+    return bool((conf.EVENTS.get(name) or {}).get("internal"))
 
 
 def check_subscription(pattern: str) -> None:

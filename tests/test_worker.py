@@ -1,0 +1,349 @@
+"""The loop: fairness, limits, the lease, and what a database error does to it."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import OperationalError, connection
+from django.dispatch import Signal
+
+from djwebhooks.database import DatabaseNow
+from djwebhooks.decorators import hook
+from djwebhooks.events import fire
+from djwebhooks.lanes import LeaseLost, lease_seconds
+from djwebhooks.models import Attempt, Delivery, Lane, WebhookTarget
+from djwebhooks.models import Worker as WorkerRow
+from djwebhooks.signals import attempt_made, delivery_failed, delivery_succeeded, target_disabled
+from djwebhooks.testing import deliver
+from djwebhooks.transports.base import Reply, Request
+from djwebhooks.transports.memory import MemoryTransport
+from djwebhooks.transports.requests import RequestsTransport
+from djwebhooks.worker import READY, Worker, work
+from tests.transports.receiver import Conversation, Receiver
+
+
+@hook("thing.built")
+def thing_built(number: int, owner: User) -> dict[str, int]:
+    return {"number": number}
+
+
+@pytest.fixture
+def owner(db: None) -> User:
+    return User.objects.create(username="owner")
+
+
+def register(url: str, owner: User, **fields: Any) -> WebhookTarget:
+    return WebhookTarget.objects.register(url, ["*"], owner=owner, **fields)
+
+
+def fire_many(count: int, owner: User, keys: int = 1) -> None:
+    for number in range(count):
+        fire("thing.happened", {"number": number}, owner=owner, ordering_key=str(number % keys))
+
+
+# -- fairness ----------------------------------------------------------------------------------------------------------
+
+
+def gated(gate: threading.Event) -> Callable[[Conversation], None]:
+    """Answer nothing before the gate is open."""
+
+    def script(conversation: Conversation) -> None:
+        while conversation.read():
+            gate.wait(60)
+            conversation.answer(200)
+
+    return script
+
+
+@pytest.mark.parametrize("hanging", [1, 5])
+def test_hanging_targets_delay_nobody_else(owner: User, settings: Any, hanging: int) -> None:
+    """While some targets answer nothing at all, every event reaches all the others."""
+    settings.DJWEBHOOKS_TIMEOUT = 60
+    gate, healthy_count, events = threading.Event(), 5, 8
+    with ExitStack() as stack:
+        stuck = [stack.enter_context(Receiver(gated(gate))) for _ in range(hanging)]
+        healthy = [stack.enter_context(Receiver()) for _ in range(healthy_count)]
+        for receiver in stuck + healthy:
+            register(receiver.url, owner)
+        fire_many(events, owner)
+        reached = []
+
+        def watch() -> None:
+            reached.extend(len(receiver.wait_for(events, timeout=30)) for receiver in healthy)
+            gate.set()
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        work(burst=True, transport=RequestsTransport(concurrency=12), threaded=False)
+        gate.set()
+        watcher.join()
+
+        assert reached == [events] * healthy_count
+    assert not Delivery.objects.exclude(status="succeeded").exists()
+
+
+def test_a_target_gets_no_more_requests_at_once_than_its_limit(owner: User) -> None:
+    """The concurrency limit is kept where requests are handed over, however many are due."""
+    lock, now, most = threading.Lock(), 0, 0
+
+    def count(conversation: Conversation) -> None:
+        nonlocal now, most
+        while conversation.read():
+            with lock:
+                now += 1
+                most = max(most, now)
+            threading.Event().wait(0.01)
+            with lock:
+                now -= 1
+            conversation.answer(200)
+
+    with Receiver(count) as receiver:
+        register(receiver.url, owner, concurrency_limit=2)
+        fire_many(20, owner)
+        work(burst=True, transport=RequestsTransport(concurrency=16), threaded=False)
+
+        assert len(receiver.requests) == 20
+    assert most <= 2
+
+
+def test_an_ordered_key_is_sent_one_at_a_time(owner: User) -> None:
+    """On an ordered target, events of one key arrive in order and never two at once; keys do not wait for each other."""
+    lock, under_way, overlaps = threading.Lock(), Counter[str](), 0
+
+    def watch(conversation: Conversation) -> None:
+        nonlocal overlaps
+        while received := conversation.read():
+            key = received.headers["webhook-id"]
+            with lock:
+                under_way[keys[key]] += 1
+                overlaps += under_way[keys[key]] > 1
+            threading.Event().wait(0.005)
+            with lock:
+                under_way[keys[key]] -= 1
+            conversation.answer(200)
+
+    with Receiver(watch) as receiver:
+        register(receiver.url, owner, is_ordered=True)
+        events = [fire("thing.happened", {}, owner=owner, ordering_key=str(number % 3)) for number in range(15)]
+        keys = {str(event.uid): event.ordering_key for event in events}
+        work(burst=True, transport=RequestsTransport(concurrency=8), threaded=False)
+
+        arrived = [received.headers["webhook-id"] for received in receiver.requests]
+    assert overlaps == 0
+    for key in "012":
+        assert [uid for uid in arrived if keys[uid] == key] == [str(e.uid) for e in events if e.ordering_key == key]
+
+
+def test_what_is_kept_ready_is_bounded(owner: User) -> None:
+    """However long a lane is, a worker keeps only a part of it in memory."""
+    register("http://127.0.0.1:9/", owner)
+    fire_many(READY * 3, owner)
+    worker = Worker(transport=MemoryTransport(), threaded=False)
+    worker.enlist()
+    for step in worker.steps[:3]:
+        step()
+
+    assert Delivery.objects.count() > READY * 2
+    assert sum(len(ready) for ready in worker._ready.values()) <= READY
+
+
+# -- the lease ---------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_starts_on_the_rest_of_a_lease(owner: User) -> None:
+    """A worker that has not beaten for long starts no request that could outlive its lease."""
+    register("http://127.0.0.1:9/", owner)
+    fire_many(1, owner)
+    transport = MemoryTransport()
+    worker = Worker(transport=transport, threaded=False)
+    worker.enlist()
+    for step in worker.steps[:4]:
+        step()
+    worker._anchor -= lease_seconds() / 2 + 60
+
+    worker.steps[4]()
+
+    assert transport.requests == []
+
+
+def test_a_worker_that_was_struck_off_starts_anew(owner: User) -> None:
+    """It records nothing of what it had, and the lane's next holder sends it."""
+    register("http://127.0.0.1:9/", owner)
+    fire_many(1, owner)
+    transport = MemoryTransport()
+    worker = Worker(transport=transport, threaded=False)
+    worker.enlist()
+    for step in worker.steps[:5]:
+        step()
+    WorkerRow.objects.all().delete()
+    Lane.objects.update(holder=None)
+
+    fire_many(1, owner)
+    worker._has_more = True
+
+    with pytest.raises(LeaseLost):
+        worker.steps[1]()
+    worker._start_anew()
+
+    assert Delivery.objects.filter(status="succeeded").count() == 0
+    assert not worker._held
+
+
+# -- database errors ---------------------------------------------------------------------------------------------------
+
+
+class FailOnce:
+    """Fails one statement of a connection, the *number*-th."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __call__(self, execute: Callable[..., Any], *arguments: Any) -> Any:
+        self.number -= 1
+        if self.number == 0:
+            raise OperationalError("the connection was lost")
+        return execute(*arguments)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("number", range(8, 60, 4))
+def test_an_error_at_any_statement_loses_nothing(settings: Any, number: int) -> None:
+    """Whichever statement the database fails, the worker goes on, and each event ends succeeded with its attempts in order."""
+    owner = User.objects.create(username="owner")
+    register("http://127.0.0.1:9/a", owner, is_ordered=True)
+    register("http://127.0.0.1:9/b", owner)
+    fire_many(3, owner)
+    transport = MemoryTransport()
+
+    with connection.execute_wrapper(FailOnce(number)):
+        work(burst=True, transport=transport, threaded=False)
+    WorkerRow.objects.update(expires_at=DatabaseNow() - timedelta(seconds=1))
+    work(burst=True, transport=transport, threaded=False)
+
+    assert Delivery.objects.filter(status="succeeded").count() == 6
+    assert Attempt.objects.count() == 6
+    assert not WorkerRow.objects.exists()
+
+
+# -- the rest ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+def test_hooks_are_built_in_threads(settings: Any) -> None:
+    """Outside of tests, the application's functions run in threads of their own, and what they return is sent."""
+    owner = User.objects.create(username="owner")
+    register("http://127.0.0.1:9/", owner)
+    for number in range(20):
+        thing_built(number, owner=owner)
+    transport = MemoryTransport()
+
+    assert work(burst=True, transport=transport) == 20
+
+    assert sorted(request.body.split(b'"number":')[1] for request in transport.requests) == sorted(
+        f"{number}}}}}".encode() for number in range(20)
+    )
+
+
+@pytest.fixture
+def heard() -> Iterator[list[tuple[Signal, dict[str, Any]]]]:
+    found: list[tuple[Signal, dict[str, Any]]] = []
+
+    def listen(signal: Signal, **values: Any) -> None:
+        values.pop("sender")
+        found.append((signal, values))
+
+    signals = (attempt_made, delivery_succeeded, delivery_failed, target_disabled)
+    for signal in signals:
+        signal.connect(listen)
+    yield found
+    for signal in signals:
+        signal.disconnect(listen)
+
+
+def test_signals_tell_what_was_recorded(owner: User, heard: list[tuple[Signal, dict[str, Any]]]) -> None:
+    """Each attempt, each success, each end without one, and a target that is disabled are told."""
+    target = register("http://127.0.0.1:9/", owner)
+    fire_many(1, owner)
+
+    deliver(200)
+    fire_many(1, owner)
+    deliver(410)
+
+    assert [signal for signal, _ in heard] == [attempt_made, delivery_succeeded, attempt_made, delivery_failed, target_disabled]
+    assert heard[0][1]["attempt"].status_code == 200
+    assert heard[3][1]["delivery"].reason == "gone"
+    assert (heard[4][1]["target"], heard[4][1]["reason"]) == (target, "gone")
+
+
+def test_a_receiver_of_a_signal_that_raises_harms_nothing(owner: User) -> None:
+    """An error in the application's receiver leaves the record as it is."""
+
+    def fail(**_: Any) -> None:
+        raise ValueError("from the application")
+
+    register("http://127.0.0.1:9/", owner)
+    fire_many(1, owner)
+    attempt_made.connect(fail)
+    try:
+        deliver()
+    finally:
+        attempt_made.disconnect(fail)
+
+    assert Delivery.objects.get().status == "succeeded"
+
+
+def test_a_pause_stops_what_is_ready(owner: User) -> None:
+    """A target that is paused gets nothing more, not even what its worker had taken already."""
+    target = register("http://127.0.0.1:9/", owner, concurrency_limit=1)
+    fire_many(10, owner)
+
+    def answer(request: Request) -> Reply:
+        WebhookTarget.objects.get(pk=target.pk).pause()
+        return Reply(request.key, status=200)
+
+    requests = deliver(answer)
+    assert 1 <= len(requests) < 10
+    assert WebhookTarget.objects.get(pk=target.pk).state == "paused"
+
+    WebhookTarget.objects.get(pk=target.pk).resume()
+    deliver()
+    assert not Delivery.objects.pending().exists()
+
+
+def test_stopping_finishes_what_is_in_flight(owner: User) -> None:
+    """``stop`` takes nothing new; what is in flight is answered and recorded, and the lanes are free."""
+    register("http://127.0.0.1:9/", owner, concurrency_limit=1)
+    fire_many(5, owner)
+    workers: list[Worker] = []
+
+    def answer(request: Request) -> Reply:
+        workers[0].stop()
+        return Reply(request.key, status=200)
+
+    workers.append(Worker(transport=MemoryTransport(answer), threaded=False))
+    assert workers[0].run() == 1
+
+    assert Delivery.objects.filter(status="succeeded").count() == 1
+    assert not Lane.objects.exclude(holder=None).exists()
+    assert not WorkerRow.objects.exists()
+
+
+def test_a_worker_lingers_or_spends_its_budget(owner: User) -> None:
+    """With *linger* or *budget* a worker ends by itself."""
+    assert Worker(transport=MemoryTransport(), threaded=False, linger=0.0).run() == 0
+    assert Worker(transport=MemoryTransport(), threaded=False, budget=0.0).run() == 0
+
+
+def test_only_the_targets_that_were_named(owner: User) -> None:
+    """A worker for some targets leaves the others' deliveries alone."""
+    one, _ = register("http://127.0.0.1:9/a", owner), register("http://127.0.0.1:9/b", owner)
+    fire_many(2, owner)
+
+    assert work(burst=True, transport=MemoryTransport(), threaded=False, targets=[one.pk]) == 2
+
+    assert set(Delivery.objects.pending().values_list("target__target_url", flat=True)) == {"http://127.0.0.1:9/b"}
