@@ -96,10 +96,14 @@ def describe_time(at: datetime, now: datetime) -> str:
 
 
 def describe_target(target: WebhookTarget) -> str:
-    """Say which target it is: its address, its owner, its identifier and its uid."""
-    owner = "of the system" if target.owner_id is None else f"of owner {target.owner_id}"
-    identifier = f", identifier {target.identifier!r}" if target.identifier else ""
-    return f"{target.target_url} ({owner}{identifier}, target {target.uid})"
+    """Say which target it is to people: its address, whose it is, its identifier."""
+    whose = "the system's" if target.owner_id is None else f"owner {target.owner_id}"
+    return f"{target.target_url} ({whose}{f', identifier {target.identifier!r}' if target.identifier else ''})"
+
+
+def tell_of(target: WebhookTarget, what: str) -> str:
+    """Say *what* of a target, in two lines."""
+    return f"{describe_target(target)}\n  target {target.uid}: {what}"
 
 
 def describe_owner(event: Event) -> str:
@@ -133,7 +137,7 @@ def list_receivers(using: str, event: Event, heading: str, *, with_condition: bo
     for target in load(targets):
         parts = [describe_wish(target, event)] + ([describe_condition(target)] if with_condition else [])
         parts += [f"HELD: {reason}" for reason in list_holds(using, target, now)]
-        lines.append(f"{describe_target(target)}: {'; '.join(parts)}")
+        lines.append(tell_of(target, "; ".join(parts)))
     return Section(heading, list_some(lines, targets.count()) or ["Nobody."])
 
 
@@ -144,9 +148,9 @@ def list_others(using: str, event: Event, heading: str) -> Section:
         return Section(heading, ["It goes straight to the addresses in urls=, whatever others are subscribed to."])
     subscribers = targets.subscribed_to(event.name)
     others = subscribers.exclude(pk__in=targets.matching(event).values("pk"))
-    lines = [f"{describe_target(target)}: {describe_mismatch(using, target, event)}" for target in load(others)]
+    lines = [tell_of(target, describe_mismatch(using, target, event)) for target in load(others)]
     unsubscribed = targets.filter(owner=event.owner_id, is_hidden=False).exclude(pk__in=subscribers.values("pk"))
-    lines += [f"{describe_target(target)}: it is not subscribed; {describe_events(target)}" for target in load(unsubscribed)]
+    lines += [tell_of(target, f"it is not subscribed; {describe_events(target)}") for target in load(unsubscribed)]
     return Section(heading, list_some(lines, others.count() + unsubscribed.count()) or ["No other target comes near."])
 
 
@@ -162,8 +166,8 @@ def describe_wish(target: WebhookTarget, event: Event) -> str:
 
 
 def describe_condition(target: WebhookTarget) -> str:
-    whose = "events of every owner" if target.owner_id is None else f"events of owner {target.owner_id}, and broadcasts"
-    return f"gets {whose}" + (f", with identifier {target.identifier!r} only" if target.identifier else "")
+    whose = "events of every owner" if target.owner_id is None else f"events of owner {target.owner_id}"
+    return f"gets {whose}{f' with identifier {target.identifier!r}' if target.identifier else ''}, and broadcasts"
 
 
 def describe_events(target: WebhookTarget) -> str:
@@ -285,14 +289,14 @@ def describe_delivery(delivery: Delivery, target: WebhookTarget | None, now: dat
     reason = f" ({delivery.reason})" if delivery.reason else ""
     due = f", due {describe_time(delivery.due_at, now)}" if delivery.due_at is not None else ""
     attempts = describe_count(delivery.attempt_count, "attempt")
-    return f"{delivery.status}{reason}, {attempts}{due}: {where}; delivery {delivery.uid}"
+    return f"{delivery.status}{reason}, {attempts}{due}\n  delivery {delivery.uid} to {where}"
 
 
 def list_latecomers(using: str, event: Event) -> Section:
     """List targets that match now, but have no delivery of *event*."""
     targets = WebhookTarget.objects.using(using).matching(event)
     late = targets.exclude(pk__in=Delivery.objects.using(using).filter(event=event).values("target"))
-    lines = [f"{describe_target(target)}: {describe_lateness(target, event)}" for target in load(late)]
+    lines = [tell_of(target, describe_lateness(target, event)) for target in load(late)]
     return Section("Would get it now, but did not", list_some(lines, late.count()) or ["Nobody."])
 
 
@@ -321,7 +325,7 @@ def explain_delivery(using: str, delivery: Delivery) -> Explanation:
 
 def describe_parts(delivery: Delivery, event: Event | None, target: WebhookTarget | None, now: datetime) -> Iterator[str]:
     yield f"Event: {event.name} {event.uid}" if event is not None else "Event: deleted"
-    yield f"Target: {describe_target(target)}" if target is not None else "Target: deleted"
+    yield f"Target: {describe_target(target)}, {target.uid}" if target is not None else "Target: deleted"
     key = f", ordering key {delivery.ordering_key!r}" if delivery.ordering_key else ""
     yield f"Sequence: {delivery.sequence} of its target{key}"
     if delivery.finished_at is not None:
@@ -363,8 +367,9 @@ def describe_line(using: str, delivery: Delivery, now: datetime) -> str:
     many = f"{COUNT_LIMIT} or more deliveries" if count == COUNT_LIMIT else describe_count(count, "delivery", "deliveries")
     due = f", due {describe_time(first.due_at, now)}" if first.due_at is not None else ""
     attempts = describe_count(first.attempt_count, "attempt")
+    line = f"of its ordering key {delivery.ordering_key!r}" if delivery.ordering_key else "without an ordering key"
     return (
-        f"Behind {many} of its ordering key {delivery.ordering_key!r}. First is delivery {first.uid} "
+        f"Behind {many} {line}. First is delivery {first.uid} "
         f"(sequence {first.sequence}, {attempts}{due}): cancel it, or wait for it."
     )
 

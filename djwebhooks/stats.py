@@ -177,7 +177,7 @@ def list_targets(using: str, now: datetime, limit: int) -> list[TargetStats]:
     pending = {row[0]: row[1:] for row in database.execute(using, sql, [at, at, at, limit, TOP])}
     failed = count_failed(using, now, limit)
     most_failed = sorted(failed, key=lambda pk: (-failed[pk], pk))[:TOP]
-    targets = WebhookTarget.objects.using(using).select_related("lane").in_bulk({*pending, *most_failed})
+    targets = WebhookTarget.objects.using(using).in_bulk({*pending, *most_failed})
     listed = []
     for pk, target in targets.items():
         count, due, oldest = pending.get(pk, (0, 0, None))

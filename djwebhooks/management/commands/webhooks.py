@@ -1,0 +1,338 @@
+"""``manage.py webhooks``: one command, a verb for each thing that is done by hand or by a service manager."""
+
+import json
+import signal
+import threading
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from types import FrameType
+from typing import Any, TypeAlias
+from uuid import UUID
+
+from django.apps import apps
+from django.core.exceptions import ValidationError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import connections
+from django.utils import timezone
+from django.utils.dateparse import parse_date, parse_datetime
+
+from djwebhooks.exceptions import ConfigurationError, InvalidEvent
+from djwebhooks.explain import ANYONE, Explanation, describe_count, explain_name, explain_uid
+from djwebhooks.management.listen import Listener
+from djwebhooks.management.reencrypt import reencrypt_secrets
+from djwebhooks.management.report import report
+from djwebhooks.models import WebhookTarget
+from djwebhooks.models.deliveries import Status
+from djwebhooks.models.events import events_database
+from djwebhooks.owners import owner_model
+from djwebhooks.prune import prune
+from djwebhooks.stats import collect
+from djwebhooks.worker import Worker
+
+Options: TypeAlias = dict[str, Any]
+
+
+class Command(BaseCommand):
+    """Parses, calls one function, and shows what it returns."""
+
+    help = "Send webhooks, explain and count them, try them again, and clean up."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        self.verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+        self.add_work()
+        self.add_replay()
+        self.add_prune()
+        self.add_explain()
+        self.add_stats()
+        self.add_listen()
+        self.add_reencrypt()
+
+    def add_verb(self, run: Callable[[Options], None], summary: str, *, has_database: bool = True) -> CommandParser:
+        parser: CommandParser = self.verbs.add_parser(run.__name__, help=summary, description=summary)
+        parser.set_defaults(run=run)
+        if has_database:
+            parser.add_argument("--database", metavar="ALIAS", choices=list(connections), help="Instead of the events' own.")
+        return parser
+
+    def handle(self, *args: object, **options: Any) -> None:
+        run: Callable[[Options], None] = options["run"]
+        run(options)
+
+    def say(self, line: str) -> None:
+        """Write a line at once: a log or a pipe may be watching."""
+        self.stdout.write(line)
+        self.stdout.flush()
+
+    # -- work -----------------------------------------------------------------------------------------------------------
+
+    def add_work(self) -> None:
+        parser = self.add_verb(self.work, "Send what is due, without a broker, until SIGTERM or Ctrl-C.")
+        parser.add_argument("--burst", action="store_true", help="End when nothing is due any more.")
+        parser.add_argument("--target", metavar="UID", action="append", default=[], help="Send to this target only; repeatable.")
+        parser.add_argument("--concurrency", metavar="N", type=read_count, help="Requests in flight at most.")
+
+    def work(self, options: Options) -> None:
+        alias = alias_of(options)
+        target_ids = [find_target(alias, text).pk for text in options["target"]] or None
+        worker = Worker(using=alias, concurrency=options["concurrency"], burst=options["burst"], targets=target_ids)
+        requests = describe_count(worker.transport.concurrency, "request") + " at a time"
+        until = "until nothing is due" if options["burst"] else "until SIGTERM or Ctrl-C"
+        self.log(f"Working on database {alias!r}, {requests}, {until}.", options)
+        with stopping(worker.stop):
+            recorded = worker.run()
+        self.log(f"Ended, with {describe_count(recorded, 'result')} recorded.", options)
+
+    def log(self, line: str, options: Options) -> None:
+        if options["verbosity"]:
+            self.say(line)
+
+    # -- replay ---------------------------------------------------------------------------------------------------------
+
+    def add_replay(self) -> None:
+        parser = self.add_verb(self.replay, "Try a target's deliveries again that ended without success.")
+        parser.add_argument("--target", metavar="UID", required=True, help="The target.")
+        parser.add_argument("--since", metavar="TIME", type=read_time, help="Only deliveries made at this time or later.")
+        parser.add_argument("--until", metavar="TIME", type=read_time, help="Only deliveries made before this time.")
+        replayable = [Status.FAILED, Status.EXPIRED, Status.CANCELLED]
+        parser.add_argument("--status", choices=[str(status) for status in replayable], default="failed", help="How they ended.")
+        parser.add_argument("--dry-run", action="store_true", help="Only say how many there are.")
+
+    def replay(self, options: Options) -> None:
+        target = find_target(alias_of(options), options["target"])
+        chosen = {name: options[name] for name in ("since", "until", "status", "dry_run")}
+        count = target.replay(**chosen)
+        deliveries = describe_count(count, f"{options['status']} delivery", f"{options['status']} deliveries")
+        would = "would be" if options["dry_run"] else "will be"
+        self.say(f"{deliveries} to {target.target_url} {would} tried again.")
+
+    # -- prune ----------------------------------------------------------------------------------------------------------
+
+    def add_prune(self) -> None:
+        parser = self.add_verb(
+            self.prune, "Delete finished deliveries, and then their events, that are older than the retention."
+        )
+        parser.add_argument("--older-than", metavar="DAYS", type=read_days, help="Instead of DJWEBHOOKS_RETENTION.")
+        parser.add_argument("--dry-run", action="store_true", help="Only say how much would be deleted.")
+
+    def prune(self, options: Options) -> None:
+        pruned = prune(older_than=options["older_than"], dry_run=options["dry_run"], using=alias_of(options))
+        counts = [
+            describe_count(pruned.events, "event"),
+            describe_count(pruned.bodies, "body", "bodies"),
+            describe_count(pruned.deliveries, "delivery", "deliveries"),
+            describe_count(pruned.attempts, "attempt"),
+        ]
+        self.say(f"{'Would delete' if options['dry_run'] else 'Deleted'} {', '.join(counts)}.")
+        if pruned.cancelled:
+            self.say(f"{describe_count(pruned.cancelled, 'delivery', 'deliveries')} of deleted targets: cancelled.")
+
+    # -- explain --------------------------------------------------------------------------------------------------------
+
+    def add_explain(self) -> None:
+        parser = self.add_verb(self.explain, "Say who gets an event, who does not and why, and why a delivery waits.")
+        parser.add_argument("what", metavar="WHAT", help="The name of an event, or the uid of an event or of a delivery.")
+        parser.add_argument("--owner", metavar="PK", help="With a name: of an event of this owner; 'none' for one without.")
+        parser.add_argument("--identifier", metavar="X", default="", help="With --owner: of an event with this identifier.")
+
+    def explain(self, options: Options) -> None:
+        uid = read_uid(options["what"])
+        self.show(explain_one(uid, options) if uid is not None else explain_what(options))
+
+    def show(self, explanation: Explanation) -> None:
+        self.say(self.style.MIGRATE_HEADING(explanation.title))
+        for section in explanation.sections:
+            self.say(self.style.MIGRATE_LABEL(section.heading))
+            for line in "\n".join(section.lines).splitlines():
+                self.say(f"  {line}")
+
+    # -- stats ----------------------------------------------------------------------------------------------------------
+
+    def add_stats(self) -> None:
+        parser = self.add_verb(self.stats, "Count what waits, what fails and who works, and say what is missing.")
+        parser.add_argument("--format", choices=["text", "json"], default="text", help="How to write the numbers.")
+
+    def stats(self, options: Options) -> None:
+        stats = collect(using=alias_of(options))
+        if options["format"] == "json":
+            self.say(json.dumps(stats.as_dict(), indent=2))
+            return
+        for line in report(stats):
+            self.say(self.style.WARNING(line) if line.startswith("!") else line)
+
+    # -- listen ---------------------------------------------------------------------------------------------------------
+
+    def add_listen(self) -> None:
+        summary = "Receive webhooks on this machine, show them and verify their signatures, until Ctrl-C."
+        parser = self.add_verb(self.listen, summary, has_database=False)
+        parser.add_argument("--port", type=read_port, default=9000, help="0 for any free one.")
+        parser.add_argument("--secret", metavar="whsec_…", action="append", default=[], help="To verify with; repeatable.")
+        parser.add_argument("--status", type=read_status, default=200, help="What to answer with.")
+
+    def listen(self, options: Options) -> None:
+        try:
+            listener = Listener(self.say, port=options["port"], status=options["status"], secrets=options["secret"])
+        except OSError as error:
+            raise CommandError(f"Port {options['port']} cannot be had ({error}): choose another with --port.") from error
+        except ValueError as error:
+            # Not chained: a traceback must not show a secret.
+            raise CommandError(f"--secret cannot be used: {error}") from None
+        with listener, stopping(lambda: threading.Thread(target=listener.shutdown).start()):
+            self.say(f"Listening on {listener.url}, answering {options['status']}; Ctrl-C ends.")
+            listener.serve_forever()
+
+    # -- reencrypt ------------------------------------------------------------------------------------------------------
+
+    def add_reencrypt(self) -> None:
+        self.add_verb(self.reencrypt, "Encrypt the targets' secrets with the newest key of DJWEBHOOKS_ENCRYPTION_KEYS.")
+
+    def reencrypt(self, options: Options) -> None:
+        try:
+            result = reencrypt_secrets(using=alias_of(options))
+        except ConfigurationError as error:
+            raise CommandError(str(error)) from error
+        self.say(f"The secrets of {describe_count(result.count, 'target')} are encrypted with the newest key.")
+        if result.unreadable:
+            raise CommandError(
+                f"No key opens the secrets of {describe_count(len(result.unreadable), 'target')}: "
+                f"{', '.join(str(uid) for uid in result.unreadable[:20])}. Add the key that they were encrypted with to the end "
+                "of DJWEBHOOKS_ENCRYPTION_KEYS and run this again, or delete these targets and make them anew."
+            )
+
+
+# -- reading options ---------------------------------------------------------------------------------------------------
+
+
+def read_count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise ArgumentTypeError(f"{text!r} is not a number above 0.")
+    return int(text)
+
+
+def read_port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > 65535:
+        raise ArgumentTypeError(f"{text!r} is not a port: use a number from 0 to 65535.")
+    return int(text)
+
+
+def read_status(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 200 <= int(text) <= 599:
+        raise ArgumentTypeError(f"{text!r} is not a final HTTP status: use a number from 200 to 599.")
+    return int(text)
+
+
+def read_days(text: str) -> timedelta:
+    try:
+        days = timedelta(days=float(text))
+    except (ValueError, OverflowError) as error:
+        raise ArgumentTypeError(f"{text!r} is not a number of days.") from error
+    if not timedelta() <= days < timedelta(days=365_000):
+        raise ArgumentTypeError(f"{text!r} is not a possible number of days.")
+    return days
+
+
+def read_time(text: str) -> datetime:
+    """Read a date or a time in ISO 8601, in the current time zone unless it says another."""
+    try:
+        time = parse_datetime(text)
+        date = parse_date(text)
+    except ValueError as error:
+        raise ArgumentTypeError(f"{text!r} is not a possible time: {error}.") from error
+    if time is None and date is not None:
+        time = datetime.combine(date, datetime.min.time())
+    if time is None:
+        raise ArgumentTypeError(f"{text!r} is not a time: write 2026-09-21, 2026-09-21T14:00 or 2026-09-21T14:00+02:00.")
+    return time if timezone.is_aware(time) else timezone.make_aware(time)
+
+
+def read_uid(text: str) -> UUID | None:
+    """Return the uid that *text* is; None for an event's name, which has no hyphens."""
+    try:
+        return UUID(text) if "-" in text else None
+    except ValueError as error:
+        raise CommandError(f"{text!r} is neither the name of an event nor a uid.") from error
+
+
+def alias_of(options: Options) -> str:
+    return options["database"] or events_database()
+
+
+def find_target(alias: str, text: str) -> WebhookTarget:
+    """Return the target with this uid. Raises ``CommandError``."""
+    uid = read_uid(text)
+    target = WebhookTarget.objects.using(alias).filter(uid=uid).first() if uid is not None else None
+    if target is None:
+        raise CommandError(
+            f"There is no target with the uid {text!r} in database {alias!r}: webhooks explain and the admin show uids."
+        )
+    return target
+
+
+# -- explaining --------------------------------------------------------------------------------------------------------
+
+
+def explain_one(uid: UUID, options: Options) -> Explanation:
+    """Explain the event or delivery with this uid. Raises ``CommandError``."""
+    alias = alias_of(options)
+    if options["owner"] is not None or options["identifier"]:
+        raise CommandError("--owner and --identifier go with the name of an event; what has a uid has its own.")
+    explanation = explain_uid(uid, using=alias)
+    if explanation is None:
+        raise CommandError(
+            f"No event and no delivery in database {alias!r} has the uid {uid}: its transaction did not commit, or it was "
+            "pruned, or it is in another database (--database)."
+        )
+    return explanation
+
+
+def explain_what(options: Options) -> Explanation:
+    """Explain the event with this name. Raises ``CommandError``."""
+    if options["identifier"] and options["owner"] is None:
+        raise CommandError("--identifier needs --owner: say whose event it is, or --owner none.")
+    owner_pk = ANYONE if options["owner"] is None else read_owner(alias_of(options), options["owner"])
+    try:
+        return explain_name(options["what"], owner_pk=owner_pk, identifier=options["identifier"], using=alias_of(options))
+    except InvalidEvent as error:
+        raise CommandError(str(error)) from error
+
+
+def read_owner(alias: str, text: str) -> Any:
+    """Return the primary key of the owner that *text* names, None for ``none``. Raises ``CommandError``."""
+    if text == "none":
+        return None
+    model = apps.get_model(owner_model())
+    try:
+        pk = model._meta.pk.to_python(text)
+    except ValidationError as error:
+        raise CommandError(f"--owner {text!r} cannot be the primary key of a {owner_model()}: {error.messages[0]}") from error
+    if not model._base_manager.using(alias).filter(pk=pk).exists():
+        raise CommandError(f"--owner {text!r}: there is no {owner_model()} with this primary key.")
+    return pk
+
+
+# -- signals -----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def stopping(stop: Callable[[], object]) -> Iterator[None]:
+    """Call *stop* at the first SIGTERM or SIGINT; a second one does what it always did."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    def stop_once(number: int, frame: FrameType | None) -> None:
+        restore()
+        stop()
+
+    for number in previous:
+        signal.signal(number, stop_once)
+    try:
+        yield
+    finally:
+        restore()

@@ -1,0 +1,128 @@
+"""A receiver for development: it shows what arrives and whether its signature is right."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Lock
+
+from django.utils import timezone
+from django.views.decorators.debug import sensitive_variables
+
+from djwebhooks import signing
+from djwebhooks.exceptions import InvalidSignature
+
+#: The largest body, in bytes, that is read.
+BODY_LIMIT = 2**20
+#: Seconds that a sender may be silent in the middle of a request.
+PATIENCE = 30
+#: Headers that are shown besides the id.
+SHOWN = ("webhook-sequence", "webhook-attempt", "content-type", "user-agent")
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A request that arrived: *headers* with lower-case names."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Listener(ThreadingHTTPServer):
+    """Listens on *host* and *port* (0 for any free one), answers with *status*, and calls *show* with each request's text.
+
+    *secrets* are those that may have signed. Raises ``OSError`` when the port cannot be had, and ``ValueError`` for a
+    malformed secret.
+    """
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    @sensitive_variables("secrets", "keys")
+    def __init__(
+        self,
+        show: Callable[[str], None],
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        status: int = 200,
+        secrets: Sequence[str] = (),
+    ) -> None:
+        self.keys = [signing.key(secret) for secret in secrets]
+        self.status = status
+        self._show = show
+        self._lock = Lock()
+        super().__init__((host, port), Handler)
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.server_address[0]!s}:{self.server_port}/"
+
+    def note(self, received: Received) -> None:
+        """Show one request, without another's lines between its own."""
+        with self._lock:
+            self._show(describe(received, self.keys))
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Reads a request, shows it and answers."""
+
+    server: Listener
+    protocol_version = "HTTP/1.1"
+    timeout = PATIENCE
+
+    def do_POST(self) -> None:
+        length = self.headers.get("content-length", "0")
+        if not length.isascii() or not length.isdigit() or int(length) > BODY_LIMIT:
+            self.close_connection = True
+            self.answer(413)
+            return
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.server.note(Received(self.command, self.path, headers, self.rfile.read(int(length))))
+        self.answer(self.server.status)
+
+    def answer(self, status: int) -> None:
+        self.send_response(status)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """The request is shown; nothing else needs to be."""
+
+
+@sensitive_variables("keys")
+def describe(received: Received, keys: Sequence[bytes]) -> str:
+    """Return a received request as it is shown: its first line, its headers that matter, its body."""
+    head = f"{timezone.localtime():%H:%M:%S} {received.method} {received.path}: {judge(received, keys)}"
+    headers = [f"  webhook-id: {received.headers.get('webhook-id', 'missing')}"]
+    headers += [f"  {name}: {received.headers[name]}" for name in SHOWN if name in received.headers]
+    return "\n".join([*map(make_printable, [head, *headers]), describe_body(received.body)])
+
+
+@sensitive_variables("keys")
+def judge(received: Received, keys: Sequence[bytes]) -> str:
+    """Say in words whether the signature is right."""
+    if not keys:
+        return "not verified, as no --secret was given"
+    try:
+        signing.verify(received.body, received.headers, keys)
+    except InvalidSignature as error:
+        return f"WRONG SIGNATURE. {error}"
+    return "signature verified"
+
+
+def describe_body(body: bytes) -> str:
+    """Return a body as text: JSON with indents, anything else as it is."""
+    text = body.decode(errors="replace")
+    try:
+        text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+    except ValueError:
+        text = text or "(no body)"
+    return "\n".join(f"  {make_printable(line)}" for line in text.splitlines())
+
+
+def make_printable(line: str) -> str:
+    """Return *line* without what would do something to a terminal: the request may come from anybody."""
+    return "".join(letter if letter.isprintable() else "�" for letter in line)

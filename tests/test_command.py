@@ -1,0 +1,548 @@
+"""``manage.py webhooks``: its verbs as a shell and a service manager use them."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from io import StringIO
+from pathlib import Path
+
+import pytest
+import requests
+from django.conf import LazySettings
+from django.contrib.auth.models import User
+from django.core.management import call_command
+from django.core.management.base import CommandError
+from django.utils import timezone
+
+import djwebhooks
+from djwebhooks import signing
+from djwebhooks.database import execute
+from djwebhooks.events import fire
+from djwebhooks.management.commands.webhooks import Command, stopping
+from djwebhooks.management.listen import Listener, Received, describe
+from djwebhooks.management.reencrypt import reencrypt_secrets
+from djwebhooks.management.report import report
+from djwebhooks.models import Delivery, Event, Lane, WebhookTarget, Worker
+from djwebhooks.stats import QueueStats, Stats, TargetStats, WorkerStats
+from djwebhooks.testing import deliver
+from tests.transports.receiver import Conversation, Receiver
+
+PAGE = Path(djwebhooks.__file__).parent.parent / "docs" / "reference" / "commands.rst"
+
+MakeEnvironment = Callable[..., dict[str, str]]
+processes = pytest.mark.django_db(transaction=True)
+
+
+def run(*arguments: str) -> str:
+    """Run a verb in this process and return what it writes."""
+    output = StringIO()
+    call_command("webhooks", *arguments, stdout=output, no_color=True)
+    return output.getvalue()
+
+
+@contextmanager
+def start(env: dict[str, str], *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a verb in a process of its own, which is gone afterwards."""
+    command = [sys.executable, "-m", "django", "webhooks", *arguments]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def finish(process: subprocess.Popen[str]) -> list[str]:
+    """Wait for a process to end well and in silence; return the lines that it wrote."""
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
+    return output.splitlines()
+
+
+def make_owner() -> User:
+    return User.objects.create(username="owner")
+
+
+def make_target(owner: User, url: str, **fields: object) -> WebhookTarget:
+    return WebhookTarget.objects.register(url, ["a"], owner=owner, **fields)
+
+
+class Gate:
+    """A receiver's script that answers each request only once the test says so."""
+
+    def __init__(self) -> None:
+        self.opened = threading.Event()
+
+    def __call__(self, conversation: Conversation) -> None:
+        while conversation.read():
+            while not self.opened.wait(0.05):
+                if conversation.receiver.stopping.is_set():
+                    return
+            conversation.answer(200)
+
+
+# -- work --------------------------------------------------------------------------------------------------------------
+
+
+@processes
+def test_work_drains_and_exits_in_a_burst(process_environment: MakeEnvironment) -> None:
+    """Every event arrives once, signed, and the process ends by itself with a line at each end."""
+    with Receiver() as receiver:
+        target = make_target(make_owner(), receiver.url)
+        events = [fire("a", {"number": number}, owner=target.owner) for number in range(5)]
+        with start(process_environment(), "work", "--burst", "--concurrency", "2") as process:
+            lines = finish(process)
+
+    assert lines == [
+        "Working on database 'default', 2 requests at a time, until nothing is due.",
+        "Ended, with 5 results recorded.",
+    ]
+    assert sorted(request.headers["webhook-id"] for request in receiver.requests) == sorted(str(event.uid) for event in events)
+    for request in receiver.requests:
+        signing.verify(request.body, request.headers, target.secret)
+    assert set(Delivery.objects.values_list("status", flat=True)) == {"succeeded"}
+    assert not Worker.objects.exists()
+
+
+@processes
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_work_finishes_what_is_in_flight_when_it_is_asked_to_stop(
+    process_environment: MakeEnvironment, number: signal.Signals
+) -> None:
+    """A request that a slow receiver holds is finished and recorded, nothing new is begun, and the exit code is 0."""
+    gate = Gate()
+    with Receiver(gate) as receiver:
+        target = make_target(make_owner(), receiver.url, concurrency_limit=1)
+        first, second = (fire("a", {}, owner=target.owner) for _ in range(2))
+        with start(process_environment(), "work") as process:
+            receiver.wait_for(1, timeout=60)
+            process.send_signal(number)
+            gate.opened.set()
+            lines = finish(process)
+
+        assert lines[-1] == "Ended, with 1 result recorded."
+        assert [request.headers["webhook-id"] for request in receiver.requests] == [str(first.uid)]
+        statuses = Delivery.objects.order_by("sequence").values_list("event__uid", "status", "attempt_count")
+        assert list(statuses) == [(first.uid, "succeeded", 1), (second.uid, "pending", 0)]
+        assert Lane.objects.get().holder is None
+        assert not Worker.objects.exists()
+
+        with start(process_environment(), "work", "--burst") as process:
+            finish(process)
+
+        assert [request.headers["webhook-id"] for request in receiver.requests] == [str(first.uid), str(second.uid)]
+
+
+@processes
+def test_a_killed_worker_is_replaced_when_its_lease_ends(process_environment: MakeEnvironment) -> None:
+    """What was in flight is sent again with the same id and the same bytes, and not before the lease has ended."""
+    gate = Gate()
+    with Receiver(gate) as receiver:
+        target = make_target(make_owner(), receiver.url)
+        fire("a", {"x": 1}, owner=target.owner)
+        with start(process_environment(), "work") as process:
+            receiver.wait_for(1, timeout=60)
+            process.kill()
+            process.wait()
+        gate.opened.set()
+        with start(process_environment(), "work", "--burst") as process:
+            assert finish(process)[-1] == "Ended, with 0 results recorded."
+        execute("default", "UPDATE djw_worker SET expires_at = '2020-01-01 00:00:00'")
+        with start(process_environment(), "work", "--burst") as process:
+            assert finish(process)[-1] == "Ended, with 1 result recorded."
+
+    first, again = receiver.requests
+    assert (again.headers["webhook-id"], again.body) == (first.headers["webhook-id"], first.body)
+    assert Delivery.objects.get().status == "succeeded"
+
+
+@processes
+def test_work_can_be_limited_to_targets(process_environment: MakeEnvironment) -> None:
+    """Others wait."""
+    with Receiver() as receiver:
+        owner = make_owner()
+        targets = [make_target(owner, f"{receiver.url}/{number}") for number in range(3)]
+        fire("a", {}, owner=owner)
+        chosen = [argument for target in targets[:2] for argument in ("--target", str(target.uid))]
+        with start(process_environment(), "work", "--burst", *chosen) as process:
+            finish(process)
+
+    assert {request.path[-2:] for request in receiver.requests} == {"/0", "/1"}
+    assert Delivery.objects.get(target=targets[2]).status == "pending"
+
+
+@pytest.mark.django_db
+def test_work_is_silent_when_told() -> None:
+    """Cron mails what a job writes."""
+    output = StringIO()
+    call_command("webhooks", "work", "--burst", verbosity=0, stdout=output)
+    assert output.getvalue() == ""
+
+
+def test_a_second_signal_is_not_caught() -> None:
+    """The first one asks; from then on, and afterwards, signals do what they did before."""
+    before = signal.getsignal(signal.SIGINT)
+    calls: list[str] = []
+    with stopping(lambda: calls.append("stop")):
+        os.kill(os.getpid(), signal.SIGINT)
+        assert calls == ["stop"]
+        assert signal.getsignal(signal.SIGINT) == before
+    with stopping(lambda: calls.append("never")):
+        assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert calls == ["stop"]
+
+
+def test_other_threads_leave_signals_alone() -> None:
+    """Python lets only the main thread handle signals; a worker may run in another."""
+    handlers = []
+
+    def work() -> None:
+        with stopping(lambda: None):
+            handlers.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+    assert handlers == [signal.SIG_DFL]
+
+
+# -- replay ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+def test_replay_tries_again_what_failed(settings: LazySettings) -> None:
+    """It counts first if asked to, and then does what it counted."""
+    settings.DJWEBHOOKS_RETRY_SCHEDULE = ()
+    target = make_target(make_owner(), "http://127.0.0.1:9/")
+    for _ in range(2):
+        fire("a", {}, owner=target.owner)
+    deliver(500)
+    uid = str(target.uid)
+
+    assert run("replay", "--target", uid, "--dry-run") == "2 failed deliveries to http://127.0.0.1:9/ would be tried again.\n"
+    assert (
+        run("replay", "--target", uid, "--until", "2020-01-01")
+        == "0 failed deliveries to http://127.0.0.1:9/ will be tried again.\n"
+    )
+    assert run("replay", "--target", uid, "--status", "expired").startswith("0 expired deliveries")
+    assert Delivery.objects.filter(status="failed").count() == 2
+    since = f"{timezone.now():%Y-%m-%d}T00:00+14:00"
+    assert run("replay", "--target", uid, "--since", since).startswith("2 failed deliveries")
+    assert Delivery.objects.filter(status="pending").count() == 2
+
+
+# -- prune -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+def test_prune_says_what_it_deleted() -> None:
+    """Or would delete; days may be fractions."""
+    target = make_target(make_owner(), "http://127.0.0.1:9/")
+    fire("a", {}, owner=target.owner)
+    deliver()
+    counts = "1 event, 1 body, 1 delivery, 1 attempt."
+    Delivery.objects.update(finished_at=timezone.now() - timedelta(days=2))
+    Event.objects.update(created_at=timezone.now() - timedelta(days=2), dispatched_at=timezone.now() - timedelta(days=2))
+
+    assert run("prune") == "Deleted 0 events, 0 bodies, 0 deliveries, 0 attempts.\n"
+    assert run("prune", "--older-than", "1.5", "--dry-run") == f"Would delete {counts}\n"
+    assert run("prune", "--older-than", "1.5") == f"Deleted {counts}\n"
+
+
+@pytest.mark.django_db
+def test_prune_says_what_it_cancelled() -> None:
+    """What waited for a target that was deleted by SQL is mentioned apart."""
+    target = make_target(make_owner(), "http://127.0.0.1:9/")
+    target.pause()
+    fire("a", {}, owner=target.owner)
+    deliver()
+    for sql in ("djw_subscription WHERE target_id", "djw_lane WHERE target_id", "djw_target WHERE id"):
+        execute("default", f"DELETE FROM {sql} = %s", [target.pk])
+
+    assert "1 delivery of deleted targets: cancelled." in run("prune", "--older-than", "0")
+
+
+# -- explain -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+def test_explain_takes_a_name_an_event_or_a_delivery() -> None:
+    """One word is enough to be understood, and every line is indented below its heading."""
+    owner = make_owner()
+    make_target(owner, "http://127.0.0.1:9/")
+    event = fire("a", {}, owner=owner)
+    deliver(503)
+
+    assert run("explain", "a").startswith("Event a of any owner\nSubscribed\n  http://127.0.0.1:9/ (owner ")
+    assert run("explain", "a", "--owner", str(owner.pk), "--identifier", "x").startswith(
+        f"Event a of owner {owner.pk} with identifier 'x'\nWould get it\n"
+    )
+    assert run("explain", "a", "--owner", "none").startswith("Event a of no owner\nWould get it\n  Nobody.\n")
+    assert run("explain", str(event.uid)).startswith(f"Event a {event.uid}\nWhat happened\n  Committed: ")
+    delivery = Delivery.objects.get()
+    assert run("explain", str(delivery.uid)).startswith(f"Delivery {delivery.uid}: pending\nWhat it is\n")
+
+
+@pytest.mark.django_db(databases=["default", "other"])
+def test_explain_looks_into_another_database() -> None:
+    """Where the routers do not point to, too."""
+    event = fire("a", {}, using="other")
+
+    assert str(event.uid) in run("explain", str(event.uid), "--database", "other")
+    with pytest.raises(CommandError, match="No event and no delivery in database 'default'"):
+        run("explain", str(event.uid))
+
+
+# -- stats -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+def test_stats_are_text_or_json() -> None:
+    """The same numbers for people and for machines."""
+    fire("a", {}, owner=make_owner())
+
+    assert run("stats").startswith("Events      1 waiting (for ")
+    assert json.loads(run("stats", "--format", "json"))["events_waiting"] == 1
+
+
+@pytest.mark.django_db
+def test_stats_warn_of_a_redis_that_is_down(settings: LazySettings) -> None:
+    """A mark stands before what should be done."""
+    settings.DJWEBHOOKS_ENGINE = "djwebhooks.engines.rq.RQEngine"
+    text = run("stats")
+
+    assert "Queue       default: Redis does not answer\n" in text
+    assert "\n! Redis does not answer (" in text
+
+
+def test_the_report_has_a_line_for_everything() -> None:
+    """All parts of it at once, with numbers that have reached the limit."""
+    stats = Stats(
+        limit=1000, events_waiting=1000, events_planned=2, oldest_waiting_age=3.0, deliveries_pending=4, deliveries_due=5,
+        deliveries_held=6, failed_lately=7, oldest_due_age=600.0, lanes_held=8, lanes_due=9, targets_paused=10,
+        targets_disabled=11, targets_suspended=12, engine="path.Engine", queue=QueueStats("q", has_scheduler=True, workers=1),
+        workers=[WorkerStats("rq", "host:1", 60.0, 2.0, True, 3), WorkerStats("rq", "host:2", 7200.0, 200.0, False, 0)],
+        targets=[TargetStats("u-1", "http://x/\x1b", "healthy", 1000, 20, 30, None)], notices=["Do this."],
+    )  # fmt: skip
+
+    assert list(report(stats)) == [
+        "Events      1000+ waiting (for 3.0 s), 2 planned",
+        "Deliveries  4 pending: 5 due (for 10 min), 6 held; 7 failed within a day",
+        "Targets     10 paused, 11 disabled, 12 suspended; lanes: 8 held by workers, 9 due",
+        "Engine      path.Engine",
+        "Queue       q: Redis answers; 1 rqworker, with a scheduler",
+        "Workers",
+        "  rq at host:1: alive, last beat 2.0 s ago, started 60 s ago, holds 3 lanes",
+        "  rq at host:2: DEAD, its lanes are freed by the next one, last beat 3 min ago, started 2 h ago, holds 0 lanes",
+        "Targets with most to do or most failures",
+        "   pending      due   failed  oldest   state      target",
+        "     1000+       20       30  -        healthy    http://x/  (u-1)",
+        "! Do this.",
+    ]
+
+
+# -- listen ------------------------------------------------------------------------------------------------------------
+
+
+def sign(secret: str, body: bytes) -> dict[str, str]:
+    now = int(time.time())
+    return {"webhook-id": "m1", "webhook-timestamp": str(now), "webhook-signature": signing.sign(secret, "m1", now, body)}
+
+
+@processes
+def test_listen_shows_and_verifies_until_it_is_interrupted(process_environment: MakeEnvironment) -> None:
+    """As a developer uses it: one process listens, the other sends, Ctrl-C ends it well. No secret is shown."""
+    secret = signing.new_secret()
+    body = b'{"type": "a"}'
+    with start(process_environment(), "listen", "--port", "0", "--secret", secret, "--status", "503") as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        url = re.search(r"http://\S+/", line)
+        assert url is not None, line
+        assert requests.post(url[0] + "hook", data=body, headers=sign(secret, body), timeout=10).status_code == 503
+        head = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read().splitlines()
+        assert process.wait(timeout=60) == 0
+
+    assert head.endswith("POST /hook: signature verified\n")
+    assert rest[0] == "  webhook-id: m1"
+    assert rest[-3:] == ["  {", '    "type": "a"', "  }"]
+    assert secret.removeprefix("whsec_") not in line + head + "".join(rest)
+
+
+@pytest.fixture
+def listener() -> Iterator[tuple[Listener, list[str]]]:
+    """A listener in a thread, and what it has shown."""
+    shown: list[str] = []
+    with Listener(shown.append) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server, shown
+        server.shutdown()
+        thread.join()
+
+
+def test_the_listener_reads_no_body_without_end(listener: tuple[Listener, list[str]]) -> None:
+    """What is too long, or of no length that can be, is refused unread."""
+    server, shown = listener
+    for length in ("1048577", "²", "-1"):
+        request = f"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n".encode("latin-1")
+        with socket.create_connection(server.server_address, timeout=10) as sock:
+            sock.sendall(request)
+            assert sock.makefile("rb").readline().split()[1] == b"413"
+
+    assert shown == []
+    assert requests.post(server.url, data=b"plain", timeout=10).status_code == 200
+    assert shown[0].endswith("\n  plain")
+
+
+def test_what_the_listener_shows() -> None:
+    """Without a secret, with a wrong one, without headers; nothing that arrives can do something to the terminal."""
+    secret = signing.new_secret()
+    body = b"\x1b[2J\xff"
+    right = Received("POST", "/\x1b", sign(secret, body) | {"webhook-attempt": "2\x07"}, body)
+
+    assert "POST /�: not verified, as no --secret was given" in describe(right, [])
+    assert "signature verified" in describe(right, [signing.key(secret)])
+    assert "WRONG SIGNATURE. No signature matches" in describe(right, [signing.key(signing.new_secret())])
+    assert describe(right, []).endswith("\n  webhook-id: m1\n  webhook-attempt: 2�\n  �[2J�")
+    nothing = Received("POST", "/", {}, b"")
+    assert "WRONG SIGNATURE. The header webhook-id is missing." in describe(nothing, [signing.key(secret)])
+    assert describe(nothing, []).endswith("\n  webhook-id: missing\n  (no body)")
+
+
+def test_listen_says_what_is_wrong_before_it_starts(listener: tuple[Listener, list[str]]) -> None:
+    """A port that is taken, and a secret that is none; the secret is not shown."""
+    with pytest.raises(CommandError, match="choose another with --port"):
+        run("listen", "--port", str(listener[0].server_port))
+    with pytest.raises(CommandError, match="--secret cannot be used: ") as caught:
+        run("listen", "--port", "0", "--secret", "whsec_short")
+    assert "short" not in str(caught.value)
+
+
+# -- reencrypt ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+def test_reencrypt_makes_old_keys_superfluous(settings: LazySettings) -> None:
+    """Afterwards the newest key alone opens every secret, and they are the same secrets."""
+    settings.DJWEBHOOKS_ENCRYPTION_KEYS = ["old"]
+    owner = make_owner()
+    targets = [make_target(owner, f"http://127.0.0.1:9/{number}") for number in range(3)]
+    secrets = [target.secret for target in targets]
+    settings.DJWEBHOOKS_ENCRYPTION_KEYS = ["new", "old"]
+
+    assert run("reencrypt") == "The secrets of 3 targets are encrypted with the newest key.\n"
+
+    settings.DJWEBHOOKS_ENCRYPTION_KEYS = ["new"]
+    assert [WebhookTarget.objects.get(pk=target.pk).secret for target in targets] == secrets
+    assert reencrypt_secrets(page=1).count == 3
+
+
+@pytest.mark.django_db
+def test_reencrypt_names_what_no_key_opens(settings: LazySettings) -> None:
+    """The others are encrypted all the same."""
+    owner = make_owner()
+    settings.DJWEBHOOKS_ENCRYPTION_KEYS = ["lost"]
+    lost = make_target(owner, "http://127.0.0.1:9/lost")
+    settings.DJWEBHOOKS_ENCRYPTION_KEYS = ["new"]
+    make_target(owner, "http://127.0.0.1:9/")
+
+    output = StringIO()
+    with pytest.raises(CommandError, match=f"No key opens the secrets of 1 target: {lost.uid}. Add the key"):
+        call_command("webhooks", "reencrypt", stdout=output)
+    assert output.getvalue() == "The secrets of 1 target are encrypted with the newest key.\n"
+    settings.DJWEBHOOKS_ENCRYPTION_KEYS = "one string"
+    with pytest.raises(CommandError, match="is a list of keys"):
+        run("reencrypt")
+
+
+# -- errors ------------------------------------------------------------------------------------------------------------
+
+UNKNOWN = "00000000-0000-7000-8000-000000000000"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "the following arguments are required: VERB"),
+        (("dance",), "invalid choice: 'dance'"),
+        (("work", "--target", UNKNOWN), f"There is no target with the uid '{UNKNOWN}' in database 'default'"),
+        (("work", "--target", "one"), "There is no target with the uid 'one'"),
+        (("work", "--target", "not-one"), "'not-one' is neither the name of an event nor a uid."),
+        (("work", "--concurrency", "0"), "'0' is not a number above 0."),
+        (("work", "--database", "nowhere"), "invalid choice: 'nowhere'"),
+        (("replay",), "the following arguments are required: --target"),
+        (("replay", "--target", UNKNOWN, "--status", "pending"), "invalid choice: 'pending'"),
+        (("replay", "--target", UNKNOWN, "--since", "yesterday"), "'yesterday' is not a time: write 2026-09-21"),
+        (("replay", "--target", UNKNOWN, "--since", "2026-02-30"), "'2026-02-30' is not a possible time"),
+        (("prune", "--older-than", "week"), "'week' is not a number of days."),
+        (("prune", "--older-than=-1"), "'-1' is not a possible number of days."),
+        (("prune", "--older-than", "nan"), "'nan' is not a number of days."),
+        (("explain", "no name"), "'no name' is no event name"),
+        (("explain", UNKNOWN), f"No event and no delivery in database 'default' has the uid {UNKNOWN}"),
+        (("explain", UNKNOWN, "--owner", "1"), "--owner and --identifier go with the name of an event"),
+        (("explain", "a", "--identifier", "x"), "--identifier needs --owner"),
+        (("explain", "a", "--owner", "me"), "--owner 'me' cannot be the primary key of a auth.User"),
+        (("explain", "a", "--owner", "999999"), "--owner '999999': there is no auth.User with this primary key."),
+        (("listen", "--port", "70000"), "'70000' is not a port"),
+        (("listen", "--status", "100"), "'100' is not a final HTTP status"),
+    ],
+)
+def test_errors_say_what_is_wrong(arguments: tuple[str, ...], message: str) -> None:
+    """Which value, and what to do instead."""
+    with pytest.raises(CommandError, match=re.escape(message)):
+        run(*arguments)
+
+
+# -- the documentation -------------------------------------------------------------------------------------------------
+
+
+def known_verbs() -> dict[str, set[str]]:
+    """Each verb with its options and arguments, as the parser has them."""
+    parser = Command().create_parser("manage.py", "webhooks")
+    [action] = parser._subparsers._group_actions
+    return {name: known_of(verb) for name, verb in action.choices.items()}
+
+
+def known_of(verb: object) -> set[str]:
+    return {
+        action.option_strings[-1] if action.option_strings else action.metavar
+        for action in verb._actions
+        if action.dest != "help"
+    }
+
+
+def documented_verbs() -> dict[str, set[str]]:
+    """Each verb with its options and arguments, as the reference has them."""
+    found: dict[str, set[str]] = {}
+    for directive, text in re.findall(r"^\.\. (program|option):: (.+)$", PAGE.read_text(), re.MULTILINE):
+        if directive == "program":
+            options = found.setdefault(text.split()[-1], set())
+        else:
+            options.add(text.split()[0])
+    return found
+
+
+def test_every_verb_and_option_is_documented_and_the_reverse() -> None:
+    """The reference page and the parser agree."""
+    assert documented_verbs() == known_verbs()
+
+
+def test_every_documented_verb_has_a_section() -> None:
+    """A heading for each verb."""
+    headings = re.findall(r"^(\w+)\n-+$", PAGE.read_text(), re.MULTILINE)
+
+    assert headings == list(known_verbs())
