@@ -1,6 +1,6 @@
 """Say at the start what is set up wrongly."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from django.apps import apps
@@ -30,7 +30,7 @@ def check_paths(**_: Any) -> Iterator[CheckMessage]:
     """Dotted paths that lead nowhere."""
     for name in ("ENGINE", "TRANSPORT", "JSON_ENCODER", "REQUEST_OWNER"):
         path = getattr(conf, name)
-        if path is None:
+        if path is None and name == "REQUEST_OWNER":
             continue
         try:
             import_string(path)
@@ -61,7 +61,7 @@ def check_durations(**_: Any) -> Iterator[CheckMessage]:
 
 def _is_duration(value: object) -> bool:
     seconds = getattr(value, "total_seconds", lambda: value)()
-    return isinstance(seconds, int | float) and not isinstance(seconds, bool) and seconds > 0
+    return isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 < seconds <= CENTURY
 
 
 def check_schedule(**_: Any) -> Iterator[CheckMessage]:
@@ -99,17 +99,48 @@ def check_networks(**_: Any) -> Iterator[CheckMessage]:
     """Allowed networks that are none."""
     try:
         network.is_forbidden("127.0.0.1")
-    except (ValueError, DjWebhooksError) as error:
+    except (ValueError, TypeError, DjWebhooksError) as error:
         yield Error(f"DJWEBHOOKS_ALLOWED_NETWORKS is {conf.ALLOWED_NETWORKS!r}: {error}", id="djwebhooks.E008")
 
 
 def check_catalogue(**_: Any) -> Iterator[CheckMessage]:
     """Names of events that cannot be."""
+    if not isinstance(conf.EVENTS, Mapping):
+        yield Error(f"DJWEBHOOKS_EVENTS must be a dictionary of names, not {conf.EVENTS!r}.", id="djwebhooks.E009")
+        return
     for name in conf.EVENTS:
         try:
             payload.check_name(name)
         except DjWebhooksError as error:
             yield Error(f"DJWEBHOOKS_EVENTS: {error}", id="djwebhooks.E009")
+
+
+def check_statuses(**_: Any) -> Iterator[CheckMessage]:
+    """Statuses to give up on that are none, or that are successes."""
+    statuses = conf.GIVE_UP_ON
+    if not isinstance(statuses, Collection) or not all(isinstance(code, int) and 300 <= code <= 599 for code in statuses):
+        yield Error(
+            f"DJWEBHOOKS_GIVE_UP_ON must be a list of HTTP statuses from 300 to 599, not {statuses!r}.", id="djwebhooks.E012"
+        )
+
+
+def check_owner_field(**_: Any) -> Iterator[CheckMessage]:
+    """An attribute that owners do not have."""
+    name = conf.OWNER_FIELD
+    if name is None or owner_model() not in {model._meta.label for model in apps.get_models()}:
+        return
+    model = apps.get_model(owner_model())
+    names = {field.name for field in model._meta.get_fields()} | set(dir(model))
+    if name not in names:
+        yield Error(f"DJWEBHOOKS_OWNER_FIELD is {name!r}, which a {owner_model()} does not have.", id="djwebhooks.E013")
+
+
+def check_keys(**_: Any) -> Iterator[CheckMessage]:
+    """Encryption keys that are not a sequence of texts."""
+    keys = conf.ENCRYPTION_KEYS
+    if isinstance(keys, str) or not isinstance(keys, Sequence) or not all(isinstance(key, str) and key for key in keys):
+        # The value stays out of it: it is secret.
+        yield Error("DJWEBHOOKS_ENCRYPTION_KEYS must be a list of strings that are not empty.", id="djwebhooks.E014")
 
 
 def check_queue(**_: Any) -> Iterator[CheckMessage]:
@@ -145,6 +176,8 @@ def check_http(**_: Any) -> Iterator[CheckMessage]:
         )
 
 
+#: The longest duration that makes sense, in seconds: sums of times must stay in the calendar.
+CENTURY = 100 * 365 * 24 * 3600
 #: psycopg's number for it.
 READ_COMMITTED = 1
 CHECKS = (
@@ -158,6 +191,9 @@ CHECKS = (
     check_networks,
     check_catalogue,
     check_queue,
+    check_statuses,
+    check_owner_field,
+    check_keys,
 )
 
 

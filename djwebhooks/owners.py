@@ -2,6 +2,7 @@
 
 import pkgutil
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from django.apps import apps
@@ -25,7 +26,7 @@ def owner_migration() -> tuple[str, str]:
     """
     app_label, model_name = owner_model().split(".")
     module_name, _ = MigrationLoader.migrations_module(app_label)
-    if module_name is None or apps.get_app_config(app_label).module is None:
+    if module_name is None or find_spec(module_name) is None:  # An app without migrations.
         return app_label, "__first__"
     module = import_module(module_name)
     names = sorted(name for _, name, is_package in pkgutil.iter_modules(module.__path__) if not is_package)

@@ -1,0 +1,175 @@
+"""What is set up wrongly is said at the start, by a check with an id of its own."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import timedelta
+from inspect import getsource
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.conf import LazySettings
+from django.core import checks as django_checks
+from django.core.management import call_command
+from django.core.management.base import SystemCheckError
+from django.db import connection
+
+from djwebhooks import checks
+
+#: Each check's id, the settings that it complains about, and what it says.
+BAD: list[tuple[str, dict[str, Any], str]] = [
+    ("djwebhooks.E001", {"TIMEOUTS": 5}, "There is no setting DJWEBHOOKS_TIMEOUTS"),
+    ("djwebhooks.E002", {"ENGINE": "djwebhooks.engines.RQEngine"}, "DJWEBHOOKS_ENGINE is 'djwebhooks.engines.RQEngine'"),
+    ("djwebhooks.E002", {"ENGINE": "no.such.Engine"}, "'no.such.Engine'"),
+    ("djwebhooks.E002", {"ENGINE": "Engine"}, "'Engine'"),
+    ("djwebhooks.E002", {"ENGINE": 5}, "5"),
+    ("djwebhooks.E002", {"ENGINE": None}, "None"),
+    ("djwebhooks.E002", {"TRANSPORT": "djwebhooks.transports.Nothing"}, "DJWEBHOOKS_TRANSPORT"),
+    ("djwebhooks.E002", {"JSON_ENCODER": "json.Encoder"}, "DJWEBHOOKS_JSON_ENCODER"),
+    ("djwebhooks.E002", {"REQUEST_OWNER": "accounts.owner"}, "DJWEBHOOKS_REQUEST_OWNER"),
+    ("djwebhooks.E003", {"OWNER_MODEL": "auth.Nobody"}, "'auth.Nobody'"),
+    ("djwebhooks.E003", {"OWNER_MODEL": "User"}, "'User'"),
+    ("djwebhooks.E004", {"TIMEOUT": 0}, "DJWEBHOOKS_TIMEOUT must be seconds above 0"),
+    ("djwebhooks.E004", {"TIMEOUT": "15"}, "'15'"),
+    ("djwebhooks.E004", {"TIMEOUT": None}, "None"),
+    ("djwebhooks.E004", {"TIMEOUT": True}, "True"),
+    ("djwebhooks.E004", {"TIMEOUT": float("nan")}, "nan"),
+    ("djwebhooks.E004", {"CONNECT_TIMEOUT": timedelta(seconds=-1)}, "DJWEBHOOKS_CONNECT_TIMEOUT"),
+    ("djwebhooks.E004", {"RETENTION": float("inf")}, "DJWEBHOOKS_RETENTION"),
+    ("djwebhooks.E004", {"DISABLE_AFTER": 1e300}, "DJWEBHOOKS_DISABLE_AFTER"),
+    ("djwebhooks.E004", {"EXPIRE_AFTER": 0}, "DJWEBHOOKS_EXPIRE_AFTER"),
+    ("djwebhooks.E005", {"RETRY_SCHEDULE": 5}, "DJWEBHOOKS_RETRY_SCHEDULE"),
+    ("djwebhooks.E005", {"RETRY_SCHEDULE": "5,10"}, "'5,10'"),
+    ("djwebhooks.E005", {"RETRY_SCHEDULE": [5, -1]}, "-1"),
+    ("djwebhooks.E005", {"RETRY_SCHEDULE": [float("inf")]}, "inf"),
+    ("djwebhooks.E006", {"RQ_JOBS": 0}, "DJWEBHOOKS_RQ_JOBS"),
+    ("djwebhooks.E006", {"PAYLOAD_LIMIT": 1.5}, "1.5"),
+    ("djwebhooks.E006", {"RESPONSE_LIMIT": None}, "DJWEBHOOKS_RESPONSE_LIMIT"),
+    ("djwebhooks.E006", {"TARGETS_PER_OWNER": "100"}, "'100'"),
+    ("djwebhooks.E006", {"CONCURRENCY": -1}, "DJWEBHOOKS_CONCURRENCY"),
+    ("djwebhooks.E007", {"ENVELOPE": "letter"}, "'letter'"),
+    ("djwebhooks.E007", {"ENVELOPE": None}, "None"),
+    ("djwebhooks.E008", {"ALLOWED_NETWORKS": ("10.0.0.0/33",)}, "10.0.0.0/33"),
+    ("djwebhooks.E008", {"ALLOWED_NETWORKS": "127.0.0.0/8"}, "DJWEBHOOKS_ALLOWED_NETWORKS"),
+    ("djwebhooks.E008", {"ALLOWED_NETWORKS": 5}, "DJWEBHOOKS_ALLOWED_NETWORKS"),
+    ("djwebhooks.E009", {"EVENTS": {"project update": {}}}, "'project update'"),
+    ("djwebhooks.E009", {"EVENTS": {"project.*": {}}}, r"'project.*'"),
+    ("djwebhooks.E009", {"EVENTS": {5: {}}}, "5"),
+    ("djwebhooks.E009", {"EVENTS": ["project.update"]}, "DJWEBHOOKS_EVENTS"),
+    ("djwebhooks.E010", {"ENGINE": "djwebhooks.engines.rq.RQEngine", "QUEUE": "mail"}, "DJWEBHOOKS_QUEUE is 'mail'"),
+    ("djwebhooks.E012", {"GIVE_UP_ON": 404}, "DJWEBHOOKS_GIVE_UP_ON"),
+    ("djwebhooks.E012", {"GIVE_UP_ON": ["404"]}, "'404'"),
+    ("djwebhooks.E012", {"GIVE_UP_ON": [200]}, "200"),
+    ("djwebhooks.E013", {"OWNER_FIELD": "slugg"}, "'slugg'"),
+    ("djwebhooks.E014", {"ENCRYPTION_KEYS": "one key"}, "DJWEBHOOKS_ENCRYPTION_KEYS"),
+    ("djwebhooks.E014", {"ENCRYPTION_KEYS": [b"key"]}, "DJWEBHOOKS_ENCRYPTION_KEYS"),
+]
+#: Values that each of these settings may have.
+GOOD: list[dict[str, Any]] = [
+    {},
+    {"ENGINE": "djwebhooks.engines.rq.RQEngine"},
+    {"ENGINE": "djwebhooks.engines.immediate.ImmediateEngine"},
+    {"TRANSPORT": "djwebhooks.transports.memory.MemoryTransport"},
+    {"REQUEST_OWNER": "os.path.join"},
+    {"OWNER_MODEL": "auth.User"},
+    {"TIMEOUT": 0.5, "CONNECT_TIMEOUT": timedelta(seconds=1), "RETENTION": timedelta(days=400), "EXPIRE_AFTER": 60},
+    {"RETRY_SCHEDULE": []},
+    {"RETRY_SCHEDULE": [0, 1.5, timedelta(hours=1)]},
+    {"RQ_JOBS": 2, "CONCURRENCY": 5},
+    {"ENVELOPE": "flat"},
+    {"ALLOWED_NETWORKS": ["10.0.0.0/8", "fd00::/8"]},
+    {"EVENTS": {"project.update": {"description": "x"}, "project": {}}},
+    {"GIVE_UP_ON": [404, 410]},
+    {"OWNER_FIELD": "email"},
+    {"ENCRYPTION_KEYS": ["new", "old"]},
+]
+
+
+def run_checks(**options: Any) -> list[django_checks.CheckMessage]:
+    """The messages of djwebhooks' own checks."""
+    found = django_checks.run_checks(**options)
+    return [message for message in found if str(message.id).startswith("djwebhooks.")]
+
+
+def apply(settings: LazySettings, values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        setattr(settings, f"DJWEBHOOKS_{name}", value)
+
+
+@pytest.mark.parametrize(("identifier", "values", "message"), BAD, ids=[f"{case[0][-4:]} {case[1]}" for case in BAD])
+def test_a_wrong_setting_is_said(settings: LazySettings, identifier: str, values: dict[str, Any], message: str) -> None:
+    """One message, which names the setting and shows its value; no check stumbles over what another one reports."""
+    apply(settings, values)
+    found = run_checks()
+
+    assert [one.id for one in found] == [identifier]
+    assert message in found[0].msg
+    assert found[0].level == django_checks.ERROR
+
+
+@pytest.mark.parametrize("values", GOOD, ids=str)
+def test_a_right_setting_is_not_complained_of(settings: LazySettings, values: dict[str, Any]) -> None:
+    """Whatever the documentation allows is allowed."""
+    apply(settings, values)
+
+    assert run_checks() == []
+
+
+def test_manage_py_check_is_clean() -> None:
+    """The test project itself is set up rightly."""
+    out = StringIO()
+    call_command("check", stdout=out)
+
+    assert "no issues" in out.getvalue()
+
+
+def test_manage_py_check_fails_for_a_wrong_setting(settings: LazySettings) -> None:
+    """So that a deployment stops."""
+    settings.DJWEBHOOKS_ENGINE = "no.such.Engine"
+
+    with pytest.raises(SystemCheckError, match=r"djwebhooks\.E002"):
+        call_command("check")
+
+
+def test_deployments_are_warned_of_open_doors(settings: LazySettings) -> None:
+    """What is fine in development is a warning of ``check --deploy``."""
+    assert {message.id for message in run_checks(include_deployment_checks=True)} == {"djwebhooks.W001", "djwebhooks.W002"}
+    settings.DJWEBHOOKS_ALLOW_HTTP = False
+    settings.DJWEBHOOKS_ALLOWED_NETWORKS = ()
+
+    assert run_checks(include_deployment_checks=True) == []
+
+
+@pytest.fixture
+def postgresql() -> Iterator[dict[str, Any]]:
+    """The options of a PostgreSQL connection, which may be changed."""
+    if connection.vendor != "postgresql":
+        pytest.skip("isolation levels are PostgreSQL's")
+    options = connection.settings_dict.setdefault("OPTIONS", {})
+    before = dict(options)
+    yield options
+    options.clear()
+    options.update(before)
+
+
+def test_a_snapshot_for_each_transaction_is_an_error(postgresql: dict[str, Any]) -> None:
+    """Under REPEATABLE READ one worker does not see what another one has done."""
+    assert run_checks(databases=["default"]) == []
+    postgresql["isolation_level"] = 1
+    assert run_checks(databases=["default"]) == []
+    postgresql["isolation_level"] = 2
+
+    assert [message.id for message in run_checks(databases=["default"])] == ["djwebhooks.E011"]
+
+
+def test_ids_are_unique() -> None:
+    """One id means one thing, and each is tested here."""
+    checks_of = defaultdict(set)
+    for function in (*checks.CHECKS, checks.check_isolation, checks.check_http):
+        for identifier in re.findall(r"djwebhooks\.[EW]\d{3}", getsource(function)):
+            checks_of[identifier].add(function.__name__)
+    tested = {case[0] for case in BAD} | {"djwebhooks.E011", "djwebhooks.W001", "djwebhooks.W002"}
+
+    assert all(len(functions) == 1 for functions in checks_of.values())
+    assert set(checks_of) == tested

@@ -1,0 +1,135 @@
+"""The application hears of attempts, ends and disabled targets."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+from django.dispatch import Signal
+
+from djwebhooks.events import fire
+from djwebhooks.models import Attempt, Delivery, WebhookTarget
+from djwebhooks.signals import attempt_made, delivery_failed, delivery_succeeded, target_disabled, work_written
+from djwebhooks.testing import deliver
+from tests.builders import make_target
+
+SIGNALS = {"attempt": attempt_made, "succeeded": delivery_succeeded, "failed": delivery_failed, "disabled": target_disabled}
+
+
+@contextmanager
+def connected(signal: Signal, receiver: Callable[..., None]) -> Iterator[None]:
+    signal.connect(receiver, weak=False)
+    try:
+        yield
+    finally:
+        signal.disconnect(receiver)
+
+
+def keep(found: list[tuple[str, dict[str, Any]]], name: str, **arguments: Any) -> None:
+    found.append((name, arguments))
+
+
+@pytest.fixture
+def heard() -> Iterator[list[tuple[str, dict[str, Any]]]]:
+    """What was sent: each signal's name and its arguments."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    with ExitStack() as stack:
+        for name, signal in SIGNALS.items():
+            stack.enter_context(connected(signal, partial(keep, found, name)))
+        yield found
+
+
+@pytest.mark.django_db
+def test_a_success_is_an_attempt_and_an_end(heard: list[tuple[str, dict[str, Any]]]) -> None:
+    """Both carry the rows as they are in the database."""
+    make_target()
+    fire("a.b", 1)
+    deliver()
+    delivery, attempt = Delivery.objects.get(), Attempt.objects.get()
+
+    assert [name for name, _ in heard] == ["attempt", "succeeded"]
+    assert (heard[0][1]["sender"], heard[0][1]["delivery"], heard[0][1]["attempt"]) == (Attempt, delivery, attempt)
+    assert (heard[1][1]["sender"], heard[1][1]["delivery"].status) == (Delivery, "succeeded")
+
+
+@pytest.mark.django_db
+def test_a_failure_is_told_when_it_is_final(heard: list[tuple[str, dict[str, Any]]]) -> None:
+    """Each attempt is one signal, and the end another."""
+    make_target(retry_schedule=[0])
+    fire("a.b", 1)
+    deliver(500)
+
+    assert [name for name, _ in heard] == ["attempt", "attempt", "failed"]
+    assert heard[2][1]["delivery"].status == "failed"
+
+
+@pytest.mark.django_db
+def test_an_expired_delivery_has_failed_without_an_attempt(heard: list[tuple[str, dict[str, Any]]]) -> None:
+    """An end without success is told, whether there was a request or not."""
+    make_target()
+    event = fire("a.b", 1)
+    type(event).objects.update(expires_at="2026-01-01T00:00Z")
+    deliver()
+
+    assert [(name, arguments["delivery"].status) for name, arguments in heard] == [("failed", "expired")]
+
+
+@pytest.mark.django_db
+def test_a_disabled_target_is_told_once_with_its_reason(heard: list[tuple[str, dict[str, Any]]]) -> None:
+    """People may want to write to its owner."""
+    target = make_target()
+    for number in range(3):
+        fire("a.b", number)
+    deliver(410)
+
+    told = [(arguments["sender"], arguments["target"], arguments["reason"]) for name, arguments in heard if name == "disabled"]
+    assert told == [(WebhookTarget, target, "gone")]
+
+
+@pytest.mark.django_db
+def test_a_receiver_that_raises_harms_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged; the delivery is recorded and others are sent."""
+    make_target()
+    fire("a.b", 1)
+    fire("a.b", 2)
+
+    def broken(**_: Any) -> None:
+        raise LookupError("broken receiver")
+
+    with ExitStack() as stack:
+        for signal in SIGNALS.values():
+            stack.enter_context(connected(signal, broken))
+        assert len(deliver()) == 2
+
+    assert set(Delivery.objects.values_list("status", flat=True)) == {"succeeded"}
+    assert "broken receiver" in caplog.text
+
+
+@pytest.mark.django_db
+def test_written_work_names_its_database() -> None:
+    """Whatever can make work due tells the engine so."""
+    told: list[str] = []
+    target = make_target()
+
+    def receiver(using: str, **_: Any) -> None:
+        told.append(using)
+
+    with connected(work_written, receiver):
+        works: list[Callable[[], object]] = [
+            lambda: fire("a.b", 1),
+            target.send_test,
+            target.pause,
+            target.resume,
+            target.replay,
+            target.cancel_pending,
+        ]
+        for work in works:
+            told.clear()
+            work()
+            assert set(told) == {"default"}, work
+        deliver(500)
+        for work in (Delivery.objects.first().retry, Delivery.objects.first().cancel):
+            told.clear()
+            work()
+            assert told == ["default"]
