@@ -33,10 +33,13 @@ POLL, POLL_SHARE = 0.1, 20
 FLUSH, FLUSH_SIZE = 0.03, 500
 #: Lanes that one worker leases at most, and due deliveries that it keeps ready for one of them.
 LANES, READY = 1000, 200
-#: Requests in flight that a new target may have, and how many more each success allows.
+#: Requests in flight that a target may have after its first answer, and how many more each answer allows.
 FIRST_SHARE, SHARE_STEP = 4, 2
 #: Seconds in flight after which a target counts as slow.
 SLOW = 1.0
+#: The part of the slots that slow targets may have between them, and that they may have together with untried ones: the
+#: rest is for those that have answered fast, so that nobody waits for somebody else's slow server.
+SLOW_PART, RISKY_PART = 1 / 2, 3 / 4
 #: Targets whose pace is remembered.
 PACES = 10_000
 #: The longest pause, in seconds, after a database error.
@@ -57,8 +60,15 @@ class Flight:
 class Pace:
     """How a target has been answering, as far as this worker knows."""
 
-    share: int = FIRST_SHARE
+    share: int = 1
+    is_tried: bool = False
     is_slow: bool = False
+
+    def note(self, reply: Reply) -> None:
+        """Learn from a reply: each answer allows more requests at once, and its lack only one."""
+        self.is_tried = True
+        self.is_slow = reply.status is None or reply.duration > SLOW
+        self.share = 1 if reply.status is None else max(FIRST_SHARE, self.share + SHARE_STEP)
 
 
 class Worker:
@@ -320,7 +330,7 @@ class Worker:
         The share is kept strictly here, where requests are handed over: a cap on what is taken would still let one slow
         target fill the transport.
         """
-        usage = Usage(self._flights.values(), self._paces, self.transport.concurrency)
+        usage = Usage(self._flights.values(), self._pace_of, self.transport.concurrency)
         now = self._clock()
         lines = {pk: 0 for pk, ready in self._ready.items() if ready}
         while room > 0 and lines:
@@ -332,7 +342,7 @@ class Worker:
                 work = self._ready[pk][place]
                 del self._ready[pk][place]
                 lines[pk] = place
-                usage.add(work, is_ordered=self._held[pk].is_ordered)
+                usage.add(work)
                 room -= 1
                 yield work
 
@@ -340,7 +350,7 @@ class Worker:
         """Where in the lane's ready deliveries the next one stands that may be sent, from *start* on."""
         held, ready = self._held[pk], self._ready[pk]
         limit = held.target.concurrency_limit if held.target is not None else None
-        if not held.is_open or not usage.has_room(pk, self._pace_of(pk), limit):
+        if not held.is_open or not usage.has_room(pk, limit):
             return None
         for place in range(start, len(ready)):
             work = ready[place]
@@ -399,7 +409,7 @@ class Worker:
         for reply in self.transport.wait(self._patience()):
             flight = self._flights.pop(int(str(reply.key)), None)
             if flight is not None:
-                self._note_pace(flight, reply)
+                self._pace_of(flight.work.target_id).note(reply)
                 outcome = messages.judge(flight.work, reply, flight.target, flight.started_at, self._clock())
                 self._keep_outcome(outcome)
 
@@ -416,14 +426,6 @@ class Worker:
         if self._not_before:
             until = min(until, (min(self._not_before.values()) - self._clock()).total_seconds())
         return max(0.001, until)
-
-    def _note_pace(self, flight: Flight, reply: Reply) -> None:
-        pace = self._pace_of(flight.work.target_id)
-        pace.is_slow = reply.status is None or reply.duration > SLOW
-        if reply.status is None:
-            pace.share = FIRST_SHARE
-        else:
-            pace.share = min(pace.share + SHARE_STEP, self.transport.concurrency)
 
     def _keep_outcome(self, outcome: Outcome) -> None:
         if not self._outcomes:
@@ -479,36 +481,40 @@ class Worker:
 class Usage:
     """How many requests each target has in flight, and which ordering keys are on their way."""
 
-    def __init__(self, flights: Collection[Flight], paces: dict[int, Pace], concurrency: int) -> None:
-        self.concurrency = concurrency
-        self.paces = paces
+    def __init__(self, flights: Collection[Flight], pace_of: Callable[[int], Pace], concurrency: int) -> None:
+        self.half = max(1, concurrency // 2)
+        self.slow_room = max(1, int(concurrency * SLOW_PART))
+        self.risky_room = max(1, int(concurrency * RISKY_PART))
+        self.pace_of = pace_of
         self.by_target: dict[int, int] = defaultdict(int)
         self.keys: set[tuple[int, str]] = set()
         now = time.monotonic()
         for flight in flights:
-            self.by_target[flight.work.target_id] += 1
-            self.keys.add((flight.work.target_id, flight.work.ordering_key))
-            if now - flight.started > SLOW and flight.work.target_id in paces:
-                paces[flight.work.target_id].is_slow = True
-        self.slow = sum(count for pk, count in self.by_target.items() if pk in paces and paces[pk].is_slow)
+            if now - flight.started > SLOW:
+                pace_of(flight.work.target_id).is_slow = True
+        for flight in flights:
+            self.add(flight.work)
 
-    def has_room(self, pk: int, pace: Pace, limit: int | None) -> bool:
-        """Whether the target may have one more request in flight: slow ones have half the slots between them."""
-        most = min(pace.share, max(1, self.concurrency // 2)) if limit is None else limit
-        if self.by_target[pk] >= most:
+    def has_room(self, target_id: int, limit: int | None) -> bool:
+        """Whether the target may have one more request in flight."""
+        pace = self.pace_of(target_id)
+        if self.by_target[target_id] >= min(pace.share, limit or self.half):
             return False
-        return not pace.is_slow or self.slow < max(1, self.concurrency // 2)
+        if pace.is_slow and self.slow_room <= 0:
+            return False
+        return (pace.is_tried and not pace.is_slow) or self.risky_room > 0
 
     def is_free(self, work: Work) -> bool:
         """Whether nothing of the work's ordering key is on its way."""
         return (work.target_id, work.ordering_key) not in self.keys
 
-    def add(self, work: Work, *, is_ordered: bool) -> None:
+    def add(self, work: Work) -> None:
+        """Count a request that is in flight, or is about to be."""
+        pace = self.pace_of(work.target_id)
         self.by_target[work.target_id] += 1
-        if self.paces[work.target_id].is_slow:
-            self.slow += 1
-        if is_ordered:
-            self.keys.add((work.target_id, work.ordering_key))
+        self.slow_room -= pace.is_slow
+        self.risky_room -= pace.is_slow or not pace.is_tried
+        self.keys.add((work.target_id, work.ordering_key))
 
 
 def make_transport(concurrency: int | None = None) -> Transport:

@@ -27,7 +27,7 @@ LAYERS = (
     ("worker",),
     ("engines",),
     ("events",),
-    ("decorators", "checks", "metrics", "testing"),
+    ("decorators", "checks", "explain", "metrics", "prune", "stats", "testing"),
     ("admin", "api", "portal", "inbox", "management", "apps"),
 )
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}

@@ -313,7 +313,7 @@ class WebhookTarget(models.Model):
         if not self.is_active:
             return "paused"
         cache = self._state.fields_cache
-        lane: Lane | None = cache["lane"] if "lane" in cache else Lane.objects.filter(pk=self.pk).first()
+        lane: Lane | None = cache["lane"] if "lane" in cache else self._read_lane()
         if lane is None:
             return "healthy"
         if lane.disabled_at is not None:
@@ -321,6 +321,9 @@ class WebhookTarget(models.Model):
         if lane.held_until is not None and lane.held_until > timezone.now():
             return "suspended"
         return "degraded" if lane.failure_count else "healthy"
+
+    def _read_lane(self) -> Lane | None:
+        return Lane.objects.using(self._state.db or type(self).objects.db).filter(pk=self.pk).first()
 
     def pause(self) -> None:
         """Hold its events from now on; what is in flight still arrives."""
