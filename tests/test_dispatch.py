@@ -170,7 +170,7 @@ def test_there_is_one_dispatcher_at_a_time() -> None:
         ({"broadcast": True}, {"acme", "acme p-42", "other", "system"}),
         ({"broadcast": True, "identifier": "p-7"}, {"acme", "acme p-42", "other", "system"}),
     ],
-    ids=str,
+    ids=["owner and identifier", "owner", "nobody", "broadcast", "broadcast with identifier"],
 )
 def test_owner_and_identifier_decide_who_gets_an_event(fired: dict[str, object], getting: set[str]) -> None:
     """A target gets the events of its own owner and identifier; without one it gets all; a broadcast reaches everybody."""

@@ -104,7 +104,11 @@ def test_the_owner_must_be_said() -> None:
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("owner", [AnonymousUser(), User(username="unsaved"), Group(name="g"), 1, "ada"], ids=repr)
+@pytest.mark.parametrize(
+    "owner",
+    [AnonymousUser(), User(username="unsaved"), Group(name="g"), 1, "ada"],
+    ids=["anonymous", "unsaved", "group", "number", "text"],
+)
 def test_a_wrong_owner_never_gets_the_systems_target(owner: Any) -> None:
     """Whoever is no owner is refused, although there is a target without owner for this address."""
     system = register(URL, ["a.b"], owner=None)
