@@ -43,7 +43,7 @@ def prepare(using: str, works: Sequence[Work], held: dict[int, Held], now: datet
     sendable: list[tuple[Work, WebhookTarget, Event, str]] = []
     for work in works:
         event, target = events.get(work.event_id), held[work.target_id].target
-        outcome = _end_early(work, event, now)
+        outcome = _end_early(work, event, target, now)
         if outcome is not None:
             prepared.outcomes.append(outcome)
         elif event is not None and target is not None:
@@ -69,13 +69,16 @@ def prepare(using: str, works: Sequence[Work], held: dict[int, Held], now: datet
     return prepared
 
 
-def _end_early(work: Work, event: Event | None, now: datetime) -> Outcome | None:
+def _end_early(work: Work, event: Event | None, target: WebhookTarget | None, now: datetime) -> Outcome | None:
     if event is None:
         return Outcome(work, Status.CANCELLED, "event_deleted")
     if work.expires_at is not None and work.expires_at <= now:
         return Outcome(work, Status.EXPIRED, "expired")
     if event.has_failed_to_build and (event.build_due_at is None or event.build_due_at <= now):
         return Outcome(work, Status.FAILED, "build_error")
+    if target is not None and not conf.ALLOW_HTTP and not target.target_url.lower().startswith("https://"):
+        # It was allowed when the target was made.
+        return Outcome(work, Status.FAILED, retry.INVALID_URL)
     return None
 
 
