@@ -17,6 +17,9 @@ from django.db import connection
 
 from djwebhooks import checks
 
+#: Django's own checks may ask the databases what they can do.
+pytestmark = pytest.mark.django_db(databases="__all__")
+
 #: Each check's id, the settings that it complains about, and what it says.
 BAD: list[tuple[str, dict[str, Any], str]] = [
     ("djwebhooks.E001", {"TIMEOUTS": 5}, "There is no setting DJWEBHOOKS_TIMEOUTS"),

@@ -12,6 +12,7 @@ from djwebhooks.database import DatabaseNow
 from djwebhooks.exceptions import AlreadyFinished, InvalidTarget
 from djwebhooks.models.events import Event
 from djwebhooks.models.lanes import Lane
+from djwebhooks.models.managers import WriterManager
 from djwebhooks.signals import work_written
 from djwebhooks.uid import uuid7
 
@@ -107,7 +108,7 @@ class Delivery(models.Model):
     attempt_count = models.PositiveIntegerField(default=0)
     schedule_offset = models.PositiveIntegerField(default=0, help_text="Attempts made before the schedule began again.")
 
-    objects = DeliveryQuerySet.as_manager()
+    objects = WriterManager.from_queryset(DeliveryQuerySet)()
 
     class Meta:
         db_table = "djw_delivery"
@@ -194,6 +195,8 @@ class Attempt(models.Model):
     error = models.CharField(max_length=32, blank=True, help_text="What went wrong, in a word; empty when there was an answer.")
     detail = models.TextField(blank=True, help_text="What went wrong, in a sentence.")
     address = models.CharField(max_length=45, blank=True, help_text="The IP address that was connected to.")
+
+    objects = WriterManager()
 
     class Meta:
         db_table = "djw_attempt"

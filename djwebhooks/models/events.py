@@ -7,6 +7,7 @@ from django.db import models, router
 from django.db.models import Q
 
 from djwebhooks.database import DatabaseNow
+from djwebhooks.models.managers import WriterManager
 from djwebhooks.owners import owner_model
 from djwebhooks.uid import uuid7
 
@@ -66,7 +67,7 @@ class Event(models.Model):
     build_due_at = models.DateTimeField(null=True, blank=True)
     build_error = models.TextField(blank=True)
 
-    objects = EventQuerySet.as_manager()
+    objects = WriterManager.from_queryset(EventQuerySet)()
 
     class Meta:
         db_table = "djw_event"
@@ -102,6 +103,8 @@ class Body(models.Model):
     event = models.ForeignKey(Event, models.DO_NOTHING, db_constraint=False, db_index=False, related_name="bodies")
     format = models.CharField(max_length=32)
     content = models.BinaryField()
+
+    objects = WriterManager()
 
     class Meta:
         db_table = "djw_body"

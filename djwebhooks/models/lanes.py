@@ -7,6 +7,7 @@ from django.db import models
 from django.db.models.functions import Coalesce, Least
 
 from djwebhooks.database import DatabaseNow, lock_free_rows, lock_rows
+from djwebhooks.models.managers import WriterManager
 
 #: Seconds after which a lane that holds its deliveries back looks for expired ones.
 RECHECK = 300
@@ -46,7 +47,7 @@ class Lane(models.Model):
     disabled_reason = models.CharField(max_length=64, blank=True)
     next_free_at = models.DateTimeField(null=True, help_text="The rate limit's next free instant.")
 
-    objects = LaneQuerySet.as_manager()
+    objects = WriterManager.from_queryset(LaneQuerySet)()
 
     class Meta:
         db_table = "djw_lane"
@@ -64,6 +65,8 @@ class Worker(models.Model):
     started_at = models.DateTimeField(db_default=DatabaseNow())
     expires_at = models.DateTimeField()
 
+    objects = WriterManager()
+
     class Meta:
         db_table = "djw_worker"
 
@@ -74,7 +77,7 @@ class Worker(models.Model):
 class Dispatcher(models.Model):
     """The row whose lock makes one worker at a time the dispatcher."""
 
-    objects: models.Manager["Dispatcher"] = models.Manager()
+    objects = WriterManager()
 
     class Meta:
         db_table = "djw_dispatcher"

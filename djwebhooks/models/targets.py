@@ -20,6 +20,7 @@ from djwebhooks.exceptions import InvalidEvent, InvalidTarget, TooManyTargets
 from djwebhooks.models.deliveries import Delivery, DeliveryQuerySet, Status
 from djwebhooks.models.events import Event
 from djwebhooks.models.lanes import Lane
+from djwebhooks.models.managers import WriterManager
 from djwebhooks.owners import check_owner, owner_model
 from djwebhooks.signals import work_written
 from djwebhooks.uid import uuid7
@@ -130,7 +131,8 @@ class WebhookTargetQuerySet(models.QuerySet["WebhookTarget"]):
     def save_new(self, target: "WebhookTarget") -> "WebhookTarget":
         """Save a new target, or return the same one that somebody has saved in the meantime."""
         target.clean()
-        target.clean_fields(exclude=["digest"])
+        # Whether the owner exists would be asked of a replica, which may not have heard of them yet.
+        target.clean_fields(exclude=["digest", "owner"])
         try:
             with transaction.atomic(using=self.db):
                 target.save(using=self.db)
@@ -174,7 +176,7 @@ class WebhookTarget(models.Model):
     created_at = models.DateTimeField(db_default=DatabaseNow())
     modified_at = models.DateTimeField(auto_now=True)
 
-    objects = WebhookTargetQuerySet.as_manager()
+    objects = WriterManager.from_queryset(WebhookTargetQuerySet)()
 
     class Meta:
         db_table = "djw_target"
@@ -413,6 +415,8 @@ class Subscription(models.Model):
 
     target = models.ForeignKey(WebhookTarget, models.CASCADE, related_name="subscriptions")
     event = models.CharField(max_length=255)
+
+    objects = WriterManager()
 
     class Meta:
         db_table = "djw_subscription"

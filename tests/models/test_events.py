@@ -3,13 +3,15 @@
 from datetime import timedelta
 
 import pytest
+from django.conf import LazySettings
+from django.db.models import Model
 
 from djwebhooks.decorators import hook
 from djwebhooks.events import fire
-from djwebhooks.models import Body, Delivery, Event
+from djwebhooks.models import Body, Delivery, Event, WebhookTarget
 from djwebhooks.models.events import BUILD_TRIES, events_database
 from djwebhooks.testing import deliver
-from tests.builders import URL, make_target
+from tests.builders import URL, make_target, make_user
 
 runs: list[str] = []
 
@@ -105,3 +107,44 @@ def test_direct_targets_are_read_from_the_row() -> None:
 def test_there_is_one_database_for_events() -> None:
     """The database routers choose it."""
     assert events_database() == "default"
+
+
+class Replica:
+    """Reads from another database than it writes to."""
+
+    def db_for_read(self, model: type[Model], **_: object) -> str:
+        return "other"
+
+    def db_for_write(self, model: type[Model], **_: object) -> str:
+        return "default"
+
+
+@pytest.mark.django_db
+def test_nothing_is_read_from_a_replica(settings: LazySettings) -> None:
+    """It may be stale: all of the app's reads go where it writes, or here pytest-django would refuse them."""
+    user = make_user()
+    settings.DATABASE_ROUTERS = [f"{__name__}.Replica"]
+    target = WebhookTarget.objects.register(URL, ["a.b"], owner=user)
+    WebhookTarget.objects.register(URL, ["a.c"], owner=user)
+    WebhookTarget(target_url=f"{URL}/2", owner=user, event="x.y").save()
+    target.rotate_secret()
+    target.events = ["a.b"]
+    target.save()
+    fire("a.b", 1, owner=user, idempotency_key="k")
+    fire("a.b", 1, owner=user, idempotency_key="k")
+    fire("a.b", 2, owner=user, urls=f"{URL}/hidden")
+    nobody_cares("x")
+    assert len(deliver(500)) == 2
+    delivery = Delivery.objects.get(target=target)
+    delivery.retry()
+    delivery.cancel()
+    target.replay(status="cancelled")
+    target.send_test()
+    target.pause()
+    target.resume()
+
+    assert target.events == ["a.b"]
+    assert target.state == "healthy"
+    assert len(deliver()) == 2
+    assert WebhookTarget.objects.deregister(URL, owner=user) == 1
+    target.delete()
