@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event
+from threading import Event, Semaphore
 
 from tests.transports.receiver import Conversation, Script
 
@@ -72,14 +72,19 @@ def rqworker(environment: dict[str, str], directory: Path, *options: str) -> Ite
             process.wait()
 
 
-def answer_after(gate: Event, status: int = 200) -> Script:
-    """Return a script that answers once *gate* is open."""
+def answer_after(gate: Event, *, but_first: int = 0) -> Script:
+    """Return a script that answers once *gate* is open, except that it answers some first requests at once.
+
+    A sender trusts a target with few requests at a time until it has answered.
+    """
+    at_once = Semaphore(but_first)
 
     def script(conversation: Conversation) -> None:
         while conversation.read():
-            while not gate.wait(0.05):
-                if conversation.receiver.stopping.is_set():
-                    return
-            conversation.answer(status)
+            if not at_once.acquire(blocking=False):
+                while not gate.wait(0.05):
+                    if conversation.receiver.stopping.is_set():
+                        return
+            conversation.answer()
 
     return script
