@@ -189,20 +189,21 @@ def test_work_is_silent_when_told() -> None:
 
 def test_a_second_signal_is_not_caught() -> None:
     """The first one asks; from then on, and afterwards, signals do what they did before."""
-    before = signal.getsignal(signal.SIGINT)
+    before, before_term = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     calls: list[str] = []
     with stopping(lambda: calls.append("stop")):
         os.kill(os.getpid(), signal.SIGINT)
         assert calls == ["stop"]
         assert signal.getsignal(signal.SIGINT) == before
     with stopping(lambda: calls.append("never")):
-        assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        assert signal.getsignal(signal.SIGTERM) != before_term
+    assert signal.getsignal(signal.SIGTERM) == before_term
     assert calls == ["stop"]
 
 
 def test_other_threads_leave_signals_alone() -> None:
     """Python lets only the main thread handle signals; a worker may run in another."""
+    before = signal.getsignal(signal.SIGTERM)
     handlers = []
 
     def work() -> None:
@@ -213,7 +214,7 @@ def test_other_threads_leave_signals_alone() -> None:
     thread.start()
     thread.join()
 
-    assert handlers == [signal.SIG_DFL]
+    assert handlers == [before]
 
 
 # -- replay ------------------------------------------------------------------------------------------------------------
