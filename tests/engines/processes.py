@@ -66,6 +66,9 @@ def rqworker(environment: dict[str, str], directory: Path, *options: str) -> Ite
         worker = RQWorkerProcess(process, log)
         try:
             yield worker
+        except BaseException:
+            sys.stderr.write(worker.output)  # pytest shows it with the failure
+            raise
         finally:
             if process.poll() is None:
                 worker.signal_all(signal.SIGKILL)
