@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from datetime import datetime, timedelta
 from functools import partial
 from operator import attrgetter
@@ -16,6 +16,7 @@ from djwebhooks.database import DatabaseNow
 from djwebhooks.models import Attempt, Delivery, Dispatcher, Lane, WebhookTarget, Worker
 from djwebhooks.models.deliveries import Status, Trigger
 from djwebhooks.models.lanes import RECHECK
+from djwebhooks.work import Held, Outcome, Recorded, Sent, Work
 
 #: Seconds that a lease lasts beyond one exchange, and those of them that must be left for an attempt to start.
 LEASE_MARGIN, START_MARGIN = 60, 10
@@ -27,87 +28,6 @@ PAGE = 1000
 
 class LeaseLost(Exception):
     """This worker is taken for dead: others may have its lanes."""
-
-
-@dataclass(slots=True)
-class Held:
-    """A lane that this worker holds, as it was when it was last looked at."""
-
-    target_id: int
-    token: int
-    version: int = -1
-    #: Whether its deliveries may be sent.
-    is_open: bool = True
-    #: When to look again, if there is nothing to do before: the receiver's wish, or the search for expired ones.
-    look_again_at: datetime | None = None
-    next_free_at: datetime | None = None
-    is_ordered: bool = False
-    target: WebhookTarget | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """A delivery that is due, taken from a lane under a lease."""
-
-    delivery_id: int
-    event_id: int
-    target_id: int
-    token: int
-    sequence: int
-    ordering_key: str
-    attempt_count: int
-    schedule_offset: int
-    trigger: str
-    expires_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """One HTTP exchange, as it is recorded."""
-
-    url: str
-    started_at: datetime
-    duration: float
-    status_code: int | None
-    response_headers: dict[str, str]
-    response_body: str
-    error: str
-    detail: str
-    address: str
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of a delivery that was taken: its next status, and the exchange if there was one."""
-
-    work: Work
-    status: str
-    reason: str = ""
-    due_at: datetime | None = None
-    sent: Sent | None = None
-    #: Whether it says something about the receiver's health.
-    counts: bool = True
-    #: Until when the receiver asked for silence.
-    hold_until: datetime | None = None
-    #: Why the target is to be disabled, in a word.
-    disables: str = ""
-
-    @property
-    def is_success(self) -> bool:
-        return self.status == Status.SUCCEEDED
-
-
-@dataclass(slots=True)
-class Recorded:
-    """What a call of ``record`` did."""
-
-    outcomes: list[Outcome] = field(default_factory=list)
-    #: Their lanes are locked by an application: to be recorded a little later.
-    postponed: list[Outcome] = field(default_factory=list)
-    #: The targets that were disabled, with the reason.
-    disabled: dict[int, str] = field(default_factory=dict)
-    #: The lanes that must not be sent to for now.
-    closed: set[int] = field(default_factory=set)
 
 
 def lease_seconds() -> float:

@@ -11,11 +11,11 @@ from django.views.decorators.debug import sensitive_variables
 from djwebhooks import __version__, database, payload, retry, signing
 from djwebhooks.conf import conf
 from djwebhooks.exceptions import InvalidPayload, UndecryptableSecret
-from djwebhooks.lanes import Held, Outcome, Sent, Work
 from djwebhooks.models import Body, Event, WebhookTarget
 from djwebhooks.models.deliveries import Status
 from djwebhooks.owners import name_of_owner, owner_model
 from djwebhooks.transports.base import Reply, Request
+from djwebhooks.work import Flight, Held, Outcome, Sent, Work
 
 #: How long a lane rests when no key opens its target's secrets.
 SECRET_PAUSE = timedelta(minutes=1)
@@ -157,8 +157,9 @@ def _render(event: Event, body_format: str, owners: dict[Any, Any]) -> bytes | N
 # -- verdicts ----------------------------------------------------------------------------------------------------------
 
 
-def judge(work: Work, reply: Reply, target: WebhookTarget, started_at: datetime, now: datetime) -> Outcome:
+def judge(flight: Flight, reply: Reply, now: datetime) -> Outcome:
     """Return what a reply means for its delivery."""
+    work, target = flight.work, flight.target
     schedule = conf.RETRY_SCHEDULE if target.retry_schedule is None else target.retry_schedule
     done = work.attempt_count - work.schedule_offset
     verdict = retry.judge(reply, retries_done=done, schedule=schedule, give_up_on=conf.GIVE_UP_ON, now=now)
@@ -170,7 +171,7 @@ def judge(work: Work, reply: Reply, target: WebhookTarget, started_at: datetime,
         verdict.status,
         verdict.reason,
         due_at=due_at,
-        sent=_sent(reply, target.target_url, started_at),
+        sent=_sent(reply, target.target_url, flight.started_at),
         counts=verdict.counts,
         hold_until=now + timedelta(seconds=verdict.hold) if verdict.hold else None,
         disables=verdict.disables,

@@ -4,24 +4,24 @@ import logging
 import os
 import socket
 import time
-from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Hashable
 from datetime import datetime, timedelta
 
 from django.db import DatabaseError, InterfaceError, connections
 from django.utils.module_loading import import_string
 
 from djwebhooks import dispatch, lanes, messages
+from djwebhooks.announce import announce
 from djwebhooks.build import Builder, InlineBuilder
 from djwebhooks.conf import conf
 from djwebhooks.database import DatabaseClock
-from djwebhooks.lanes import Held, LeaseLost, Outcome, Recorded, Work
-from djwebhooks.models import Attempt, Delivery, Lane, WebhookTarget
+from djwebhooks.fairness import Paces, Usage, choose
+from djwebhooks.lanes import LeaseLost
+from djwebhooks.models import Lane
 from djwebhooks.models.deliveries import Status
 from djwebhooks.models.events import events_database
-from djwebhooks.signals import attempt_made, delivery_failed, delivery_succeeded, target_disabled
-from djwebhooks.transports.base import Reply, Transport
+from djwebhooks.transports.base import Transport
+from djwebhooks.work import READY, Flight, Held, Outcome, Work
 
 logger = logging.getLogger(__name__)
 
@@ -31,44 +31,10 @@ BEAT = 5.0
 POLL, POLL_SHARE = 0.1, 20
 #: Seconds that results may wait to be recorded together, and how many go at once.
 FLUSH, FLUSH_SIZE = 0.03, 500
-#: Lanes that one worker leases at most, and due deliveries that it keeps ready for one of them.
-LANES, READY = 1000, 200
-#: Requests in flight that a target may have after its first answer, and how many more each answer allows.
-FIRST_SHARE, SHARE_STEP = 4, 2
-#: Seconds in flight after which a target counts as slow.
-SLOW = 1.0
-#: The part of the slots that slow targets may have between them, and that they may have together with untried ones: the
-#: rest is for those that have answered fast, so that nobody waits for somebody else's slow server.
-SLOW_PART, RISKY_PART = 1 / 2, 3 / 4
-#: Targets whose pace is remembered.
-PACES = 10_000
+#: Lanes that one worker leases at most.
+LANES = 1000
 #: The longest pause, in seconds, after a database error.
 LONGEST_PAUSE = 5.0
-
-
-@dataclass(slots=True)
-class Flight:
-    """A request on its way."""
-
-    work: Work
-    target: WebhookTarget
-    started_at: datetime
-    started: float
-
-
-@dataclass(slots=True)
-class Pace:
-    """How a target has been answering, as far as this worker knows."""
-
-    share: int = 1
-    is_tried: bool = False
-    is_slow: bool = False
-
-    def note(self, reply: Reply) -> None:
-        """Learn from a reply: each answer allows more requests at once, and its lack only one."""
-        self.is_tried = True
-        self.is_slow = reply.status is None or reply.duration > SLOW
-        self.share = 1 if reply.status is None else max(FIRST_SHARE, self.share + SHARE_STEP)
 
 
 class Worker:
@@ -108,17 +74,12 @@ class Worker:
         self.recorded = 0
         self._is_stopping = False
         self._forget()
-        self._paces: OrderedDict[int, Pace] = OrderedDict()
+        self._paces = Paces()
 
     def _forget(self) -> None:
         """Know of no lane and no work, as at the start."""
         self._held: dict[int, Held] = {}
-        self._ready: dict[int, deque[Work]] = defaultdict(deque)
-        self._known: dict[int, set[int]] = defaultdict(set)
-        self._not_before: dict[int, datetime] = {}
-        self._drained: set[int] = set()
-        self._stale: set[int] = set()
-        self._flights: dict[int, Flight] = {}
+        self._flights: dict[Hashable, Flight] = {}
         self._building: dict[int, list[Work]] = {}
         self._outcomes: list[Outcome] = []
         self._oldest_outcome = 0.0
@@ -156,7 +117,7 @@ class Worker:
                     logger.exception("The database failed; the worker goes on in %s seconds.", pause)
                     # What is in flight goes on, and is recorded if the lease still holds then.
                     connections[self.using].close_if_unusable_or_obsolete()
-                    self._drop_ready(list(self._held))
+                    self._drop_chosen()
                     time.sleep(pause)
         finally:
             self._end()
@@ -232,7 +193,7 @@ class Worker:
         self.transport.abort()
         while self._flights:
             for reply in self.transport.wait(1.0):
-                self._flights.pop(int(str(reply.key)), None)
+                self._flights.pop(reply.key, None)
         self._forget()
         if not self.enlist():
             self._is_stopping = True
@@ -260,49 +221,37 @@ class Worker:
         """Look again at lanes that something was written to: work, or a word that holds it back."""
         if self._held:
             versions = Lane.objects.using(self.using).filter(pk__in=self._held).values_list("pk", "version")
-            self._stale = {pk for pk, version in versions if version != self._held[pk].version}
-            self._drained -= self._stale
+            for pk, version in versions:
+                self._held[pk].is_stale = version != self._held[pk].version
 
     def _take(self) -> None:
-        """Fill up the lanes' ready deliveries, several lanes at a time."""
-        wanted = {pk: READY + len(self._known[pk]) for pk in self._held if self._wants_more(pk)}
+        """Fill up the lanes' ready works, many lanes at a time."""
+        wanted = {pk: READY + len(held.known) for pk, held in self._held.items() if held.wants_more}
         if self._is_stopping or not wanted:
             return
-        self._stale.clear()
         now = self._clock()
-        found: dict[int, list[Work]] = defaultdict(list)
-        taken = lanes.take(self.using, wanted, self._held, now)
-        counts: dict[int, int] = defaultdict(int)
-        for work in taken:
-            counts[work.target_id] += 1
-            if work.delivery_id not in self._known[work.target_id]:
-                found[work.target_id].append(work)
-        for pk, limit in wanted.items():
-            if not self._held[pk].is_open:
-                self._drop_ready([pk])
-            if counts[pk] < limit:
-                self._drained.add(pk)
-            self._keep_ready(self._held[pk], found[pk], now)
-
-    def _wants_more(self, pk: int) -> bool:
-        return pk in self._stale or (pk not in self._drained and len(self._ready[pk]) < READY // 2)
+        found: dict[int, list[Work]] = {pk: [] for pk in wanted}
+        for work in lanes.take(self.using, wanted, self._held, now):
+            found[work.target_id].append(work)
+        for pk, works in found.items():
+            held = self._held[pk]
+            if not held.is_open:
+                held.drop_ready()
+            held.is_stale = False
+            held.is_drained = len(works) < wanted[pk]
+            self._keep_ready(held, [work for work in works if work.delivery_id not in held.known], now)
 
     def _keep_ready(self, held: Held, works: list[Work], now: datetime) -> None:
         rate = held.target.rate_limit if held.target is not None else None
-        if works and rate:
-            works = self._pace(held, rate, works, now)
-        for work in works:
-            self._known[held.target_id].add(work.delivery_id)
-            self._ready[held.target_id].append(work)
+        held.keep(self._pace(held, rate, works, now) if works and rate else works)
 
     def _pace(self, held: Held, rate: float, works: list[Work], now: datetime) -> list[Work]:
-        """Keep as many as the rate limit lets out within a second, each with the instant that is reserved for it."""
+        """Return as many as the rate limit lets out within a second, each with the instant that is reserved for it."""
         wait = max(timedelta(), (held.next_free_at or now) - now).total_seconds()
         count = int((1 - wait) * rate) + 1 if wait < 1 else 0
         instants = lanes.reserve(self.using, held, rate, min(count, len(works)), now) if count else []
-        self._drained.add(held.target_id)
-        for work, instant in zip(works, instants, strict=False):
-            self._not_before[work.delivery_id] = instant
+        held.is_drained = True
+        held.not_before |= {work.delivery_id: instant for work, instant in zip(works, instants, strict=False)}
         return works[: len(instants)]
 
     # -- sending --------------------------------------------------------------------------------------------------------
@@ -311,7 +260,9 @@ class Worker:
         """Give the transport as much as it has room for, fairly over the targets."""
         if self._is_stopping or not self._may_start():
             return
-        chosen = list(self._choose(self.transport.concurrency - len(self._flights)))
+        usage = Usage(self._flights.values(), self._paces, self.transport.concurrency)
+        room = self.transport.concurrency - len(self._flights)
+        chosen = list(choose(self._held, usage, room, self._clock()))
         if not chosen:
             return
         self._last_work = time.monotonic()
@@ -321,62 +272,17 @@ class Worker:
         for work in prepared.unbuilt:
             self._wait_for_build(work)
         for work, target, request in prepared.ready:
-            self._flights[work.delivery_id] = Flight(work, target, self._clock(), time.monotonic())
+            self._flights[request.key] = Flight(work, target, self._clock(), time.monotonic())
             self.transport.submit(request)
 
-    def _choose(self, room: int) -> Iterator[Work]:
-        """Choose up to *room* works: a round over the lanes at a time, within each target's share.
-
-        The share is kept strictly here, where requests are handed over: a cap on what is taken would still let one slow
-        target fill the transport.
-        """
-        usage = Usage(self._flights.values(), self._pace_of, self.transport.concurrency)
-        now = self._clock()
-        lines = {pk: 0 for pk, ready in self._ready.items() if ready}
-        while room > 0 and lines:
-            for pk in list(lines):
-                place = self._next_of(pk, lines[pk], usage, now) if room > 0 else None
-                if place is None:
-                    del lines[pk]
-                    continue
-                work = self._ready[pk][place]
-                del self._ready[pk][place]
-                lines[pk] = place
-                usage.add(work)
-                room -= 1
-                yield work
-
-    def _next_of(self, pk: int, start: int, usage: "Usage", now: datetime) -> int | None:
-        """Where in the lane's ready deliveries the next one stands that may be sent, from *start* on."""
-        held, ready = self._held[pk], self._ready[pk]
-        limit = held.target.concurrency_limit if held.target is not None else None
-        if not held.is_open or not usage.has_room(pk, limit):
-            return None
-        for place in range(start, len(ready)):
-            work = ready[place]
-            if self._not_before.get(work.delivery_id, now) > now:
-                return None
-            if not held.is_ordered or usage.is_free(work):
-                return place
-        return None
-
-    def _pace_of(self, pk: int) -> Pace:
-        pace = self._paces.setdefault(pk, Pace())
-        self._paces.move_to_end(pk)
-        if len(self._paces) > PACES:
-            self._paces.popitem(last=False)
-        return pace
-
-    def _drop_ready(self, target_ids: Collection[int]) -> None:
-        """Forget what was taken from these lanes and not sent: it stays pending and due for whoever looks next."""
-        kept = defaultdict(set)
+    def _drop_chosen(self) -> None:
+        """After an error: forget all but what is under way. It stays pending, and is taken again."""
         under_way = [flight.work for flight in self._flights.values()] + [outcome.work for outcome in self._outcomes]
+        for held in self._held.values():
+            held.drop_ready()
+            held.known.clear()
         for work in under_way + [work for works in self._building.values() for work in works]:
-            kept[work.target_id].add(work.delivery_id)
-        for pk in target_ids:
-            self._ready.pop(pk, None)
-            self._known[pk] = kept[pk]
-            self._drained.discard(pk)
+            self._held[work.target_id].known.add(work.delivery_id)
 
     # -- building -------------------------------------------------------------------------------------------------------
 
@@ -396,36 +302,35 @@ class Worker:
         for event_id, works in sorted(done.items(), reverse=True):  # Each goes to the front: the earliest event last.
             is_built, again_at = states.get(event_id, (True, now))
             for work in works:
-                if not self._held[work.target_id].is_open:
-                    self._known[work.target_id].discard(work.delivery_id)
+                held = self._held[work.target_id]
+                if not held.is_open:
+                    held.forget(work.delivery_id)
                 elif is_built:
-                    self._ready[work.target_id].appendleft(work)
+                    held.ready.appendleft(work)
                 else:
                     self._keep_outcome(Outcome(work, Status.PENDING, "build_error", due_at=again_at))
 
     # -- results --------------------------------------------------------------------------------------------------------
 
     def _collect(self) -> None:
+        """Judge the replies that have come."""
         for reply in self.transport.wait(self._patience()):
-            flight = self._flights.pop(int(str(reply.key)), None)
+            flight = self._flights.pop(reply.key, None)
             if flight is not None:
-                self._pace_of(flight.work.target_id).note(reply)
-                outcome = messages.judge(flight.work, reply, flight.target, flight.started_at, self._clock())
-                self._keep_outcome(outcome)
+                self._paces[flight.work.target_id].note(reply)
+                self._keep_outcome(messages.judge(flight, reply, self._clock()))
 
     def _patience(self) -> float:
         """For how many seconds a turn may wait for replies."""
         now = time.monotonic()
         if self._outcomes:
             return max(0.0, self._oldest_outcome + FLUSH - now) if self._flights else 0.0
-        if self._has_more or self._is_done():
+        if self._has_more or self._is_done() or any(held.wants_more or held.is_idle for held in self._held.values()):
             return 0.0
-        if any(self._wants_more(pk) or not self._known[pk] for pk in self._held):
-            return 0.0
-        until = self._next_poll - now
-        if self._not_before:
-            until = min(until, (min(self._not_before.values()) - self._clock()).total_seconds())
-        return max(0.001, until)
+        planned = [at for held in self._held.values() for at in held.not_before.values()]
+        until = min(planned, default=None)
+        wait = self._next_poll - now
+        return max(0.001, wait if until is None else min(wait, (until - self._clock()).total_seconds()))
 
     def _keep_outcome(self, outcome: Outcome) -> None:
         if not self._outcomes:
@@ -443,108 +348,37 @@ class Worker:
         if self._flights and not is_full and not is_old:
             return
         result = lanes.record(self.using, self.id, self._outcomes, self._clock())
-        for outcome in self._outcomes:
-            self._known[outcome.work.target_id].discard(outcome.work.delivery_id)
-            self._not_before.pop(outcome.work.delivery_id, None)
-        for outcome in result.postponed:
-            self._known[outcome.work.target_id].add(outcome.work.delivery_id)
-        self._outcomes = result.postponed
-        self._reopen_lines(result)
-        self._oldest_outcome = time.monotonic()
-        self.recorded += len(result.outcomes)
-        self._last_work = time.monotonic()
-        announce(self.using, result)
-
-    def _reopen_lines(self, result: Recorded) -> None:
-        for outcome in result.outcomes:
-            held = self._held.get(outcome.work.target_id)
-            if held is not None and held.is_ordered and outcome.status != Status.PENDING:
-                self._drained.discard(held.target_id)  # Its successor is due now.
+        postponed = {outcome.work.delivery_id for outcome in result.postponed}
+        for work in (outcome.work for outcome in self._outcomes if outcome.work.delivery_id not in postponed):
+            held = self._held[work.target_id]
+            held.forget(work.delivery_id)
+            if held.is_ordered:
+                held.is_drained = False  # Its successor may be due now.
         for pk in result.closed:
-            if pk in self._held:
-                self._held[pk].is_open = False
-                self._drop_ready([pk])
+            self._held[pk].is_open = False
+            self._held[pk].drop_ready()
+        self._outcomes = result.postponed
+        self._oldest_outcome = self._last_work = time.monotonic()
+        self.recorded += len(result.outcomes)
+        announce(self.using, result)
 
     def _release(self) -> None:
         """Give back lanes that have nothing due and nothing under way."""
-        idle = [self._held[pk] for pk in self._drained if not self._known[pk]]
+        idle = [held for held in self._held.values() if held.is_idle]
         if not idle or self._is_stopping:
             return
         kept = lanes.release(self.using, self.id, idle, self._clock())
         for held in idle:
-            self._drained.discard(held.target_id)
-            if held.target_id not in kept:
-                for state in (self._held, self._ready, self._known):
-                    state.pop(held.target_id, None)
-
-
-class Usage:
-    """How many requests each target has in flight, and which ordering keys are on their way."""
-
-    def __init__(self, flights: Collection[Flight], pace_of: Callable[[int], Pace], concurrency: int) -> None:
-        self.half = max(1, concurrency // 2)
-        self.slow_room = max(1, int(concurrency * SLOW_PART))
-        self.risky_room = max(1, int(concurrency * RISKY_PART))
-        self.pace_of = pace_of
-        self.by_target: dict[int, int] = defaultdict(int)
-        self.keys: set[tuple[int, str]] = set()
-        now = time.monotonic()
-        for flight in flights:
-            if now - flight.started > SLOW:
-                pace_of(flight.work.target_id).is_slow = True
-        for flight in flights:
-            self.add(flight.work)
-
-    def has_room(self, target_id: int, limit: int | None) -> bool:
-        """Whether the target may have one more request in flight."""
-        pace = self.pace_of(target_id)
-        if self.by_target[target_id] >= min(pace.share, limit or self.half):
-            return False
-        if pace.is_slow and self.slow_room <= 0:
-            return False
-        return (pace.is_tried and not pace.is_slow) or self.risky_room > 0
-
-    def is_free(self, work: Work) -> bool:
-        """Whether nothing of the work's ordering key is on its way."""
-        return (work.target_id, work.ordering_key) not in self.keys
-
-    def add(self, work: Work) -> None:
-        """Count a request that is in flight, or is about to be."""
-        pace = self.pace_of(work.target_id)
-        self.by_target[work.target_id] += 1
-        self.slow_room -= pace.is_slow
-        self.risky_room -= pace.is_slow or not pace.is_tried
-        self.keys.add((work.target_id, work.ordering_key))
+            if held.target_id in kept:
+                held.is_drained = False
+            else:
+                del self._held[held.target_id]
 
 
 def make_transport(concurrency: int | None = None) -> Transport:
     """Return a transport of the class that ``DJWEBHOOKS_TRANSPORT`` names."""
     make: Callable[..., Transport] = import_string(conf.TRANSPORT)
     return make(concurrency=concurrency or conf.CONCURRENCY)
-
-
-def announce(using: str, result: Recorded) -> None:
-    """Send the signals for what was recorded. A receiver that raises is logged and harms nothing."""
-    if (
-        attempt_made.has_listeners(Attempt)
-        or delivery_succeeded.has_listeners(Delivery)
-        or delivery_failed.has_listeners(Delivery)
-    ):
-        deliveries = Delivery.objects.using(using).in_bulk([outcome.work.delivery_id for outcome in result.outcomes])
-        for outcome in result.outcomes:
-            announce_outcome(using, outcome, deliveries[outcome.work.delivery_id])
-    for target in WebhookTarget.objects.using(using).filter(pk__in=result.disabled):
-        target_disabled.send_robust(WebhookTarget, target=target, reason=result.disabled[target.pk])
-
-
-def announce_outcome(using: str, outcome: Outcome, delivery: Delivery) -> None:
-    if outcome.sent is not None:
-        attempt = Attempt.objects.using(using).get(delivery=delivery, number=outcome.work.attempt_count + 1)
-        attempt_made.send_robust(Attempt, delivery=delivery, attempt=attempt)
-    if outcome.is_success:
-        delivery_succeeded.send_robust(Delivery, delivery=delivery)
-    elif outcome.status != Status.PENDING:
-        delivery_failed.send_robust(Delivery, delivery=delivery)
 
 
 def work(*, burst: bool = False, **options: object) -> int:

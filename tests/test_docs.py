@@ -124,9 +124,9 @@ def read_layers() -> list[set[str]]:
     """The rows of the table of layers in CONTRIBUTING.rst."""
     rows: list[set[str]] = []
     for line in (PROJECT / "CONTRIBUTING.rst").read_text().splitlines():
-        if re.match(r"\d +``", line):
+        if re.match(r"\d+ +``", line):
             rows.append(set())
-        if rows and re.match(r"(\d| ) {2,}``", line):
+        if rows and re.match(r"(\d+| ) {2,}``", line):
             rows[-1] |= set(re.findall(r"``(\w+)``", line[:50]))
     return rows
 

@@ -1,12 +1,13 @@
 """What goes on the wire: headers, signatures, bytes; and what an answer means for its delivery."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from django.conf import LazySettings
+from django.db import connection
 from standardwebhooks import Webhook
 
 from djwebhooks import __version__, database, lanes, messages
@@ -20,6 +21,7 @@ from djwebhooks.models.deliveries import Status
 from djwebhooks.models.events import BUILD_TRIES
 from djwebhooks.testing import deliver
 from djwebhooks.transports.base import Reply, Request
+from djwebhooks.work import Flight
 from tests.builders import make_target, make_user
 
 DB = "default"
@@ -51,7 +53,7 @@ class Sender:
     def judge(self, reply: Reply) -> Outcome:
         work, target, _ = self.prepare().ready[0]
         now = read_clock(DB)
-        return messages.judge(work, reply, target, now, now)
+        return messages.judge(Flight(work, target, now, 0.0), reply, now)
 
 
 def request_for(target: WebhookTarget) -> Request:
@@ -230,6 +232,26 @@ def test_the_body_that_was_written_first_is_sent() -> None:
     database.insert_many(DB, Body, ("event", "format", "content"), [(event.pk, "standard+owner", b"second")])
 
     assert request_for(target).body == b"first"
+
+
+def test_a_body_that_is_written_meanwhile_is_sent() -> None:
+    """When another worker writes the body a moment before this one does, both send the other's bytes."""
+    target = make_target()
+    event = fire("a.b", 1)
+    overtaken = []
+
+    def overtake(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: dict[str, Any]) -> Any:
+        if "djw_body" in sql and "INSERT" in sql and not overtaken:
+            overtaken.append(sql)
+            Body.objects.create(event=event, format="standard+owner", content=b"theirs")
+        return execute(sql, params, many, context)
+
+    sender = Sender()
+    with connection.execute_wrapper(overtake):
+        [(_, _, request)] = sender.prepare().ready
+
+    assert overtaken
+    assert (request.url, request.body) == (target.target_url, b"theirs")
 
 
 def test_a_retry_has_the_same_id_and_bytes(settings: LazySettings) -> None:

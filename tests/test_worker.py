@@ -23,7 +23,8 @@ from djwebhooks.testing import deliver
 from djwebhooks.transports.base import Reply, Request
 from djwebhooks.transports.memory import MemoryTransport
 from djwebhooks.transports.requests import RequestsTransport
-from djwebhooks.worker import READY, Worker, work
+from djwebhooks.work import READY
+from djwebhooks.worker import Worker, work
 from tests.transports.receiver import Conversation, Receiver
 
 
@@ -149,7 +150,7 @@ def test_what_is_kept_ready_is_bounded(owner: User) -> None:
         step()
 
     assert Delivery.objects.count() > READY * 2
-    assert sum(len(ready) for ready in worker._ready.values()) <= READY
+    assert sum(len(held.ready) for held in worker._held.values()) <= READY
 
 
 # -- the lease ---------------------------------------------------------------------------------------------------------
