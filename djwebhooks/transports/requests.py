@@ -223,6 +223,12 @@ class Crew:
     def abort(self) -> None:
         with self._lock:
             in_flight = list(self._in_flight)
+            # First those that no thread has begun, or the next free one would.
+            waiting = [exchange for exchange in in_flight if exchange.started_at is None]
+            for exchange in waiting:
+                del self._in_flight[exchange]
+        for exchange in waiting:
+            self._mailbox.put(exchange.fail("aborted", exchange.aborted().detail))
         for exchange in in_flight:
             exchange.break_off()
             self._answer_instead(exchange, exchange.fail("aborted", exchange.aborted().detail))
