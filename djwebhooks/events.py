@@ -10,6 +10,7 @@ from asgiref.sync import sync_to_async
 from django.db import IntegrityError, connections, transaction
 from django.utils import timezone
 
+from djwebhooks import capture
 from djwebhooks import payload as payloads
 from djwebhooks.conf import conf
 from djwebhooks.exceptions import IdempotencyConflict, InvalidEvent, UnknownEvent, WrongTransaction
@@ -172,7 +173,8 @@ def insert_once(event: Event, alias: str) -> Event:
     """Insert *event*, or return the one with its idempotency key. Raises ``IdempotencyConflict`` when that is another one."""
     key = [None if event.owner_id is None else str(event.owner_id), event.name, event.idempotency_key]
     event.idempotency_digest = digest(key)
-    event.content_digest = digest([event.hook, event.call, event.payload])
+    content = capture.name_content(event.call) if event.call else event.payload
+    event.content_digest = digest([event.hook, content])
     try:
         with transaction.atomic(using=alias):
             return insert(event, alias)

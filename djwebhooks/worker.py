@@ -230,12 +230,13 @@ class Worker:
         if self._is_stopping or not wanted:
             return
         now = self._clock()
+        was_ordered = {pk: self._held[pk].is_ordered for pk in wanted}
         found: dict[int, list[Work]] = {pk: [] for pk in wanted}
         for work in lanes.take(self.using, wanted, self._held, now):
             found[work.target_id].append(work)
         for pk, works in found.items():
             held = self._held[pk]
-            if not held.is_open:
+            if not held.is_open or held.is_ordered != was_ordered[pk]:
                 held.drop_ready()
             held.is_stale = False
             held.is_drained = len(works) < wanted[pk]

@@ -19,7 +19,7 @@ from rq import SimpleWorker
 
 from djwebhooks.decorators import hook
 from djwebhooks.events import fire
-from djwebhooks.exceptions import CaptureError, ConfigurationError, InvalidEvent, InvalidPayload
+from djwebhooks.exceptions import CaptureError, ConfigurationError, IdempotencyConflict, InvalidEvent, InvalidPayload
 from djwebhooks.models import Body, Delivery, Event
 from djwebhooks.testing import deliver, fired
 from djwebhooks.transports.base import Request
@@ -655,3 +655,20 @@ def test_types_are_those_of_the_function(tmp_path: Path) -> None:
         "Project().closed(5)",
         'wrong: int = updated("x")',
     }, checked.stdout + checked.stderr
+
+
+@hook("book.shelved", idempotency_key="once")
+def book_shelved(number: int, owner: User) -> dict[str, object]:
+    return {"number": number}
+
+
+@pytest.mark.django_db
+def test_a_login_between_two_calls_is_no_other_payload() -> None:
+    """The second call with an idempotency key returns the first event, though the owner has logged in meanwhile."""
+    owner = make_user("ada")
+    first = book_shelved(1, owner=owner)
+    owner.last_login = datetime.now(UTC)
+
+    assert book_shelved(1, owner=owner).pk == first.pk
+    with pytest.raises(IdempotencyConflict):
+        book_shelved(2, owner=owner)

@@ -81,7 +81,7 @@ class RQEngine(Engine):
         job = queue.create_job(run_job, args=(using,), **job_options())
         act_once(
             queue,
-            f"djwebhooks:{using}:at:{second}",
+            flag(using, f"at:{second}"),
             math.ceil(delay) + 1,
             lambda: queue.schedule_job(job, datetime.fromtimestamp(second, UTC)),
         )
@@ -100,25 +100,30 @@ def enqueue(queue: Queue, using: str) -> None:
     act_once(queue, wake_flag(using), FLAG_SECONDS, lambda: queue.enqueue_call(run_job, args=(using,), **job_options()))
 
 
-def act_once(queue: Queue, flag: str, seconds: int, act: Callable[[], object]) -> None:
-    """Set *flag* for some seconds and *act*, unless it is set already. Raises ``RedisError``, and then it is not set."""
-    if not queue.connection.set(flag, 1, nx=True, ex=seconds):
+def act_once(queue: Queue, key: str, seconds: int, act: Callable[[], object]) -> None:
+    """Set *key* for some seconds and *act*, unless it is set already. Raises ``RedisError``, and then it is not set."""
+    if not queue.connection.set(key, 1, nx=True, ex=seconds):
         return
     try:
         act()
     except RedisError:
-        queue.connection.delete(flag)
+        queue.connection.delete(key)
         raise
+
+
+def flag(using: str, name: str) -> str:
+    """A key of ours. Several applications may share a Redis, each with a queue of its own."""
+    return f"djwebhooks:{conf.QUEUE}:{using}:{name}"
 
 
 def wake_flag(using: str) -> str:
     """The key that says: a job is on its way that has not looked for work yet."""
-    return f"djwebhooks:{using}:wake"
+    return flag(using, "wake")
 
 
 def full_flag(using: str) -> str:
     """The key that says: as many jobs are at work as may be, and each of them will look once more before it ends."""
-    return f"djwebhooks:{using}:full"
+    return flag(using, "full")
 
 
 def job_options() -> dict[str, Any]:

@@ -16,7 +16,7 @@ from django.utils import timezone
 from djwebhooks import database, encryption, network, payload, signing
 from djwebhooks.conf import conf
 from djwebhooks.database import DatabaseNow
-from djwebhooks.exceptions import InvalidEvent, InvalidTarget, TooManyTargets
+from djwebhooks.exceptions import InvalidEvent, InvalidTarget, TooManyTargets, UndecryptableSecret
 from djwebhooks.models.deliveries import Delivery, DeliveryQuerySet, Status
 from djwebhooks.models.events import Event
 from djwebhooks.models.lanes import Lane
@@ -297,11 +297,17 @@ class WebhookTarget(models.Model):
             self.secrets = (
                 WebhookTarget.objects.using(using).select_for_update().values_list("secrets", flat=True).get(pk=self.pk)
             )
-            old = [entry | {"until": entry["until"] or until} for entry in self._open()]
+            old = [entry | {"until": entry["until"] or until} for entry in self._open_if_possible()]
             live = [entry for entry in old if datetime.fromisoformat(entry["until"]) > now][: LIVE_SECRETS - 1]
             self.secrets = _seal([{"secret": signing.new_secret(), "until": None}, *live])
             self.save(update_fields=["secrets", "modified_at"])
         return self.secret
+
+    def _open_if_possible(self) -> list[dict[str, Any]]:
+        try:
+            return self._open()
+        except UndecryptableSecret:
+            return []  # A new secret is the way out.
 
     def _open(self) -> list[dict[str, Any]]:
         opened: list[dict[str, Any]] = json.loads(encryption.decrypt(self.secrets))

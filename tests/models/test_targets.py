@@ -581,6 +581,18 @@ def test_a_lost_key_is_said(settings: LazySettings) -> None:
     assert Delivery.objects.get().status == Status.PENDING
 
 
+@pytest.mark.django_db
+def test_a_new_secret_is_the_way_out_of_a_lost_key(settings: LazySettings) -> None:
+    """A target whose secret no key opens any more can be given another."""
+    target = make_target()
+    settings.SECRET_KEY = "another key, of which nobody has told anybody anything at all"
+
+    secret = target.rotate_secret()
+
+    assert secret.startswith("whsec_")
+    assert target.live_secrets(timezone.now()) == [secret]
+
+
 # -- state ------------------------------------------------------------------------------------------------------------
 
 
