@@ -158,7 +158,7 @@ def check_isolation(databases: Sequence[str] | None = None, **_: Any) -> Iterato
     """A database whose isolation level hides from one worker what another has done."""
     connection = connections[router.db_for_write(Event)]
     level = connection.settings_dict.get("OPTIONS", {}).get("isolation_level")
-    if connection.vendor == "postgresql" and level is not None and int(level) != READ_COMMITTED:
+    if connection.vendor == "postgresql" and level not in (None, import_string(LEVELS).READ_COMMITTED):
         yield Error(
             f"The database {connection.alias!r} has isolation level {level!r}, but workers need READ COMMITTED.",
             id="djwebhooks.E011",
@@ -178,8 +178,8 @@ def check_http(**_: Any) -> Iterator[CheckMessage]:
 
 #: The longest duration that makes sense, in seconds: sums of times must stay in the calendar.
 CENTURY = 100 * 365 * 24 * 3600
-#: psycopg's number for it.
-READ_COMMITTED = 1
+#: The levels have other numbers in each driver.
+LEVELS = "django.db.backends.postgresql.psycopg_any.IsolationLevel"
 CHECKS = (
     check_names,
     check_paths,

@@ -170,7 +170,7 @@ def recording(encoder: json.JSONEncoder, replaced: list[object]) -> json.JSONEnc
         return replacement
 
     # JSONEncoder's own way of taking a function: its __init__ does the same with the argument `default`.
-    encoder.default = default_recorded  # type: ignore[method-assign]
+    encoder.default = default_recorded  # type: ignore[method-assign]  # as JSONEncoder does
     return encoder
 
 

@@ -31,6 +31,15 @@ def django_db_modify_db_settings(
             yield
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what needs PostgreSQL where there is none."""
+    if connections.settings["default"]["ENGINE"].endswith("postgresql"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("postgresql")]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
+
+
 @pytest.fixture(scope="session")
 def redis_service() -> Iterator[Service]:
     """One Redis for the whole session, which a test may also kill and start again."""

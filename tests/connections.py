@@ -6,13 +6,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from django.conf import settings
 from django.db import connections
 
 #: SQLite has one writer: there nothing can happen while another transaction is open.
-postgresql_only = pytest.mark.skipif(
-    not settings.DATABASES["default"]["ENGINE"].endswith("postgresql"), reason="needs two transactions that write at once"
-)
+postgresql_only = pytest.mark.postgresql
 
 
 @contextmanager

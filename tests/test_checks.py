@@ -14,8 +14,10 @@ from django.core import checks as django_checks
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 from django.db import connection
+from django.utils.module_loading import import_string
 
 from djwebhooks import checks
+from tests.connections import postgresql_only
 
 #: Django's own checks may ask the databases what they can do.
 pytestmark = pytest.mark.django_db(databases="__all__")
@@ -145,10 +147,8 @@ def test_deployments_are_warned_of_open_doors(settings: LazySettings) -> None:
 
 
 @pytest.fixture
-def postgresql() -> Iterator[dict[str, Any]]:
-    """The options of a PostgreSQL connection, which may be changed."""
-    if connection.vendor != "postgresql":
-        pytest.skip("isolation levels are PostgreSQL's")
+def options() -> Iterator[dict[str, Any]]:
+    """The options of the connection, which may be changed."""
     options = connection.settings_dict.setdefault("OPTIONS", {})
     before = dict(options)
     yield options
@@ -156,12 +156,14 @@ def postgresql() -> Iterator[dict[str, Any]]:
     options.update(before)
 
 
-def test_a_snapshot_for_each_transaction_is_an_error(postgresql: dict[str, Any]) -> None:
+@postgresql_only
+def test_a_snapshot_for_each_transaction_is_an_error(options: dict[str, Any]) -> None:
     """Under REPEATABLE READ one worker does not see what another one has done."""
+    levels = import_string("django.db.backends.postgresql.psycopg_any.IsolationLevel")
     assert run_checks(databases=["default"]) == []
-    postgresql["isolation_level"] = 1
+    options["isolation_level"] = levels.READ_COMMITTED
     assert run_checks(databases=["default"]) == []
-    postgresql["isolation_level"] = 2
+    options["isolation_level"] = levels.REPEATABLE_READ
 
     assert [message.id for message in run_checks(databases=["default"])] == ["djwebhooks.E011"]
 

@@ -2,11 +2,8 @@
 
 import inspect
 import json
-import subprocess
-import sys
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,8 +22,6 @@ from djwebhooks.testing import deliver, fired
 from djwebhooks.transports.base import Request
 from tests.builders import URL, make_target, make_user
 from tests.library.models import Author, Book, Shelf
-
-ROOT = Path(__file__).parent.parent
 
 #: What the hooks below were run with, newest last.
 runs: list[object] = []
@@ -604,57 +599,6 @@ def test_a_hook_that_only_uses_its_arguments_is_not_warned_of(caplog: pytest.Log
 
     assert len(deliver()) == 1
     assert texts_of(caplog) == []
-
-
-# -- types -------------------------------------------------------------------------------------------------------------
-
-TYPED = """
-from djwebhooks.decorators import hook
-from djwebhooks.models import Event
-
-
-@hook("project.update")
-def updated(title: str, *, number: int = 0) -> dict[str, str]:
-    return {"title": title}
-
-
-class Project:
-    @hook("project.closed")
-    def closed(self, why: str) -> str:
-        return why
-
-
-right: Event = updated("x", number=3)
-right = Project().closed("done")
-updated(5)
-updated("x", numbr=3)
-Project().closed(5)
-wrong: int = updated("x")
-name: str = updated.event
-"""
-
-
-def test_types_are_those_of_the_function(tmp_path: Path) -> None:
-    """A type checker sees the function's own parameters, and that the call returns an ``Event``."""
-    pytest.importorskip("mypy", reason="mypy is one of the tools of lint")
-    example = tmp_path / "example.py"
-    example.write_text(TYPED)
-    lines = TYPED.splitlines()
-    checked = subprocess.run(
-        [sys.executable, "-m", "mypy", "--no-error-summary", f"--cache-dir={tmp_path}", str(example)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    wrong = {int(line.split(":")[1]) for line in checked.stdout.splitlines() if line.startswith(str(example))}
-
-    assert {lines[number - 1] for number in wrong} == {
-        "updated(5)",
-        'updated("x", numbr=3)',
-        "Project().closed(5)",
-        'wrong: int = updated("x")',
-    }, checked.stdout + checked.stderr
 
 
 @hook("book.shelved", idempotency_key="once")
