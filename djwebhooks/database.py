@@ -24,6 +24,10 @@ M = TypeVar("M", bound=models.Model)
 class DatabaseNow(Now):
     """The database's own clock, as Django stores times."""
 
+    def as_sqlite(self, compiler: Any, connection: BaseDatabaseWrapper, **extra: Any) -> Any:
+        # Times are compared as texts there, and Python writes six digits: with three, what is due now would not be due yet.
+        return self.as_sql(compiler, connection, template="STRFTIME('%%%%Y-%%%%m-%%%%d %%%%H:%%%%M:%%%%f000', 'NOW')", **extra)
+
     def as_mysql(self, compiler: Any, connection: BaseDatabaseWrapper, **extra: Any) -> Any:
         # There Now() is the server's zone, while stored values are UTC.
         return self.as_sql(compiler, connection, template="UTC_TIMESTAMP(6)", **extra)

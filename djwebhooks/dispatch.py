@@ -13,7 +13,7 @@ from djwebhooks.conf import conf
 from djwebhooks.models import Delivery, Dispatcher, Event, Lane, Subscription, WebhookTarget
 from djwebhooks.models.deliveries import Status, Trigger
 from djwebhooks.models.lanes import RECHECK
-from djwebhooks.models.targets import is_internal
+from djwebhooks.models.validation import is_internal
 from djwebhooks.payload import patterns_for
 from djwebhooks.uid import uuid7
 

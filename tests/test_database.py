@@ -11,6 +11,7 @@ from django.test.utils import CaptureQueriesContext
 from djwebhooks import database
 from djwebhooks.database import DatabaseClock, DatabaseNow, read_clock
 from djwebhooks.models import Body, Event, Lane
+from tests.builders import make_target
 from tests.connections import Thread, postgresql_only, second_connection
 
 DB = "default"
@@ -309,3 +310,12 @@ def test_a_union_limits_each_part_alone(django_assert_num_queries: Any) -> None:
 def test_a_statement_without_rows_returns_none() -> None:
     """An UPDATE has no rows to return."""
     assert database.execute(DB, "UPDATE djw_lane SET tail = 1") == []
+
+
+@pytest.mark.django_db
+def test_the_clock_and_its_expression_agree_to_the_digit() -> None:
+    """A time that was just read from the database is not in the future of its own ``DatabaseNow``."""
+    target = make_target()
+    for _ in range(300):
+        Lane.objects.update_or_create(pk=target.pk, defaults={"due_at": read_clock(DB)})
+        assert Lane.objects.filter(due_at__lte=DatabaseNow()).exists()

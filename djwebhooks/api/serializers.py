@@ -13,7 +13,7 @@ from djwebhooks.api.fields import AnyField, NumberField, RowSerializer, StrictSe
 from djwebhooks.models import Attempt, Delivery, Event, WebhookTarget
 from djwebhooks.models.deliveries import Status
 from djwebhooks.models.events import events_database
-from djwebhooks.models.targets import check_headers, check_rate, check_schedule
+from djwebhooks.models.validation import check_headers, check_rate, check_schedule
 from djwebhooks.network import check_url
 from djwebhooks.payload import encode
 
