@@ -1,12 +1,16 @@
 """Make the requests for deliveries: each event's bytes once and for all, and a fresh signature for each attempt."""
 
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.apps import apps
+from django.db import DatabaseError, InterfaceError
 from django.views.decorators.debug import sensitive_variables
+from rq.timeouts import BaseTimeoutException
 
 from djwebhooks import __version__, database, payload, retry, signing
 from djwebhooks.conf import conf
@@ -17,8 +21,12 @@ from djwebhooks.owners import name_of_owner, owner_model
 from djwebhooks.transports.base import Reply, Request
 from djwebhooks.work import Flight, Held, Outcome, Sent, Work
 
-#: How long a lane rests when no key opens its target's secrets.
-SECRET_PAUSE = timedelta(minutes=1)
+logger = logging.getLogger(__name__)
+
+#: How long to wait after a fault of our own, such as a secret that no key opens.
+OWN_FAULT_PAUSE = timedelta(minutes=1)
+#: Stands for the body of an event whose payload does not fit the format.
+UNFIT = b""
 #: How soon to look again for a payload that another worker is building.
 BUILD_POLL = timedelta(seconds=0.5)
 USER_AGENT = f"djwebhooks/{__version__}"
@@ -35,7 +43,6 @@ class Prepared:
     outcomes: list[Outcome] = field(default_factory=list)
 
 
-@sensitive_variables("keys")
 def prepare(using: str, works: Sequence[Work], held: dict[int, Held], now: datetime) -> Prepared:
     """Make a request of each of *works*, or say why there is none."""
     prepared = Prepared()
@@ -43,30 +50,49 @@ def prepare(using: str, works: Sequence[Work], held: dict[int, Held], now: datet
     sendable: list[tuple[Work, WebhookTarget, Event, str]] = []
     for work in works:
         event, target = events.get(work.event_id), held[work.target_id].target
-        outcome = _end_early(work, event, target, now)
-        if outcome is not None:
-            prepared.outcomes.append(outcome)
-        elif event is not None and target is not None:
-            if event.payload:
+        with _sparing_others(work, prepared, now):
+            outcome = _end_early(work, event, target, now)
+            if outcome is not None:
+                prepared.outcomes.append(outcome)
+            elif event is not None and target is not None and event.payload:
                 sendable.append((work, target, event, _format_for(target)))
             else:
                 prepared.unbuilt.append(work)
     bodies = _bodies(using, [(event, body_format) for _, _, event, body_format in sendable])
     for work, target, event, body_format in sendable:
-        body = bodies.get((event.pk, body_format))
-        if body is None:
-            prepared.outcomes.append(Outcome(work, Status.FAILED, "invalid_payload"))
-            continue
-        try:
-            keys = [signing.key(secret) for secret in target.live_secrets(now)]
-        except UndecryptableSecret:
-            # Our own fault: nothing is counted, and nothing is lost.
-            rest = Outcome(work, Status.PENDING, "undecryptable_secret", due_at=now, hold_until=now + SECRET_PAUSE)
-            prepared.outcomes.append(rest)
-            continue
+        with _sparing_others(work, prepared, now):
+            _sign(prepared, work, target, event, body_format, bodies[event.pk, body_format], now)
+    return prepared
+
+
+@sensitive_variables("keys")
+def _sign(
+    prepared: Prepared, work: Work, target: WebhookTarget, event: Event, body_format: str, body: bytes, now: datetime
+) -> None:
+    if body == UNFIT:
+        prepared.outcomes.append(Outcome(work, Status.FAILED, "invalid_payload"))
+        return
+    try:
+        keys = [signing.key(secret) for secret in target.live_secrets(now)]
+    except UndecryptableSecret:
+        # Our own fault: nothing is counted, and nothing is lost.
+        rest = Outcome(work, Status.PENDING, "undecryptable_secret", due_at=now, hold_until=now + OWN_FAULT_PAUSE)
+        prepared.outcomes.append(rest)
+    else:
         headers = _headers(work, target, event, body_format, keys, body, now)
         prepared.ready.append((work, target, _request(work, target.target_url, headers, body)))
-    return prepared
+
+
+@contextmanager
+def _sparing_others(work: Work, prepared: Prepared, now: datetime) -> Iterator[None]:
+    """Put one work off that cannot be prepared for a reason that nobody thought of: it must not hold up all the others."""
+    try:
+        yield
+    except (DatabaseError, InterfaceError, BaseTimeoutException):
+        raise
+    except Exception:
+        logger.exception("delivery=%s cannot be prepared; it is tried again in a minute.", work.delivery_id)
+        prepared.outcomes.append(Outcome(work, Status.PENDING, "internal_error", due_at=now + OWN_FAULT_PAUSE))
 
 
 def _end_early(work: Work, event: Event | None, target: WebhookTarget | None, now: datetime) -> Outcome | None:
@@ -127,9 +153,10 @@ def _bodies(using: str, wanted: Iterable[tuple[Event, str]]) -> dict[tuple[int, 
     missing = {key: event for key, event in events.items() if key not in found}
     if missing:
         owners = _read_owners(using, missing.values())
-        rows = [(*key, content) for key, event in missing.items() if (content := _render(event, key[1], owners)) is not None]
+        rendered = {key: content for key, event in missing.items() if (content := _render(event, key[1], owners)) is not None}
+        rows = [(*key, content) for key, content in rendered.items() if content != UNFIT]
         database.insert_many(using, Body, ("event", "format", "content"), rows)
-        found |= _read_bodies(using, missing)
+        found |= rendered | _read_bodies(using, missing)
     return found
 
 
@@ -145,12 +172,17 @@ def _read_owners(using: str, events: Iterable[Event]) -> dict[Any, Any]:
 
 
 def _render(event: Event, body_format: str, owners: dict[Any, Any]) -> bytes | None:
-    owner = name_of_owner(owners.get(event.owner_id)) if event.owner_id in owners else None
-    if owner is None and event.owner_id is not None:
-        owner = str(event.owner_id)
+    """Return the event's body, or ``None`` when it cannot be made for a reason that nobody thought of."""
     try:
-        return payload.render(body_format, payload.Message(event.uid, event.name, event.created_at, event.payload, owner))
+        owner = owners.get(event.owner_id)
+        name = name_of_owner(owner) if owner is not None or event.owner_id is None else str(event.owner_id)
+        return payload.render(body_format, payload.Message(event.uid, event.name, event.created_at, event.payload, name))
     except InvalidPayload:
+        return UNFIT
+    except BaseTimeoutException:
+        raise
+    except Exception:
+        logger.exception("event=%s cannot be written in the format %s.", event.uid, body_format)
         return None
 
 
@@ -160,9 +192,14 @@ def _render(event: Event, body_format: str, owners: dict[Any, Any]) -> bytes | N
 def judge(flight: Flight, reply: Reply, now: datetime) -> Outcome:
     """Return what a reply means for its delivery."""
     work, target = flight.work, flight.target
+    sent = _sent(reply, target.target_url, flight.started_at)
     schedule = conf.RETRY_SCHEDULE if target.retry_schedule is None else target.retry_schedule
     done = work.attempt_count - work.schedule_offset
-    verdict = retry.judge(reply, retries_done=done, schedule=schedule, give_up_on=conf.GIVE_UP_ON, now=now)
+    try:
+        verdict = retry.judge(reply, retries_done=done, schedule=schedule, give_up_on=conf.GIVE_UP_ON, now=now)
+    except (TypeError, ValueError):
+        logger.exception("delivery=%s: its answer cannot be judged. Is the schedule %r right?", work.delivery_id, schedule)
+        return Outcome(work, Status.PENDING, "internal_error", due_at=now + OWN_FAULT_PAUSE, sent=sent, counts=False)
     due_at = None if verdict.delay is None else now + timedelta(seconds=verdict.delay)
     if due_at is not None and work.expires_at is not None:
         due_at = min(due_at, work.expires_at)
@@ -171,7 +208,7 @@ def judge(flight: Flight, reply: Reply, now: datetime) -> Outcome:
         verdict.status,
         verdict.reason,
         due_at=due_at,
-        sent=_sent(reply, target.target_url, flight.started_at),
+        sent=sent,
         counts=verdict.counts,
         hold_until=now + timedelta(seconds=verdict.hold) if verdict.hold else None,
         disables=verdict.disables,

@@ -244,7 +244,7 @@ class Worker:
 
     def _keep_ready(self, held: Held, works: list[Work], now: datetime) -> None:
         rate = held.target.rate_limit if held.target is not None else None
-        held.keep(self._pace(held, rate, works, now) if works and rate else works)
+        held.keep(self._pace(held, rate, works, now) if works and rate and rate > 0 else works)
 
     def _pace(self, held: Held, rate: float, works: list[Work], now: datetime) -> list[Work]:
         """Return as many as the rate limit lets out within a second, each with the instant that is reserved for it."""

@@ -547,3 +547,33 @@ def test_build_states_say_when_to_look_again() -> None:
     assert states[given_up.pk] == (False, now)
     assert states[running.pk] == (False, now + messages.BUILD_POLL)
     assert 0 not in states
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "broken",
+    [{"envelope": "nonsense"}, {"headers": ["no", "object"]}, {"retry_schedule": "often"}, {"rate_limit": -1.0}],
+    ids=["envelope", "headers", "schedule", "rate"],
+)
+def test_a_target_that_somebody_broke_holds_up_no_other(broken: dict[str, object]) -> None:
+    """What ``clean`` would have refused came in by SQL: the others get theirs, and nothing is lost."""
+    wrong, right = make_target(url="http://127.0.0.1:9/wrong"), make_target(url="http://127.0.0.1:9/right")
+    WebhookTarget.objects.filter(pk=wrong.pk).update(**broken)
+    fire("a.b", 1)
+
+    deliver(500)
+
+    assert Attempt.objects.filter(delivery__target=right).count() == 1
+    assert Delivery.objects.filter(target=wrong).get().status == Status.PENDING
+
+
+@pytest.mark.django_db
+def test_an_owner_who_cannot_be_named_holds_up_no_other(settings: LazySettings) -> None:
+    """An error in naming the owner is ours: the event waits, and others are sent."""
+    settings.DJWEBHOOKS_OWNER_FIELD = "nickname"
+    make_target()
+    fire("a.b", 1, owner=make_user())
+    fire("a.b", 2)
+
+    assert len(deliver()) == 1
+    assert set(Delivery.objects.values_list("status", "reason")) == {("succeeded", ""), ("pending", "internal_error")}
