@@ -328,7 +328,7 @@ def follow(reader: Reader, blocks: list[Block], lines: list[str]) -> str:
 def blur(shown: str) -> str:
     """What a receiver shows, without what differs each time."""
     shown = re.sub(r"\d\d:\d\d:\d\d", "TIME", shown)
-    return re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "ID", re.sub(r"\d{4}-\d\d-\d\dTTIME\.\d+Z", "MOMENT", shown))
+    return re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "ID", re.sub(r"\d{4}-\d\d-\d\dTTIME(\.\d+)?Z", "MOMENT", shown))
 
 
 def split_quickstart() -> tuple[list[Block], list[Block]]:
