@@ -5,9 +5,9 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
-from datetime import timedelta
+from datetime import datetime, timedelta
 from queue import SimpleQueue
 from typing import Any
 
@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 #: How long a function may run before somebody else may try as well.
 LEASE = timedelta(seconds=60)
+#: How soon to look again for a payload that another worker is building.
+POLL = timedelta(seconds=0.5)
 #: Seconds until a function that raised is run again, by the number of its runs.
 PAUSES = (5, 30, 120, 600)
 
@@ -87,6 +89,16 @@ def _warn_of_reads(path: str) -> None:
         'Say live=True if that is meant, or pass the values, or use build="now".',
         path,
     )
+
+
+def see_states(using: str, event_ids: Sequence[int], now: datetime) -> dict[int, tuple[bool, datetime]]:
+    """Say of each event whether its payload is built, and when to look again if it is not."""
+    rows = Event.objects.using(using).filter(pk__in=event_ids).values_list("pk", "payload", "build_error", "build_due_at")
+    return {
+        # Without an error somebody else is at it, and may be done any moment.
+        pk: (bool(text), max(again_at or now, now) if error else now + POLL)
+        for pk, text, error, again_at in rows
+    }
 
 
 class Builder:

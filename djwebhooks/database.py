@@ -14,6 +14,8 @@ from django.db.models.functions import Now
 STATEMENT_TIMEOUT, IDLE_TIMEOUT = 30_000, 10_000
 #: How long, in milliseconds, an engine waits for a row that an application has locked.
 LOCK_TIMEOUT = 250
+#: SELECTs in one UNION; SQLite takes 500 at most.
+UNION_SIZE = 100
 #: How often a transaction that lost a deadlock or a race is run again.
 TRIES = 5
 
@@ -45,10 +47,8 @@ class DatabaseClock:
         self._monotonic = time.monotonic()
         self._database = read_clock(self.using)
 
-    def now(self) -> datetime:
+    def __call__(self) -> datetime:
         return self._database + timedelta(seconds=time.monotonic() - self._monotonic)
-
-    __call__ = now
 
 
 def read_clock(using: str) -> datetime:
@@ -89,17 +89,17 @@ def _prepare(connection: BaseDatabaseWrapper) -> None:
             cursor.execute("UPDATE djw_dispatcher SET id = id WHERE id = 0")
 
 
-def run_transaction(using: str, work: Callable[[], T], *, tries: int = TRIES) -> T:
-    """Run *work* in an engine transaction, all of it again when it lost a deadlock or a race."""
+def run_transaction(using: str, act: Callable[[], T], *, tries: int = TRIES) -> T:
+    """Run *act* in an engine transaction, all of it again when it lost a deadlock or a race."""
     for _ in range(tries - 1):
         try:
             with engine_transaction(using):
-                return work()
+                return act()
         except OperationalError as error:
             if connections[using].in_atomic_block or not is_transient(error):
                 raise
     with engine_transaction(using):
-        return work()
+        return act()
 
 
 def is_transient(error: OperationalError) -> bool:
@@ -186,7 +186,3 @@ def union_all(using: str, select: str, parameters: Iterable[Sequence[Any]]) -> l
         parts = " UNION ALL ".join(f"SELECT * FROM ({select}) AS part{number}" for number in range(len(page)))
         found += execute(using, parts, [value for values in page for value in values])
     return found
-
-
-#: SQLite takes at most 500 SELECTs in a UNION.
-UNION_SIZE = 100

@@ -49,7 +49,7 @@ def enlist(using: str, name: str, place: str, most: int | None = None) -> int | 
     If there are *most* of that name already, return when the first of them expires instead.
     """
 
-    def work() -> int | datetime:
+    def insert_worker() -> int | datetime:
         workers = Worker.objects.using(using)
         now = database.read_clock(using)
         if most is not None:
@@ -60,7 +60,7 @@ def enlist(using: str, name: str, place: str, most: int | None = None) -> int | 
         expires_at = now + timedelta(seconds=lease_seconds())
         return workers.create(name=name, place=place, expires_at=expires_at).pk
 
-    return database.run_transaction(using, work)
+    return database.run_transaction(using, insert_worker)
 
 
 def count_workers(using: str, name: str) -> int:
@@ -83,14 +83,14 @@ def retire(using: str, worker_id: int) -> None:
 def reap(using: str) -> int:
     """Free the lanes of workers that stopped beating; return how many workers that were."""
 
-    def work() -> int:
+    def bury_dead() -> int:
         dead = Worker.objects.using(using).filter(expires_at__lt=DatabaseNow()).order_by("pk")
         ids = [worker.pk for worker in database.lock_free_rows(dead, using)]
         _bury(using, ids)
         return len(ids)
 
     expired = Worker.objects.using(using).filter(expires_at__lt=DatabaseNow())
-    return database.run_transaction(using, work) if expired.exists() or _orphaned(using).exists() else 0
+    return database.run_transaction(using, bury_dead) if expired.exists() or _orphaned(using).exists() else 0
 
 
 def _orphaned(using: str) -> QuerySet[Lane]:
@@ -117,14 +117,14 @@ def lease(using: str, worker_id: int, limit: int, *, only: Collection[int] | Non
     if limit <= 0 or not free.exists():
         return []
 
-    def work() -> list[Held]:
+    def hold_free() -> list[Held]:
         beat(using, worker_id)  # A worker that was struck off must not take a lane: nobody would ever free it.
         lanes = database.lock_free_rows(free.order_by("due_at")[:limit], using)
         mine = Lane.objects.using(using).filter(pk__in=[lane.pk for lane in lanes])
         mine.update(holder=worker_id, token=F("token") + 1)
         return [Held(lane.pk, lane.token + 1) for lane in lanes]
 
-    return database.run_transaction(using, work)
+    return database.run_transaction(using, hold_free)
 
 
 # -- taking ------------------------------------------------------------------------------------------------------------
@@ -134,12 +134,12 @@ def take(using: str, wanted: dict[int, int], held: dict[int, Held], now: datetim
     """Look at the held lanes in *wanted* (target id to a number) and return up to so many due deliveries of each.
 
     It says on each ``Held`` what the lane and its target are like now, and sees to what was said of them since: a target
-    that was deleted, paused, put in order. Nothing is written on the deliveries: the lease is what makes them ours.
+    that was deleted, paused, put in order. What is returned is not marked: the lease alone makes it ours.
     """
     lanes = {lane.pk: lane for lane in Lane.objects.using(using).filter(pk__in=wanted)}
     targets = WebhookTarget.objects.using(using).in_bulk(list(wanted))
     for pk in wanted:
-        _look(using, held[pk], lanes.get(pk), targets.get(pk), now)
+        _bring_up_to_date(using, held[pk], lanes.get(pk), targets.get(pk), now)
     due_at = database.to_database(using, now)
     parameters = [(pk, due_at, limit) for pk, limit in wanted.items() if held[pk].is_open]
     rows = database.union_all(using, _select_due(using), parameters)
@@ -160,7 +160,7 @@ def _work(row: Sequence[Any], token: int) -> Work:
     return Work(delivery_id, event_id, target_id, token, sequence, key, attempt_count, schedule_offset, trigger, at)
 
 
-def _look(using: str, held: Held, lane: Lane | None, target: WebhookTarget | None, now: datetime) -> None:
+def _bring_up_to_date(using: str, held: Held, lane: Lane | None, target: WebhookTarget | None, now: datetime) -> None:
     held.target = target
     held.is_open = False
     held.look_again_at = None
@@ -190,13 +190,13 @@ def _lock_now(using: str, target_id: int) -> bool:
 def _close_orphan(using: str, held: Held) -> None:
     """End what waits for a target that no longer exists, and its lane."""
 
-    def work() -> None:
+    def cancel_waiting() -> None:
         if not _lock_now(using, held.target_id):
             return
         Delivery.objects.using(using).filter(target_id=held.target_id).end(Status.CANCELLED, "target_deleted")
         Lane.objects.using(using).filter(pk=held.target_id).delete()
 
-    database.run_transaction(using, work)
+    database.run_transaction(using, cancel_waiting)
 
 
 def _expire_held(using: str, target_id: int, now: datetime) -> None:
@@ -207,7 +207,7 @@ def _expire_held(using: str, target_id: int, now: datetime) -> None:
     if not expired.exists():
         return
 
-    def work() -> None:
+    def expire_waiting() -> None:
         if not _lock_now(using, target_id):
             return
         keys = set(expired.values_list("ordering_key", flat=True))
@@ -215,7 +215,7 @@ def _expire_held(using: str, target_id: int, now: datetime) -> None:
         if Lane.objects.using(using).filter(pk=target_id, is_ordered=True).exists():
             Delivery.objects.using(using).line_up([(target_id, key) for key in keys], now)
 
-    database.run_transaction(using, work)
+    database.run_transaction(using, expire_waiting)
 
 
 def _line_up_anew(using: str, target_id: int, *, is_ordered: bool) -> None:

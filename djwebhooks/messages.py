@@ -1,10 +1,10 @@
-"""Make the requests for deliveries: each event's bytes once and for all, and a fresh signature for each attempt."""
+"""Make requests of deliveries: each event's bytes once and for all, and a fresh signature for each attempt."""
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from django.apps import apps
@@ -18,17 +18,13 @@ from djwebhooks.exceptions import InvalidPayload, UndecryptableSecret
 from djwebhooks.models import Body, Event, WebhookTarget
 from djwebhooks.models.deliveries import Status
 from djwebhooks.owners import name_of_owner, owner_model
-from djwebhooks.transports.base import Reply, Request
-from djwebhooks.work import Flight, Held, Outcome, Sent, Work
+from djwebhooks.transports.base import Request
+from djwebhooks.work import OWN_FAULT_PAUSE, Held, Outcome, Work
 
 logger = logging.getLogger(__name__)
 
-#: How long to wait after a fault of our own, such as a secret that no key opens.
-OWN_FAULT_PAUSE = timedelta(minutes=1)
 #: Stands for the body of an event whose payload does not fit the format.
 UNFIT = b""
-#: How soon to look again for a payload that another worker is building.
-BUILD_POLL = timedelta(seconds=0.5)
 USER_AGENT = f"djwebhooks/{__version__}"
 
 
@@ -184,61 +180,3 @@ def _render(event: Event, body_format: str, owners: dict[Any, Any]) -> bytes | N
     except Exception:
         logger.exception("event=%s cannot be written in the format %s.", event.uid, body_format)
         return None
-
-
-# -- verdicts ----------------------------------------------------------------------------------------------------------
-
-
-def judge(flight: Flight, reply: Reply, now: datetime) -> Outcome:
-    """Return what a reply means for its delivery."""
-    work, target = flight.work, flight.target
-    sent = _sent(reply, target.target_url, flight.started_at)
-    schedule = conf.RETRY_SCHEDULE if target.retry_schedule is None else target.retry_schedule
-    done = work.attempt_count - work.schedule_offset
-    try:
-        verdict = retry.judge(reply, retries_done=done, schedule=schedule, give_up_on=conf.GIVE_UP_ON, now=now)
-    except (TypeError, ValueError):
-        logger.exception("delivery=%s: its answer cannot be judged. Is the schedule %r right?", work.delivery_id, schedule)
-        return Outcome(work, Status.PENDING, "internal_error", due_at=now + OWN_FAULT_PAUSE, sent=sent, counts=False)
-    due_at = None if verdict.delay is None else now + timedelta(seconds=verdict.delay)
-    if due_at is not None and work.expires_at is not None:
-        due_at = min(due_at, work.expires_at)
-    return Outcome(
-        work,
-        verdict.status,
-        verdict.reason,
-        due_at=due_at,
-        sent=sent,
-        counts=verdict.counts,
-        hold_until=now + timedelta(seconds=verdict.hold) if verdict.hold else None,
-        disables=verdict.disables,
-    )
-
-
-def _sent(reply: Reply, url: str, started_at: datetime) -> Sent:
-    return Sent(
-        url=url,
-        started_at=started_at,
-        duration=reply.duration,
-        status_code=reply.status,
-        response_headers={_clean(name): _clean(value) for name, value in reply.headers.items()},
-        response_body=_clean(reply.body.decode(errors="replace")),
-        error=reply.error,
-        detail=_clean(reply.detail),
-        address=reply.address,
-    )
-
-
-def _clean(text: str) -> str:
-    """PostgreSQL's text can hold neither NUL nor a lone surrogate."""
-    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
-
-
-def build_states(using: str, event_ids: Sequence[int], now: datetime) -> dict[int, tuple[bool, datetime]]:
-    """Say of each event whether its payload is built, and when to look again if it is not."""
-    rows = Event.objects.using(using).filter(pk__in=event_ids).values_list("pk", "payload", "build_error", "build_due_at")
-    return {
-        # Without an error somebody else is at it, and may be done any moment.
-        pk: (bool(text), max(again_at or now, now) if error else now + BUILD_POLL)
-        for pk, text, error, again_at in rows
-    }

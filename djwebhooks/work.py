@@ -3,13 +3,15 @@
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from djwebhooks.models import WebhookTarget
 from djwebhooks.models.deliveries import Status
 
 #: Due deliveries that a worker keeps ready for one lane.
 READY = 200
+#: How long to wait after a fault of our own that is not the network's, such as a secret that no key opens.
+OWN_FAULT_PAUSE = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from datetime import datetime, timedelta
 from django.db import DatabaseError, InterfaceError, connections
 from django.utils.module_loading import import_string
 
-from djwebhooks import dispatch, lanes, messages
+from djwebhooks import dispatch, lanes, messages, verdicts
 from djwebhooks.announce import announce
-from djwebhooks.build import Builder, InlineBuilder
+from djwebhooks.build import Builder, InlineBuilder, see_states
 from djwebhooks.conf import conf
 from djwebhooks.database import DatabaseClock
 from djwebhooks.fairness import Paces, Usage, choose
@@ -299,7 +299,7 @@ class Worker:
         if not done:
             return
         now = self._clock()
-        states = messages.build_states(self.using, list(done), now)
+        states = see_states(self.using, list(done), now)
         for event_id, works in sorted(done.items(), reverse=True):  # Each goes to the front: the earliest event last.
             is_built, again_at = states.get(event_id, (True, now))
             for work in works:
@@ -319,7 +319,7 @@ class Worker:
             flight = self._flights.pop(reply.key, None)
             if flight is not None:
                 self._paces[flight.work.target_id].note(reply)
-                self._keep_outcome(messages.judge(flight, reply, self._clock()))
+                self._keep_outcome(verdicts.judge(flight, reply, self._clock()))
 
     def _patience(self) -> float:
         """For how many seconds a turn may wait for replies."""

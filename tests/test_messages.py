@@ -10,7 +10,8 @@ from django.conf import LazySettings
 from django.db import connection
 from standardwebhooks import Webhook
 
-from djwebhooks import __version__, database, lanes, messages
+from djwebhooks import __version__, build, database, lanes, messages, verdicts
+from djwebhooks.build import see_states
 from djwebhooks.database import read_clock
 from djwebhooks.dispatch import dispatch
 from djwebhooks.events import fire
@@ -53,14 +54,14 @@ class Sender:
     def judge(self, reply: Reply) -> Outcome:
         work, target, _ = self.prepare().ready[0]
         now = read_clock(DB)
-        return messages.judge(Flight(work, target, now, 0.0), reply, now)
+        return verdicts.judge(Flight(work, target, now, 0.0), reply, now)
 
 
 def request_for(target: WebhookTarget) -> Request:
     return next(request for _, to, request in Sender().prepare().ready if to == target)
 
 
-def verdicts(prepared: Prepared) -> list[tuple[str, str]]:
+def ends_of(prepared: Prepared) -> list[tuple[str, str]]:
     return [(outcome.status, outcome.reason) for outcome in prepared.outcomes]
 
 
@@ -281,7 +282,7 @@ def test_a_payload_that_fits_no_format_ends_its_delivery() -> None:
 
     prepared = Sender().prepare()
 
-    assert verdicts(prepared) == [("failed", "invalid_payload")]
+    assert ends_of(prepared) == [("failed", "invalid_payload")]
     assert prepared.outcomes[0].work.target_id == flat.pk
     assert [target for _, target, _ in prepared.ready] == [other]
 
@@ -321,7 +322,7 @@ def test_what_was_given_up_fails_once_nobody_builds_it(is_running: bool, expecte
     due_at = read_clock(DB) + timedelta(minutes=1) if is_running else None
     Event.objects.create(name="a.b", hook="nowhere:nothing", build_attempts=BUILD_TRIES, build_due_at=due_at)
 
-    assert verdicts(Sender().prepare()) == expected
+    assert ends_of(Sender().prepare()) == expected
 
 
 def test_what_has_expired_is_not_sent() -> None:
@@ -332,7 +333,7 @@ def test_what_has_expired_is_not_sent() -> None:
 
     late = sender.prepare(read_clock(DB) + timedelta(hours=2))
 
-    assert verdicts(late) == [("expired", "expired")]
+    assert ends_of(late) == [("expired", "expired")]
     assert late.ready == []
     assert len(sender.prepare().ready) == 1
 
@@ -344,7 +345,7 @@ def test_a_deleted_event_ends_its_delivery() -> None:
     sender = Sender()
     Event.objects.all().delete()
 
-    assert verdicts(sender.prepare()) == [("cancelled", "event_deleted")]
+    assert ends_of(sender.prepare()) == [("cancelled", "event_deleted")]
 
 
 @pytest.mark.parametrize(("is_allowed", "url", "is_sent"), [
@@ -359,7 +360,7 @@ def test_plain_http_is_sent_only_where_it_is_allowed(settings: LazySettings, is_
     prepared = Sender().prepare()
 
     assert bool(prepared.ready) is is_sent
-    assert verdicts(prepared) == ([] if is_sent else [("failed", "invalid_url")])
+    assert ends_of(prepared) == ([] if is_sent else [("failed", "invalid_url")])
 
 
 def test_a_secret_that_no_key_opens_holds_the_lane(settings: LazySettings) -> None:
@@ -540,12 +541,12 @@ def test_build_states_say_when_to_look_again() -> None:
         Event(name="a.b", build_due_at=later),
     ])  # fmt: skip
 
-    states = messages.build_states(DB, [built.pk, failed.pk, given_up.pk, running.pk, 0], now)
+    states = see_states(DB, [built.pk, failed.pk, given_up.pk, running.pk, 0], now)
 
     assert states[built.pk][0] is True
     assert states[failed.pk] == (False, later)
     assert states[given_up.pk] == (False, now)
-    assert states[running.pk] == (False, now + messages.BUILD_POLL)
+    assert states[running.pk] == (False, now + build.POLL)
     assert 0 not in states
 
 

@@ -13,6 +13,7 @@ from djwebhooks.api.fields import AnyField, NumberField, RowSerializer, StrictSe
 from djwebhooks.models import Attempt, Delivery, Event, WebhookTarget
 from djwebhooks.models.deliveries import Status
 from djwebhooks.models.events import events_database
+from djwebhooks.models.targets import REPLAYABLE
 from djwebhooks.models.validation import check_headers, check_rate, check_schedule
 from djwebhooks.network import check_url
 from djwebhooks.payload import encode
@@ -122,9 +123,7 @@ class ReplaySerializer(StrictSerializer[Any]):
 
     since = TimeField(required=False)
     until = TimeField(required=False)
-    status = serializers.ChoiceField(
-        [choice for choice in Status.choices if choice[0] != Status.PENDING], default=Status.FAILED.value
-    )
+    status = serializers.ChoiceField([(status.value, status.label) for status in REPLAYABLE], default=Status.FAILED.value)
     dry_run = serializers.BooleanField(default=False, help_text="Count only.")
 
 

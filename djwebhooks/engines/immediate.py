@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from djwebhooks.engines.base import Engine
-from djwebhooks.engines.inline import Inline
+from djwebhooks.inline import Inline
 from djwebhooks.worker import Worker
 
 _inline = Inline()

@@ -29,7 +29,7 @@ from djwebhooks import dispatch, lanes
 from djwebhooks.conf import conf
 from djwebhooks.database import read_clock
 from djwebhooks.engines.base import Engine
-from djwebhooks.engines.inline import Inline
+from djwebhooks.inline import Inline
 from djwebhooks.worker import Worker
 
 logger = logging.getLogger(__name__)

@@ -144,7 +144,7 @@ class Delivery(models.Model):
         """
         using = self._using()
         database.run_transaction(using, lambda: self._retry(using))
-        self._announce(using)
+        self._wake_engine(using)
 
     def _retry(self, using: str) -> None:
         lane = Lane.objects.using(using).select_for_update().filter(pk=self.target_id).first()
@@ -160,7 +160,7 @@ class Delivery(models.Model):
         """
         using = self._using()
         database.run_transaction(using, lambda: self._cancel(using))
-        self._announce(using)
+        self._wake_engine(using)
 
     def _cancel(self, using: str) -> None:
         lanes = list(Lane.objects.using(using).select_for_update().filter(pk=self.target_id))
@@ -174,7 +174,7 @@ class Delivery(models.Model):
     def _using(self) -> str:
         return self._state.db or Delivery.objects.db
 
-    def _announce(self, using: str) -> None:
+    def _wake_engine(self, using: str) -> None:
         self.refresh_from_db(using=using)
         work_written.send(type(self), using=using)
 

@@ -29,7 +29,7 @@ class EventQuerySet(models.QuerySet["Event"]):
 
     def finish_build(self, pk: int, payload: str) -> None:
         """Keep the payload of the build that came first, and drop the captured call."""
-        self.filter(pk=pk, payload="").update(payload=payload, call="", build_error="")
+        self.filter(pk=pk, payload="").update(payload=payload, call="", build_error="", build_due_at=None)
 
     def fail_build(self, pk: int, error: str, delay: timedelta) -> None:
         """Keep the traceback for staff and try again after *delay*; after the last try, give up at once."""

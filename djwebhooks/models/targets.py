@@ -29,6 +29,8 @@ from djwebhooks.uid import uuid7
 TEST_EVENT = "webhook.test"
 #: Secrets that sign at once, at most; of more, the oldest are dropped.
 LIVE_SECRETS = 10
+#: What ``replay`` tries again.
+REPLAYABLE = (Status.FAILED, Status.EXPIRED, Status.CANCELLED)
 #: Deliveries that a bulk operation changes in one transaction.
 PAGE = 1000
 
@@ -243,7 +245,7 @@ class WebhookTarget(models.Model):
         fields = kwargs.get("update_fields")
         if fields is not None and {"owner", "target_url", "identifier"}.intersection(fields):
             kwargs["update_fields"] = {*fields, "digest"}
-        using = kwargs.get("using") or self._state.db or type(self).objects.db
+        using = kwargs.get("using") or self._using()
         with transaction.atomic(using=using):
             super().save(**kwargs)
             self.save_events(using)
@@ -289,7 +291,7 @@ class WebhookTarget(models.Model):
 
     def rotate_secret(self, overlap: float | timedelta = timedelta(days=1)) -> str:
         """Make and return a new secret; for *overlap* (seconds or ``timedelta``) the old ones sign as well."""
-        using = self._state.db or type(self).objects.db
+        using = self._using()
         now = timezone.now()
         until = (now + (overlap if isinstance(overlap, timedelta) else timedelta(seconds=overlap))).isoformat()
         with transaction.atomic(using=using):
@@ -331,7 +333,10 @@ class WebhookTarget(models.Model):
         return "degraded" if lane.failure_count else "healthy"
 
     def _read_lane(self) -> Lane | None:
-        return Lane.objects.using(self._state.db or type(self).objects.db).filter(pk=self.pk).first()
+        return Lane.objects.using(self._using()).filter(pk=self.pk).first()
+
+    def _using(self) -> str:
+        return self._state.db or type(self).objects.db
 
     def pause(self) -> None:
         """Hold its events from now on; what is in flight still arrives."""
@@ -340,7 +345,7 @@ class WebhookTarget(models.Model):
 
     def resume(self) -> None:
         """Send again what was held, whether people, the receiver or its failures had stopped it."""
-        using = self._state.db or type(self).objects.db
+        using = self._using()
         with transaction.atomic(using=using):
             Lane.objects.using(using).filter(pk=self.pk).update(
                 disabled_at=None, disabled_reason="", held_until=None, failing_since=None, failure_count=0
@@ -351,7 +356,7 @@ class WebhookTarget(models.Model):
 
     def send_test(self) -> Event:
         """Send this target, and no other, a ``webhook.test`` event; return the event."""
-        using = self._state.db or type(self).objects.db
+        using = self._using()
         event = Event.objects.using(using).create(
             name=TEST_EVENT,
             owner_id=self.owner_id,
@@ -370,7 +375,9 @@ class WebhookTarget(models.Model):
         dry_run: bool = False,
     ) -> int:
         """Try again what ended with *status* and was created from *since* to *until*; return how many deliveries that is."""
-        using = self._state.db or type(self).objects.db
+        if status not in REPLAYABLE:
+            raise ValueError(f"Only what ended without success can be replayed: {', '.join(REPLAYABLE)}, not {str(status)!r}.")
+        using = self._using()
         chosen = Delivery.objects.using(using).filter(target=self, status=status)
         if since is not None:
             chosen = chosen.filter(created_at__gte=since)
@@ -378,13 +385,11 @@ class WebhookTarget(models.Model):
             chosen = chosen.filter(created_at__lt=until)
         if dry_run:
             return chosen.count()
-        if status == Status.PENDING:
-            raise ValueError("What is pending cannot be replayed: it is tried again by itself.")
         return self._change_in_pages(chosen, lambda page, lane: page.reopen(lane))
 
     def cancel_pending(self, reason: str = "cancelled") -> int:
         """Cancel all that waits for this target; return how many deliveries that was."""
-        using = self._state.db or type(self).objects.db
+        using = self._using()
         waiting = Delivery.objects.using(using).filter(target=self).pending()
         return self._change_in_pages(waiting, lambda page, _: page.end(Status.CANCELLED, reason))
 

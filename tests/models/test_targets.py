@@ -719,14 +719,14 @@ def test_replay_works_in_pages() -> None:
 
 
 @pytest.mark.django_db
-def test_what_is_pending_cannot_be_replayed() -> None:
-    """It is tried again by itself."""
+@pytest.mark.parametrize("status", [Status.PENDING, Status.SUCCEEDED])
+def test_only_what_ended_without_success_can_be_replayed(status: Status) -> None:
+    """What is pending is tried again by itself, and what has arrived has arrived."""
     target = make_target()
-    make_deliveries(target, 2, Status.PENDING)
+    make_deliveries(target, 2, status)
 
-    with pytest.raises(ValueError, match="by itself"):
-        target.replay(status=Status.PENDING)
-    assert target.replay(status=Status.PENDING, dry_run=True) == 2
+    with pytest.raises(ValueError, match=f"failed, expired, cancelled, not '{status}'"):
+        target.replay(status=status)
 
 
 has_shelf = False

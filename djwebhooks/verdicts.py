@@ -1,0 +1,57 @@
+"""Make outcomes of replies: what was sent and answered, and what that means for the delivery."""
+
+import logging
+from datetime import datetime, timedelta
+
+from djwebhooks import retry
+from djwebhooks.conf import conf
+from djwebhooks.models.deliveries import Status
+from djwebhooks.transports.base import Reply
+from djwebhooks.work import OWN_FAULT_PAUSE, Flight, Outcome, Sent
+
+logger = logging.getLogger(__name__)
+
+
+def judge(flight: Flight, reply: Reply, now: datetime) -> Outcome:
+    """Return what a reply means for its delivery."""
+    work, target = flight.work, flight.target
+    sent = _sent(reply, target.target_url, flight.started_at)
+    schedule = conf.RETRY_SCHEDULE if target.retry_schedule is None else target.retry_schedule
+    done = work.attempt_count - work.schedule_offset
+    try:
+        verdict = retry.judge(reply, retries_done=done, schedule=schedule, give_up_on=conf.GIVE_UP_ON, now=now)
+    except (TypeError, ValueError):
+        logger.exception("delivery=%s: its answer cannot be judged. Is the schedule %r right?", work.delivery_id, schedule)
+        return Outcome(work, Status.PENDING, "internal_error", due_at=now + OWN_FAULT_PAUSE, sent=sent, counts=False)
+    due_at = None if verdict.delay is None else now + timedelta(seconds=verdict.delay)
+    if due_at is not None and work.expires_at is not None:
+        due_at = min(due_at, work.expires_at)
+    return Outcome(
+        work,
+        verdict.status,
+        verdict.reason,
+        due_at=due_at,
+        sent=sent,
+        counts=verdict.counts,
+        hold_until=now + timedelta(seconds=verdict.hold) if verdict.hold else None,
+        disables=verdict.disables,
+    )
+
+
+def _sent(reply: Reply, url: str, started_at: datetime) -> Sent:
+    return Sent(
+        url=url,
+        started_at=started_at,
+        duration=reply.duration,
+        status_code=reply.status,
+        response_headers={_clean(name): _clean(value) for name, value in reply.headers.items()},
+        response_body=_clean(reply.body.decode(errors="replace")),
+        error=reply.error,
+        detail=_clean(reply.detail),
+        address=reply.address,
+    )
+
+
+def _clean(text: str) -> str:
+    """PostgreSQL's text can hold neither NUL nor a lone surrogate."""
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
