@@ -7,6 +7,7 @@ from djwebhooks.exceptions import AlreadyFinished, InvalidTarget
 from djwebhooks.models import Attempt, Delivery, Event, Lane
 from djwebhooks.models.deliveries import Status
 from djwebhooks.testing import deliver
+from djwebhooks.transports.base import Reply
 from tests.builders import make_target, make_user
 
 
@@ -158,3 +159,34 @@ def test_rows_say_what_they_are() -> None:
         False,
         False,
     ]
+
+
+@pytest.mark.django_db
+def test_a_retry_overtakes_nothing_of_its_key() -> None:
+    """On an ordered target, a delivery that waits behind another of its key goes on waiting when somebody retries it."""
+    make_target(is_ordered=True, retry_schedule=[3600])
+    first, second = (fire("a.b", number, ordering_key="k") for number in range(2))
+    deliver(500)
+
+    Delivery.objects.get(event=second).retry()
+
+    assert deliver() == []
+    Delivery.objects.get(event=first).retry()
+    assert [request.headers["webhook-id"] for request in deliver()] == [str(first.uid), str(second.uid)]
+
+
+@pytest.mark.django_db
+def test_a_retry_of_what_stepped_aside_is_due_at_once() -> None:
+    """A delivery that failed for good is tried again now, though a later one of its key waits for its own retry."""
+    target = make_target(is_ordered=True, retry_schedule=[])
+    first, second = (fire("a.b", number, ordering_key="k") for number in range(2))
+    deliver(lambda request: Reply(request.key, status=500 if request.headers["webhook-id"] == str(first.uid) else 429))
+    target.retry_schedule = [3600]
+    target.save()
+    Delivery.objects.get(event=second).retry()
+    deliver(500)
+
+    Delivery.objects.get(event=first).retry()
+
+    assert [request.headers["webhook-id"] for request in deliver()] == [str(first.uid)]
+    assert Delivery.objects.get(event=second).status == Status.PENDING

@@ -152,8 +152,8 @@ def test_registering_asks_the_catalogue(settings: LazySettings) -> None:
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("", "Use https"),
-        ("example.com", "Use https"),
+        ("", "is no URL"),
+        ("example.com", "is no URL"),
         ("ftp://example.com/", "'ftp'"),
         ("javascript:alert(1)", "'javascript'"),
         ("https://", "host"),
@@ -822,3 +822,45 @@ def test_a_subscription_is_checked_too() -> None:
         Subscription(event="a b").clean()
 
     assert str(Subscription(event="a.*")) == "a.*"
+
+
+# -- limits and the catalogue ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+def test_an_internal_event_is_for_system_targets_only(settings: LazySettings) -> None:
+    """What the catalogue calls internal reaches no owner: not by a pattern, not by a broadcast."""
+    settings.DJWEBHOOKS_EVENTS = {"audit.entry": {"internal": True}, "a.b": {}}
+    owner = make_user()
+    owned, system = make_target(owner, url=f"{URL}/owned"), make_target(url=f"{URL}/system")
+
+    for options in ({"owner": owner}, {"broadcast": True}):
+        fire("audit.entry", 1, **options)
+        assert [request.url for request in deliver()] == [system.target_url]
+        assert list(WebhookTarget.objects.matching(Event.objects.latest("id"))) == [system]
+    assert is_reached(owned, "a.b", owner=owner)
+
+
+@pytest.mark.django_db
+def test_ten_secrets_sign_at_most() -> None:
+    """However often somebody rotates, the header of signatures stays short."""
+    target = make_target()
+    for _ in range(12):
+        target.rotate_secret()
+
+    assert len(target.live_secrets(timezone.now())) == 10
+    assert target.live_secrets(timezone.now())[0] == target.secret
+
+
+@pytest.mark.django_db
+def test_a_hidden_target_that_is_registered_counts(settings: LazySettings) -> None:
+    """Addresses that were fired at do not get around the limit of an owner's targets."""
+    settings.DJWEBHOOKS_TARGETS_PER_OWNER = 1
+    owner = make_user()
+    fire("a.b", 1, owner=owner, urls=[f"{URL}/1", f"{URL}/2"])
+    register(f"{URL}/1", ["a.b"], owner=owner)
+
+    with pytest.raises(TooManyTargets):
+        register(f"{URL}/2", ["a.b"], owner=owner)
+    assert WebhookTarget.objects.filter(owner=owner, is_hidden=False).count() == 1
+    assert not Subscription.objects.filter(target__target_url=f"{URL}/2").exists()
