@@ -9,10 +9,7 @@ import os
 import secrets
 import signal
 import socket
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
@@ -33,14 +30,21 @@ ROOT = Path(__file__).resolve().parent.parent
 # Python puts the directory of this file first, but the project is imported by its full name.
 sys.path[0] = str(ROOT)
 
-from example_project.services import ServiceError, pick_free_port, redis_server  # noqa: E402 (the path comes first)
+from example_project.services import (  # noqa: E402 (the path comes first)
+    Programs,
+    ServiceError,
+    guarded_programs,
+    pick_free_port,
+    redis_server,
+    wait_until,
+)
 
 EVENT = "guestbook.comment.created"
 USER = PASSWORD = "demo"
 #: Seconds within which a server answers and a delivery is recorded. Generous: a slow machine is not an error.
 PATIENCE = 60
-#: Seconds that a child may take to end in order, and how many characters of its log are shown.
-GRACE, LOG_TAIL = 10, 6000
+#: How many characters of a child's log are shown.
+LOG_TAIL = 6000
 
 
 class DemoError(Exception):
@@ -55,61 +59,32 @@ class Interrupted(Exception):
 
 
 class Child:
-    """A ``manage.py`` command in a process of its own."""
+    """A ``manage.py`` command in a process of its own, which a guard ends with the demo, however that ends."""
 
-    def __init__(self, name: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path | None) -> None:
+    def __init__(
+        self, programs: Programs, name: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path | None
+    ) -> None:
+        self.programs = programs
         self.name = name
         self.log = log
-        with ExitStack() as stack:
-            output = None if log is None else stack.enter_context(log.open("ab"))
-            self.process = subprocess.Popen(
-                [sys.executable, str(ROOT / "example_project" / "manage.py"), *arguments],
-                env={**os.environ, **environment, "PYTHONUNBUFFERED": "1"},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output and subprocess.STDOUT,
-                # Ctrl-C reaches the terminal's whole process group, and here it is for the demo to end them in order.
-                start_new_session=True,
-            )
+        command = [sys.executable, str(ROOT / "example_project" / "manage.py"), *arguments]
+        self.number = programs.start(command, {**os.environ, **environment, "PYTHONUNBUFFERED": "1"}, log)
 
     def has_ended(self) -> bool:
-        """Whether it has; it is not reaped yet, so that its number is not given to somebody else's process."""
-        return self.process.returncode is not None or bool(self._look(os.WNOHANG))
-
-    def _look(self, flags: int) -> object:
-        return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT | flags)
+        return self.programs.has_ended(self.number)
 
     def end(self) -> None:
-        """Ask it to end, more and more firmly: an RQ worker finishes its job on the first SIGTERM and kills it on the second."""
-        if self.process.returncode is not None:
-            return
-        for _ in range(2):
-            if not self.has_ended():
-                self.process.terminate()
-                wait_until(self.has_ended, GRACE)
-        # What it has started and not ended itself is in its group.
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        self.programs.end(self.number)
 
     def read_log(self) -> str:
-        """The end of what it said."""
-        return self.log.read_text(errors="replace")[-LOG_TAIL:] if self.log else ""
-
-
-def wait_until(is_true: Callable[[], bool], seconds: float) -> bool:
-    """Whether it becomes true in time."""
-    deadline = time.monotonic() + seconds
-    while not is_true():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
+        """The end of what it said; nothing when a guard that was told to end has taken the log away."""
+        return self.log.read_text(errors="replace")[-LOG_TAIL:] if self.log and self.log.exists() else ""
 
 
 class Stage:
     """Everything that runs, so that all of it can be watched and ended."""
 
-    directory: Path
+    programs: Programs
 
     def __init__(self, *, verbose: bool) -> None:
         self.verbose = verbose
@@ -119,15 +94,17 @@ class Stage:
 
     def start(self, name: str, *arguments: str) -> Child:
         """Start ``manage.py`` with *arguments*."""
-        log = None if self.verbose else self.directory / f"{name}.log"
-        child = Child(name, arguments, self.environment, log)
+        log = None if self.verbose else self.programs.directory / f"{name}.log"
+        child = Child(self.programs, name, arguments, self.environment, log)
         self.children.append(child)
         return child
 
     def end(self) -> None:
         """End the children, the last one first."""
-        for child in reversed(self.children):
-            child.end()
+        # A guard that has ended has ended them.
+        with suppress(ServiceError):
+            for child in reversed(self.children):
+                child.end()
 
     def watch(self) -> bool:
         """Return ``False``, as all is well. Raises ``Interrupted``, or ``DemoError`` for a child that has ended."""
@@ -218,7 +195,7 @@ def prepare_database(stage: Stage) -> None:
     """Make the tables, and the one user, who keeps the guestbook."""
     stage.environment |= {
         "DJANGO_SETTINGS_MODULE": "example_project.settings",
-        "GUESTBOOK_DATABASE": str(stage.directory / "guestbook.sqlite3"),
+        "GUESTBOOK_DATABASE": str(stage.programs.directory / "guestbook.sqlite3"),
     }
     os.environ.update(stage.environment)
     django.setup()
@@ -407,8 +384,8 @@ def main(arguments: Sequence[str]) -> int:
     with ExitStack() as stack:
         stage = Stage(verbose=options.verbose)
         stack.enter_context(noticing_interrupts(stage))
-        stage.directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="djwebhooks-demo-")))
         try:
+            stage.programs = stack.enter_context(guarded_programs())
             play(stack, stage, options)
         except Interrupted:
             return 130

@@ -1,11 +1,11 @@
-"""Start a real Redis and a real PostgreSQL out of PyPI packages, without root, and leave nothing behind.
+"""Start a real Redis and a real PostgreSQL out of PyPI packages, or other programs, and leave nothing behind.
 
-Each server is run by a guard: a small process of its own that owns the server and its temporary directory, and takes both
-away as soon as the pipe from this process closes. That happens at the end of the ``with`` block, but also when this process
-is interrupted, terminated or killed, so no exit needs care::
+Whatever runs is run by a guard: a small process of its own that owns the server or the programs and their temporary directory,
+and takes them away as soon as the pipe from this process closes. That happens at the end of the ``with`` block, but also when
+this process is interrupted, terminated or killed, so no exit needs care::
 
-    with redis_server() as redis, postgres_server() as postgres:
-        print(redis.url, postgres.environment["PGHOST"])
+    with redis_server() as redis, postgres_server() as postgres, guarded_programs() as programs:
+        print(redis.url, postgres.environment["PGHOST"], programs.directory)
 
 ``python example_project/services.py redis postgres`` starts both for a shell, prints how to reach them and waits for Ctrl-C.
 """
@@ -21,14 +21,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
 #: Seconds that a server may take to start, and to stop before it is killed. Generous: a slow machine is not an error.
 PATIENCE = 60
+
+#: Seconds that a program may take to end in order, after each of two requests.
+GRACE = 10
 
 #: What a test database can do without; a crash of the machine may corrupt the data, a crash of a client cannot.
 NOT_DURABLE = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "wal_level=minimal", "max_wal_senders=0")
@@ -44,16 +47,44 @@ class ServiceError(RuntimeError):
 # The side of the caller
 
 
-class Service:
-    """A running server: where it is, and how to make it fail."""
+class Guarded:
+    """What a guard runs, at this end of the pipe."""
 
     def __init__(self, guard: subprocess.Popen[str]) -> None:
         self._guard = guard
-        answer = self._read_answer()
-        #: What a client connects to.
-        self.url: str = answer["url"]
-        #: The same in the environment variables that client programs read.
-        self.environment: dict[str, str] = answer["environment"]
+        self._facts: dict[str, Any] = self._read_answer()
+
+    def _ask(self, command: str, *arguments: object) -> Any:
+        assert self._guard.stdin is not None
+        # A guard that has ended gives no answer, which is an error of its own.
+        with suppress(BrokenPipeError):
+            self._guard.stdin.write(json.dumps([command, *arguments]) + "\n")
+            self._guard.stdin.flush()
+        return self._read_answer()
+
+    def _read_answer(self) -> Any:
+        assert self._guard.stdout is not None
+        line = self._guard.stdout.readline()
+        if not line:
+            raise ServiceError("The guard ended without a word; its error output says why.")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise ServiceError(answer["error"])
+        return answer["result"]
+
+
+class Service(Guarded):
+    """A running server: where it is, and how to make it fail."""
+
+    @property
+    def url(self) -> str:
+        """What a client connects to."""
+        return str(self._facts["url"])
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The same in the environment variables that client programs read."""
+        return dict(self._facts["environment"])
 
     def kill(self) -> None:
         """Crash the server without any warning; its directory stays for :meth:`start`."""
@@ -72,21 +103,27 @@ class Service:
         self.stop()
         self.start()
 
-    def _ask(self, command: str) -> None:
-        assert self._guard.stdin is not None
-        self._guard.stdin.write(f"{command}\n")
-        self._guard.stdin.flush()
-        self._read_answer()
 
-    def _read_answer(self) -> dict[str, Any]:
-        assert self._guard.stdout is not None
-        line = self._guard.stdout.readline()
-        if not line:
-            raise ServiceError("The guard of the server ended without a word; its error output says why.")
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise ServiceError(answer["error"])
-        return answer
+class Programs(Guarded):
+    """Programs of the caller's own, and a temporary directory for them."""
+
+    @property
+    def directory(self) -> Path:
+        """Where they may write; it goes after the last of them."""
+        return Path(self._facts["directory"])
+
+    def start(self, command: Sequence[str], environment: Mapping[str, str], log: Path | None) -> int:
+        """Start *command* and return its number; without a *log*, what it says goes to standard error."""
+        number: int = self._ask("start", list(command), dict(environment), log and str(log))
+        return number
+
+    def has_ended(self, number: int) -> bool:
+        """Whether the program has ended, by itself or not."""
+        return bool(self._ask("has_ended", number))
+
+    def end(self, number: int) -> None:
+        """End the program and what it has started, more and more firmly."""
+        self._ask("end", number)
 
 
 @contextmanager
@@ -116,6 +153,13 @@ def postgres_server(*, durable: bool = False) -> Iterator[Service]:
         yield service
 
 
+@contextmanager
+def guarded_programs() -> Iterator[Programs]:
+    """Programs that end, and whose directory goes, with this block or this process, the last one first."""
+    with _guarding("programs") as guard:
+        yield Programs(guard)
+
+
 def _package(distribution: str, name: str) -> Path:
     # Importing these packages has side effects, so they are only looked up.
     spec = find_spec(name)
@@ -132,18 +176,40 @@ def pick_free_port() -> int:
         return port
 
 
+def wait_until(is_true: Callable[[], bool], seconds: float) -> bool:
+    """Whether it becomes true in time."""
+    deadline = time.monotonic() + seconds
+    while not is_true():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
 @contextmanager
 def _guarded(*arguments: str) -> Iterator[Service]:
+    with _guarding(*arguments) as guard:
+        yield Service(guard)
+
+
+@contextmanager
+def _guarding(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     guard = subprocess.Popen(
         [sys.executable, "-I", "-S", __file__, "--guard", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        # Ctrl-C reaches the whole process group of a terminal, and the guard must outlive what uses the server.
+        # Ctrl-C reaches the whole process group of a terminal, and the guard must outlive whoever uses it.
         start_new_session=True,
     )
-    with guard:  # closes the pipe, which ends the guard, and waits for it
-        yield Service(guard)
+    assert guard.stdin is not None
+    with guard:  # waits for its end
+        try:
+            yield guard
+        finally:
+            # Closing the pipe ends the guard. What one that had ended before was not told any more is lost.
+            with suppress(BrokenPipeError):
+                guard.stdin.close()
 
 
 # The side of the guard
@@ -273,13 +339,32 @@ class Postgres:
             raise ServiceError(f"{UNPRIVILEGED_USER} cannot run {self._binary('postgres')}: set TMPDIR to a directory for all.")
 
 
-class Guard:
+class Guard(Protocol):
+    """What a guard process does for its caller; *commands* are what the caller may ask for, by name."""
+
+    commands: dict[str, Callable[..., object]]
+
+    def begin(self) -> dict[str, Any]:
+        """Start what runs from the first, and return what the caller must know."""
+
+    def stop(self) -> None:
+        """End everything in order."""
+
+
+class ServerGuard:
     """Run one server and do what the pipe says."""
 
     def __init__(self, kind: Kind, directory: Path) -> None:
         self.kind = kind
         self.log = directory / "log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.commands: dict[str, Callable[..., object]] = {"start": self.start, "stop": self.stop, "kill": self.kill}
+
+    def begin(self) -> dict[str, Any]:
+        """Prepare the server and start it."""
+        self.kind.prepare()
+        self.start()
+        return {"url": self.kind.url, "environment": self.kind.environment}
 
     def start(self) -> None:
         """Start the server and return when it takes connections."""
@@ -310,27 +395,96 @@ class Guard:
             self.process.wait()
 
 
+class Program:
+    """A program in a process group of its own, so that all that it starts can be ended with it."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: str | None) -> None:
+        with ExitStack() as stack:
+            # Standard output is the pipe to the caller.
+            output = sys.stderr if log is None else stack.enter_context(Path(log).open("ab"))
+            self.process = subprocess.Popen(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def has_ended(self) -> bool:
+        """Whether it has; it is not reaped yet, so that its number is not given to somebody else's process."""
+        return bool(os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG))
+
+    def end(self) -> None:
+        """Ask it to end, more and more firmly: an RQ worker finishes its job on the first SIGTERM and kills it on the second."""
+        for _ in range(2):
+            if not self.has_ended():
+                self.process.terminate()
+                wait_until(self.has_ended, GRACE)
+        # What it has started and not ended itself is in its group.
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+class ProgramsGuard:
+    """Run the programs that the pipe names."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.programs: dict[int, Program] = {}
+        self.commands: dict[str, Callable[..., object]] = {"start": self.start, "has_ended": self.has_ended, "end": self.end}
+
+    def begin(self) -> dict[str, Any]:
+        """Nothing runs from the first."""
+        return {"directory": str(self.directory)}
+
+    def start(self, command: Sequence[str], environment: Mapping[str, str], log: str | None) -> int:
+        """Start a program and return its process id."""
+        program = Program(command, environment, log)
+        self.programs[program.process.pid] = program
+        return program.process.pid
+
+    def has_ended(self, number: int) -> bool:
+        """Whether the program has ended."""
+        return number not in self.programs or self.programs[number].has_ended()
+
+    def end(self, number: int) -> None:
+        """End the program, if that has not been done."""
+        if number in self.programs:
+            self.programs[number].end()
+            del self.programs[number]
+
+    def stop(self) -> None:
+        """End the programs, the last one first."""
+        for number in reversed(list(self.programs)):
+            self.end(number)
+
+
 KINDS: dict[str, Callable[..., Kind]] = {"redis": Redis, "postgres": Postgres}
 SERVERS: dict[str, Callable[[], AbstractContextManager[Service]]] = {"redis": redis_server, "postgres": postgres_server}
 
 
-def guard_server(name: str, *arguments: str) -> None:
-    """Run the server until the pipe on standard input closes, or this process is told to end."""
+def make_guard(name: str, directory: Path, *arguments: str) -> Guard:
+    if name == "programs":
+        return ProgramsGuard(directory)
+    return ServerGuard(KINDS[name](directory, *arguments), directory)
+
+
+def run_guard(name: str, *arguments: str) -> None:
+    """Do what the pipe on standard input says until it closes, or this process is told to end."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with ExitStack() as stack:
         temporary = tempfile.TemporaryDirectory(prefix=f"djwebhooks-{name}-", ignore_cleanup_errors=True)
         directory = Path(stack.enter_context(temporary))
-        kind = KINDS[name](directory, *arguments)
-        guard = Guard(kind, directory)
+        guard = make_guard(name, directory, *arguments)
         stack.callback(guard.stop)
         try:
-            kind.prepare()
-            guard.start()
-            answer({"url": kind.url, "environment": kind.environment})
+            answer({"result": guard.begin()})
             for line in sys.stdin:
-                {"start": guard.start, "stop": guard.stop, "kill": guard.kill}[line.strip()]()
-                answer({})
-        except (ServiceError, OSError, KeyError) as error:
+                command, *words = json.loads(line)
+                answer({"result": guard.commands[command](*words)})
+        # A caller that is killed may leave half a line.
+        except (ServiceError, OSError, KeyError, json.JSONDecodeError) as error:
             answer({"error": str(error)})
 
 
@@ -346,7 +500,7 @@ def answer(message: dict[str, Any]) -> None:
 def main(arguments: Sequence[str]) -> None:
     """Run as a guard, or start servers for a shell."""
     if arguments[:1] == ["--guard"]:
-        return guard_server(*arguments[1:])
+        return run_guard(*arguments[1:])
     parser = argparse.ArgumentParser(description="Start real servers on this machine until Ctrl-C.")
     parser.add_argument("servers", nargs="+", choices=sorted(SERVERS))
     with ExitStack() as stack:

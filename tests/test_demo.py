@@ -108,6 +108,35 @@ def test_it_stays_up_until_it_is_told_to_end(tmp_path: Path, end: signal.Signals
     assert_nothing_is_left(tmp_path)
 
 
+def test_a_killed_demo_leaves_nothing(tmp_path: Path) -> None:
+    """Nobody can clean up after SIGKILL but the guards, and they do, once everything has ended in order."""
+    with subprocess.Popen([*COMMAND], env=surroundings(tmp_path), stdout=subprocess.PIPE, text=True) as demo:
+        assert demo.stdout is not None
+        assert "Ctrl-C ends it, and takes everything away.\n" in iter(demo.stdout.readline, "")
+        # The demo, the guards of Redis and of the programs, Redis, two servers and a worker.
+        assert len(find_processes(tmp_path)) >= 7
+        demo.kill()
+
+    assert wait_until(lambda: find_processes(tmp_path) == [], PATIENCE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_guard_that_is_ended_is_named(tmp_path: Path) -> None:
+    """It takes everything away, and the demo says why it cannot go on."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([*COMMAND], env=surroundings(tmp_path), stdout=pipe, stderr=pipe, text=True) as demo:
+        assert demo.stdout is not None
+        assert "Ctrl-C ends it, and takes everything away.\n" in iter(demo.stdout.readline, "")
+        [guard] = [pid for pid in find_processes(tmp_path) if Path(f"/proc/{pid}/cmdline").read_bytes().endswith(b"\0programs\0")]
+        os.kill(guard, signal.SIGTERM)
+        complaint = demo.communicate(timeout=PATIENCE)[1]
+
+    assert demo.returncode == 1
+    assert "The demo failed. The guard ended without a word" in complaint
+    assert "Traceback" not in complaint
+    assert_nothing_is_left(tmp_path)
+
+
 def test_an_interrupted_start_leaves_nothing(tmp_path: Path) -> None:
     """Who has seen enough at once is obeyed, too."""
     with subprocess.Popen([*COMMAND], env=surroundings(tmp_path), stdout=subprocess.PIPE, text=True) as demo:

@@ -15,7 +15,7 @@ import pytest
 from redis import Redis
 
 from example_project import services
-from example_project.services import ServiceError, postgres_server, redis_server
+from example_project.services import ServiceError, guarded_programs, postgres_server, redis_server
 
 
 def wait_until(is_true: Callable[[], bool], seconds: float = 30) -> bool:
@@ -62,6 +62,28 @@ def test_nothing_is_left_behind(end: signal.Signals) -> None:
 
     assert wait_until(lambda: not directory.exists())
     assert wait_until(lambda: not is_listening(port))
+
+
+def test_a_program_that_ends_by_itself_is_noticed() -> None:
+    """What it said is in its log, in a directory that goes with the block."""
+    with guarded_programs() as programs:
+        log = programs.directory / "log"
+        number = programs.start(["/bin/sh", "-c", "echo $WORD"], {"WORD": "hello"}, log)
+
+        assert wait_until(lambda: programs.has_ended(number))
+        assert log.read_text() == "hello\n"
+        programs.end(number)
+        assert programs.has_ended(number)
+
+    assert not log.parent.exists()
+
+
+def test_a_program_that_cannot_be_started_is_named() -> None:
+    """The error says which, and the block ends as ever."""
+    with guarded_programs() as programs, pytest.raises(ServiceError, match="no-such-program"):
+        programs.start(["/no-such-program"], {}, None)
+
+    assert not programs.directory.exists()
 
 
 def is_listening(port: int | None) -> bool:
