@@ -40,6 +40,10 @@ DETAIL_LIMIT = 200
 
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
+#: The headers that are obeyed, so that they are kept however many others there are, if they are no longer than this.
+OBEYED = ("retry-after", "webhook-delivery")
+OBEYED_LENGTH = 256
+
 
 @lru_cache(maxsize=1024)
 def split_url(url: str) -> tuple[str, str, int | None, str]:
@@ -51,12 +55,17 @@ def split_url(url: str) -> tuple[str, str, int | None, str]:
     return parts.scheme, parts.hostname, parts.port, (parts.path or "/") + query
 
 
-def read_headers(response: BaseHTTPResponse) -> dict[str, str]:
+def read_headers(response: BaseHTTPResponse, limit: int) -> dict[str, str]:
+    """Return the headers whose names and values together take no more than *limit* characters, and those that are obeyed."""
     headers: dict[str, str] = {}
     for name, value in response.headers.items():
         name = UNPRINTABLE.sub("\ufffd", name.lower())
         value = UNPRINTABLE.sub("\ufffd", value)
-        if name != "set-cookie":
+        if name == "set-cookie":
+            continue
+        limit -= len(name) + len(value)
+        is_needed = name in OBEYED and name not in headers and len(value) <= OBEYED_LENGTH
+        if limit >= 0 or is_needed:
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return headers
 
@@ -123,7 +132,7 @@ def post(exchange: Exchange, adapter: GuardedAdapter) -> Reply:
     return Reply(
         request.key,
         status=response.status,
-        headers=read_headers(response),
+        headers=read_headers(response, request.response_limit),
         body=read_body(response, request.response_limit),
         duration=exchange.duration,
         address=exchange.address,

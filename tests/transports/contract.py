@@ -332,6 +332,21 @@ class NetworkContract(TransportContract):
 
         assert (reply.status, reply.body) == (200, b"")
 
+    def test_headers_are_cut(self, transport: Transport, serve: Callable[..., Receiver]) -> None:
+        """Of the headers no more is kept than of a body, save for those that are obeyed."""
+        junk = b"".join(b"x-%d: " % number + b"y" * 600 + b"\r\n" for number in range(20))
+        obeyed = b"retry-after: 7\r\nretry-after: 8\r\nwebhook-delivery: disable\r\ncontent-length: 0\r\n"
+        reply = post(transport, serve(send_raw(b"HTTP/1.1 503 Busy\r\n" + junk + obeyed + b"\r\n")).url)
+
+        assert reply.status == 503
+        assert reply.headers == {"x-0": "y" * 600, "retry-after": "7", "webhook-delivery": "disable"}
+
+    def test_obeyed_header_that_is_endless(self, transport: Transport, serve: Callable[..., Receiver]) -> None:
+        """A header that is obeyed does not get round the limit."""
+        head = b"HTTP/1.1 503 Busy\r\nretry-after: " + b"1" * 5000 + b"\r\ncontent-length: 0\r\n\r\n"
+
+        assert "retry-after" not in post(transport, serve(send_raw(head)).url).headers
+
     @pytest.mark.parametrize(
         "junk",
         [
