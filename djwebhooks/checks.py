@@ -1,6 +1,9 @@
 """Say at the start what is set up wrongly."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import cache
+from inspect import isabstract
 from typing import Any
 
 from django.apps import apps
@@ -13,6 +16,7 @@ from django.utils.module_loading import import_string
 
 from djwebhooks import network, payload
 from djwebhooks.conf import conf
+from djwebhooks.engines.base import Engine
 from djwebhooks.exceptions import DjWebhooksError
 from djwebhooks.models import Event
 from djwebhooks.owners import owner_model
@@ -27,15 +31,36 @@ def check_names(**_: Any) -> Iterator[CheckMessage]:
 
 
 def check_paths(**_: Any) -> Iterator[CheckMessage]:
-    """Dotted paths that lead nowhere."""
-    for name in ("ENGINE", "TRANSPORT", "JSON_ENCODER", "REQUEST_OWNER"):
+    """Dotted paths that lead nowhere, or to something else."""
+    for name, (wanted, suits) in KINDS.items():
         path = getattr(conf, name)
         if path is None and name == "REQUEST_OWNER":
             continue
-        try:
-            import_string(path)
-        except (ImportError, AttributeError) as error:
-            yield Error(f"DJWEBHOOKS_{name} is {path!r}, which cannot be imported: {error}", id="djwebhooks.E002")
+        fault = _find_fault(path, wanted, suits)
+        if fault:
+            yield Error(f"DJWEBHOOKS_{name} {fault}", id="djwebhooks.E002")
+
+
+def _find_fault(path: object, wanted: str, suits: Callable[[Any], bool]) -> str:
+    if not isinstance(path, str):
+        return f"must be a dotted path, not {path!r}."
+    try:
+        found = import_string(path)
+    except (ImportError, AttributeError, ValueError, ImproperlyConfigured) as error:
+        return f"is {path!r}, which cannot be imported: {error}"
+    return "" if suits(found) else f"is {path!r}, which is not {wanted}."
+
+
+def _is_engine(found: Any) -> bool:
+    return isinstance(found, type) and issubclass(found, Engine) and not isabstract(found)
+
+
+def _is_transport(found: Any) -> bool:
+    return isinstance(found, type) and all(callable(getattr(found, name, None)) for name in TRANSPORT_METHODS)
+
+
+def _is_encoder(found: Any) -> bool:
+    return isinstance(found, type) and issubclass(found, json.JSONEncoder)
 
 
 def check_owner_model(**_: Any) -> Iterator[CheckMessage]:
@@ -97,22 +122,41 @@ def check_envelope(**_: Any) -> Iterator[CheckMessage]:
 
 def check_networks(**_: Any) -> Iterator[CheckMessage]:
     """Allowed networks that are none."""
+    networks = conf.ALLOWED_NETWORKS
     try:
+        if isinstance(networks, str):
+            raise TypeError("a string is a sequence of letters")
         network.is_forbidden("127.0.0.1")
-    except (ValueError, TypeError, DjWebhooksError) as error:
-        yield Error(f"DJWEBHOOKS_ALLOWED_NETWORKS is {conf.ALLOWED_NETWORKS!r}: {error}", id="djwebhooks.E008")
+    except TypeError:
+        yield Error(
+            f"DJWEBHOOKS_ALLOWED_NETWORKS must be a list, such as ['127.0.0.0/8'], not {networks!r}.", id="djwebhooks.E008"
+        )
+    except DjWebhooksError as error:
+        yield Error(str(error), id="djwebhooks.E008")
 
 
 def check_catalogue(**_: Any) -> Iterator[CheckMessage]:
-    """Names of events that cannot be."""
+    """Names of events that cannot be, and what is said of them in a wrong way."""
     if not isinstance(conf.EVENTS, Mapping):
         yield Error(f"DJWEBHOOKS_EVENTS must be a dictionary of names, not {conf.EVENTS!r}.", id="djwebhooks.E009")
         return
-    for name in conf.EVENTS:
-        try:
-            payload.check_name(name)
-        except DjWebhooksError as error:
-            yield Error(f"DJWEBHOOKS_EVENTS: {error}", id="djwebhooks.E009")
+    for name, entry in conf.EVENTS.items():
+        for fault in _list_faults(name, entry):
+            yield Error(fault, id="djwebhooks.E009")
+
+
+def _list_faults(name: Any, entry: object) -> Iterator[str]:
+    try:
+        payload.check_name(name)
+    except DjWebhooksError as error:
+        yield f"DJWEBHOOKS_EVENTS: {error}"
+    place = f"DJWEBHOOKS_EVENTS[{name!r}]"
+    if not isinstance(entry, Mapping):
+        yield f"{place} must be a dictionary, not {entry!r}: write {{'description': …}}."
+        return
+    for key in entry:
+        if key not in ENTRY_KEYS:
+            yield f"{place} has the key {key!r}, which means nothing: there are {', '.join(ENTRY_KEYS)}."
 
 
 def check_statuses(**_: Any) -> Iterator[CheckMessage]:
@@ -132,7 +176,7 @@ def check_owner_field(**_: Any) -> Iterator[CheckMessage]:
     model = apps.get_model(owner_model())
     names = {field.name for field in model._meta.get_fields()} | set(dir(model))
     if name not in names:
-        yield Error(f"DJWEBHOOKS_OWNER_FIELD is {name!r}, which a {owner_model()} does not have.", id="djwebhooks.E013")
+        yield Error(f"DJWEBHOOKS_OWNER_FIELD is {name!r}, which {owner_model()} does not have.", id="djwebhooks.E013")
 
 
 def check_keys(**_: Any) -> Iterator[CheckMessage]:
@@ -145,12 +189,46 @@ def check_keys(**_: Any) -> Iterator[CheckMessage]:
 
 def check_queue(**_: Any) -> Iterator[CheckMessage]:
     """A queue for wake-ups that django-rq does not have."""
-    queues = getattr(settings, "RQ_QUEUES", {})
-    if conf.ENGINE == "djwebhooks.engines.rq.RQEngine" and conf.QUEUE not in queues:
+    if conf.ENGINE != "djwebhooks.engines.rq.RQEngine":
+        return
+    other = "or set DJWEBHOOKS_ENGINE to 'djwebhooks.engines.database.DatabaseEngine'"
+    if not apps.is_installed("django_rq"):
+        yield Error(
+            f"DJWEBHOOKS_ENGINE is {conf.ENGINE!r}, but 'django_rq' is not in INSTALLED_APPS.",
+            hint=f"Add 'django_rq' to INSTALLED_APPS and the queue {conf.QUEUE!r} to RQ_QUEUES, {other}.",
+            id="djwebhooks.E010",
+        )
+    elif conf.QUEUE not in getattr(settings, "RQ_QUEUES", {}):
         yield Error(
             f"DJWEBHOOKS_QUEUE is {conf.QUEUE!r}, which RQ_QUEUES does not have.",
-            hint="Add it to RQ_QUEUES, or set DJWEBHOOKS_ENGINE to 'djwebhooks.engines.database.DatabaseEngine'.",
+            hint=f"Add it to RQ_QUEUES, {other}.",
             id="djwebhooks.E010",
+        )
+
+
+def check_time_zones(**_: Any) -> Iterator[CheckMessage]:
+    """Times without a zone, which cannot be compared with the database's clock."""
+    if not settings.USE_TZ:
+        yield Error("djwebhooks needs USE_TZ = True.", id="djwebhooks.E015")
+
+
+def check_switches(**_: Any) -> Iterator[CheckMessage]:
+    """A switch that is neither on nor off: a text such as "no" would count as on."""
+    if not isinstance(conf.ALLOW_HTTP, bool):
+        yield Error(f"DJWEBHOOKS_ALLOW_HTTP must be True or False, not {conf.ALLOW_HTTP!r}.", id="djwebhooks.E016")
+
+
+def check_locking(**_: Any) -> Iterator[CheckMessage]:
+    """A SQLite whose transactions fail instead of waiting for each other."""
+    connection = connections[router.db_for_write(Event)]
+    mode = connection.settings_dict.get("OPTIONS", {}).get("transaction_mode") or "DEFERRED"
+    if connection.vendor == "sqlite" and mode.upper() == "DEFERRED":
+        yield checks.Warning(
+            f"The database {connection.alias!r} is a SQLite without transaction_mode IMMEDIATE: "
+            "requests fail with 'database is locked' while a worker writes.",
+            hint=f"Add 'OPTIONS': {{'transaction_mode': 'IMMEDIATE', 'timeout': 20}} to DATABASES[{connection.alias!r}]; "
+            'see "SQLite" on the page "Run in production" of the documentation.',
+            id="djwebhooks.W003",
         )
 
 
@@ -167,7 +245,7 @@ def check_isolation(databases: Sequence[str] | None = None, **_: Any) -> Iterato
 
 def check_http(**_: Any) -> Iterator[CheckMessage]:
     """Unencrypted or private addresses, allowed in production."""
-    if conf.ALLOW_HTTP:
+    if conf.ALLOW_HTTP is True:
         yield checks.Warning("DJWEBHOOKS_ALLOW_HTTP is True: payloads may travel unencrypted.", id="djwebhooks.W001")
     if conf.ALLOWED_NETWORKS:
         yield checks.Warning(
@@ -176,6 +254,17 @@ def check_http(**_: Any) -> Iterator[CheckMessage]:
         )
 
 
+#: What a transport must be able to do: the methods of ``djwebhooks.transports.base.Transport``.
+TRANSPORT_METHODS = ("submit", "wait", "wake", "abort", "close")
+#: What each dotted path must lead to: in words, and as a test.
+KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "ENGINE": ("a subclass of djwebhooks.engines.base.Engine with its method wake", _is_engine),
+    "TRANSPORT": (f"a class with the methods {', '.join(TRANSPORT_METHODS)}", _is_transport),
+    "JSON_ENCODER": ("a subclass of json.JSONEncoder", _is_encoder),
+    "REQUEST_OWNER": ("a function", callable),
+}
+#: What may be said of an event in ``DJWEBHOOKS_EVENTS``.
+ENTRY_KEYS = ("description", "schema", "sample", "internal")
 #: The longest duration that makes sense, in seconds: sums of times must stay in the calendar.
 CENTURY = 100 * 365 * 24 * 3600
 #: The levels have other numbers in each driver.
@@ -194,6 +283,9 @@ CHECKS = (
     check_statuses,
     check_owner_field,
     check_keys,
+    check_time_zones,
+    check_switches,
+    check_locking,
 )
 
 
@@ -205,6 +297,8 @@ def register_all() -> None:
     register(_listing(check_http), "djwebhooks", deploy=True)
 
 
+# Django knows by the function what is registered already, when a test's INSTALLED_APPS make the app ready again.
+@cache
 def _listing(function: Any) -> Any:
     def run(**kwargs: Any) -> list[CheckMessage]:
         return list(function(**kwargs))

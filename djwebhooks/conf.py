@@ -32,7 +32,7 @@ class Settings:
     REQUEST_OWNER: str | None = None
     #: The owner's attribute that payloads show; ``None`` is the user name, else the primary key.
     OWNER_FIELD: str | None = None
-    #: The catalogue: event name to its description, schema and sample. Empty allows any name.
+    #: The catalogue: event name to its description, schema, sample and ``internal``. Empty allows any name.
     EVENTS: Mapping[str, Any] = {}
     #: How a body is wrapped: ``"standard"``, ``"flat"`` or ``"cloudevents"``.
     ENVELOPE: str = "standard"
@@ -54,7 +54,7 @@ class Settings:
     ALLOW_HTTP: bool = False
     #: Private networks that may be sent to after all, such as ``"127.0.0.0/8"`` in development.
     ALLOWED_NETWORKS: Sequence[str] = ()
-    #: The largest body in bytes.
+    #: The most bytes that a payload may have as JSON.
     PAYLOAD_LIMIT: int = 256 * 1024
     #: How many bytes of a response are read and kept.
     RESPONSE_LIMIT: int = 16 * 1024

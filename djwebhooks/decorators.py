@@ -7,7 +7,7 @@ from functools import wraps
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
 from djwebhooks import capture, events, payload
-from djwebhooks.exceptions import ConfigurationError
+from djwebhooks.exceptions import ConfigurationError, InvalidEvent
 from djwebhooks.models import Event
 
 P = ParamSpec("P")
@@ -62,6 +62,8 @@ def hook(
     Raises ``InvalidEvent`` and ``ConfigurationError`` at the decoration; the call raises what ``fire`` raises, and
     ``CaptureError`` (a ``TypeError``) for an argument that cannot be captured.
     """
+    if callable(event):
+        raise InvalidEvent('hook needs the name of an event: write @hook("project.update"), not @hook.')
     payload.check_name(event)
     if build not in ("worker", "now"):
         raise ConfigurationError(f'build={build!r} is not possible: it is "worker" or "now".')
@@ -85,7 +87,10 @@ def hook(
 
         @wraps(function)
         def fire(*args: P.args, **kwargs: P.kwargs) -> Event:
-            bound = signature.bind(*args, **kwargs)
+            try:
+                bound = signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise TypeError(f"{fire.__qualname__}(): {error}") from None
             options = choose_options(constants, bound)
             if build == "now":
                 unsaved = Event(payload=payload.encode(function(*args, **kwargs)))

@@ -61,10 +61,11 @@ def explain_name(name: str, *, owner_pk: Any = ANYONE, identifier: str = "", usi
     if owner_pk is ANYONE:
         # A broadcast reaches every subscriber.
         subscribers = list_receivers(alias, Event(name=name, is_broadcast=True), "Subscribed", with_condition=True)
-        return Explanation(f"Event {name} of any owner", [subscribers])
+        return Explanation(f"Event {name} of any owner", [doubt(alias, name, subscribers)])
     event = Event(name=name, owner_id=owner_pk, identifier=identifier)
     title = f"Event {name} of {describe_owner(event)}" + (f" with identifier {identifier!r}" if identifier else "")
-    return Explanation(title, [list_receivers(alias, event, "Would get it"), list_others(alias, event, "Would not get it")])
+    receivers, others = list_receivers(alias, event, "Would get it"), list_others(alias, event, "Would not get it")
+    return Explanation(title, [doubt(alias, name, receivers), others])
 
 
 def explain_uid(uid: uuid.UUID, *, using: str | None = None) -> Explanation | None:
@@ -77,14 +78,26 @@ def explain_uid(uid: uuid.UUID, *, using: str | None = None) -> Explanation | No
     return explain_delivery(alias, delivery) if delivery is not None else None
 
 
+def doubt(using: str, name: str, section: Section) -> Section:
+    """Add to *section* that *name* may be misspelt, if nobody subscribed to it and it was never fired."""
+    if conf.EVENTS or WebhookTarget.objects.using(using).subscribed_to(name).exists():
+        return section
+    if Event.objects.using(using).filter(name=name).exists():
+        return section
+    line = "No event of this name was ever fired; without DJWEBHOOKS_EVENTS any name will do, so check its spelling."
+    return Section(section.heading, [*section.lines, line])
+
+
 # -- words -------------------------------------------------------------------------------------------------------------
 
 
 def describe_span(seconds: float) -> str:
-    """Say a duration in one unit: ``0.2 s``, ``40 s``, ``5 min``, ``3 h``, ``12 days``."""
+    """Say a duration in one unit: ``20 ms``, ``1.5 s``, ``40 s``, ``5 min``, ``3 h``, ``12 days``."""
     for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f} ms"
     return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
 
 

@@ -179,17 +179,26 @@ def split(url: str) -> SplitResult:
         parts = urlsplit(url)
     except ValueError as exc:
         raise InvalidTarget("The URL's host cannot be read. Write it like https://example.com/path.", "host") from exc
-    check_scheme(parts.scheme)
+    check_scheme(parts.scheme, url)
     if "@" in parts.netloc:
         raise InvalidTarget("The URL has a user name or password. Use the target's headers to authenticate.", "credentials")
     return parts
 
 
-def check_scheme(scheme: str) -> None:
-    if scheme == "https" or (scheme == "http" and conf.ALLOW_HTTP):
+def check_scheme(scheme: str, url: str) -> None:
+    # A text such as "no" allows nothing; a system check complains of it.
+    if scheme == "https" or (scheme == "http" and conf.ALLOW_HTTP is True):
         return
+    if not scheme:
+        raise InvalidTarget(f"{begin(url)!r} is no URL: write all of it, as in https://example.com/hook.", "scheme")
     hint = " http:// needs DJWEBHOOKS_ALLOW_HTTP." if scheme == "http" else ""
     raise InvalidTarget(f"The URL begins with {scheme!r}. Use https://.{hint}", "scheme")
+
+
+def begin(url: str) -> str:
+    """Return the beginning of *url*, which holds no password, path or query."""
+    word = re.split(r"[/?@:]", url.lstrip("/"), maxsplit=1)[0]
+    return word if word == url else f"{word}…"
 
 
 def check_port(parts: SplitResult) -> str:

@@ -56,7 +56,8 @@ def check_owner(owner: Any) -> Any:
     model = apps.get_model(owner_model())
     kind = owner.__class__ if isinstance(owner, LazyObject) else type(owner)
     if not issubclass(kind, model):
-        raise TypeError(f"owner must be a {owner_model()}, the model of DJWEBHOOKS_OWNER_MODEL, or None, not {kind.__name__}.")
+        setting = "DJWEBHOOKS_OWNER_MODEL" if conf.OWNER_MODEL else "AUTH_USER_MODEL"
+        raise TypeError(f"owner must be {owner_model()} (as {setting} says) or None, not {kind.__name__}.")
     if owner.pk is None:
         raise TypeError("owner must be saved before: it has no primary key yet.")
     return owner.pk

@@ -125,10 +125,10 @@ def describe_refusal(value: object) -> str:
     if isinstance(value, bytes | bytearray | memoryview):
         return "bytes are not text: decode them, or send them as base64 text"
     if isinstance(value, QuerySet | Iterator):
-        return f"a {type(value).__name__} is evaluated lazily: wrap it in list(…)"
+        return f"{type(value).__name__} is evaluated lazily: wrap it in list(…)"
     if isinstance(value, Decimal):
         return f"JSON cannot hold {value!r}: send None or a string"
-    return f"JSON cannot hold a {type(value).__name__}: send its parts, or str() of it"
+    return f"JSON cannot hold an instance of {type(value).__name__}: send its parts, or str() of it"
 
 
 def encode(data: object, *, limit: int | None = None) -> str:

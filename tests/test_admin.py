@@ -884,7 +884,7 @@ def test_deliveries_are_cancelled_and_retried_from_the_list(admin_client: Client
     statuses = set(Delivery.objects.values_list("status", flat=True))
     act_on_list(admin_client, [waiting, succeeded], "retry")
 
-    assert "it has ended already" in page
+    assert f"delivery {succeeded.uid}: It cannot be cancelled: it has ended already." in page
     assert "Cancelled." in page
     assert statuses == {Status.CANCELLED, Status.SUCCEEDED}
     assert not Delivery.objects.exclude(status=Status.PENDING).exists()

@@ -28,8 +28,17 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("djwebhooks.E002", {"ENGINE": "djwebhooks.engines.RQEngine"}, "DJWEBHOOKS_ENGINE is 'djwebhooks.engines.RQEngine'"),
     ("djwebhooks.E002", {"ENGINE": "no.such.Engine"}, "'no.such.Engine'"),
     ("djwebhooks.E002", {"ENGINE": "Engine"}, "'Engine'"),
-    ("djwebhooks.E002", {"ENGINE": 5}, "5"),
-    ("djwebhooks.E002", {"ENGINE": None}, "None"),
+    ("djwebhooks.E002", {"ENGINE": 5}, "DJWEBHOOKS_ENGINE must be a dotted path, not 5"),
+    ("djwebhooks.E002", {"ENGINE": None}, "DJWEBHOOKS_ENGINE must be a dotted path, not None"),
+    ("djwebhooks.E002", {"ENGINE": "."}, "'.'"),
+    ("djwebhooks.E002", {"ENGINE": "djwebhooks.engines.base.Engine"}, "is not a subclass of djwebhooks.engines.base.Engine"),
+    ("djwebhooks.E002", {"ENGINE": "djwebhooks.engines.get_engine"}, "is not a subclass of djwebhooks.engines.base.Engine"),
+    ("djwebhooks.E002", {"ENGINE": "collections.OrderedDict"}, "is not a subclass of djwebhooks.engines.base.Engine"),
+    ("djwebhooks.E002", {"TRANSPORT": "collections.OrderedDict"}, "is not a class with the methods submit, wait"),
+    ("djwebhooks.E002", {"TRANSPORT": "os.path.join"}, "is not a class with the methods submit, wait"),
+    ("djwebhooks.E002", {"JSON_ENCODER": "json.JSONDecoder"}, "is not a subclass of json.JSONEncoder"),
+    ("djwebhooks.E002", {"JSON_ENCODER": "json.dumps"}, "is not a subclass of json.JSONEncoder"),
+    ("djwebhooks.E002", {"REQUEST_OWNER": "os.path.sep"}, "is not a function"),
     ("djwebhooks.E002", {"TRANSPORT": "djwebhooks.transports.Nothing"}, "DJWEBHOOKS_TRANSPORT"),
     ("djwebhooks.E002", {"JSON_ENCODER": "json.Encoder"}, "DJWEBHOOKS_JSON_ENCODER"),
     ("djwebhooks.E002", {"REQUEST_OWNER": "accounts.owner"}, "DJWEBHOOKS_REQUEST_OWNER"),
@@ -56,19 +65,29 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("djwebhooks.E007", {"ENVELOPE": "letter"}, "'letter'"),
     ("djwebhooks.E007", {"ENVELOPE": None}, "None"),
     ("djwebhooks.E008", {"ALLOWED_NETWORKS": ("10.0.0.0/33",)}, "10.0.0.0/33"),
-    ("djwebhooks.E008", {"ALLOWED_NETWORKS": "127.0.0.0/8"}, "DJWEBHOOKS_ALLOWED_NETWORKS"),
-    ("djwebhooks.E008", {"ALLOWED_NETWORKS": 5}, "DJWEBHOOKS_ALLOWED_NETWORKS"),
+    ("djwebhooks.E008", {"ALLOWED_NETWORKS": "127.0.0.0/8"}, "must be a list, such as ['127.0.0.0/8'], not '127.0.0.0/8'"),
+    ("djwebhooks.E008", {"ALLOWED_NETWORKS": 5}, "must be a list, such as ['127.0.0.0/8'], not 5"),
+    ("djwebhooks.E008", {"ALLOWED_NETWORKS": [["127.0.0.0/8"]]}, "must be a list, such as ['127.0.0.0/8'], not [["),
     ("djwebhooks.E009", {"EVENTS": {"project update": {}}}, "'project update'"),
     ("djwebhooks.E009", {"EVENTS": {"project.*": {}}}, r"'project.*'"),
     ("djwebhooks.E009", {"EVENTS": {5: {}}}, "5"),
     ("djwebhooks.E009", {"EVENTS": ["project.update"]}, "DJWEBHOOKS_EVENTS"),
+    (
+        "djwebhooks.E009",
+        {"EVENTS": {"user.update": "A user changed."}},
+        "DJWEBHOOKS_EVENTS['user.update'] must be a dictionary, not 'A user changed.': write {'description': …}.",
+    ),
+    ("djwebhooks.E009", {"EVENTS": {"user.update": None}}, "DJWEBHOOKS_EVENTS['user.update'] must be a dictionary, not None"),
+    ("djwebhooks.E009", {"EVENTS": {"a": {"descripton": "x"}}}, "DJWEBHOOKS_EVENTS['a'] has the key 'descripton'"),
     ("djwebhooks.E010", {"ENGINE": "djwebhooks.engines.rq.RQEngine", "QUEUE": "mail"}, "DJWEBHOOKS_QUEUE is 'mail'"),
     ("djwebhooks.E012", {"GIVE_UP_ON": 404}, "DJWEBHOOKS_GIVE_UP_ON"),
     ("djwebhooks.E012", {"GIVE_UP_ON": ["404"]}, "'404'"),
     ("djwebhooks.E012", {"GIVE_UP_ON": [200]}, "200"),
-    ("djwebhooks.E013", {"OWNER_FIELD": "slugg"}, "'slugg'"),
+    ("djwebhooks.E013", {"OWNER_FIELD": "slugg"}, "'slugg', which auth.User does not have"),
     ("djwebhooks.E014", {"ENCRYPTION_KEYS": "one key"}, "DJWEBHOOKS_ENCRYPTION_KEYS"),
     ("djwebhooks.E014", {"ENCRYPTION_KEYS": [b"key"]}, "DJWEBHOOKS_ENCRYPTION_KEYS"),
+    ("djwebhooks.E016", {"ALLOW_HTTP": "no"}, "DJWEBHOOKS_ALLOW_HTTP must be True or False, not 'no'"),
+    ("djwebhooks.E016", {"ALLOW_HTTP": None}, "not None"),
 ]
 #: Values that each of these settings may have.
 GOOD: list[dict[str, Any]] = [
@@ -85,6 +104,9 @@ GOOD: list[dict[str, Any]] = [
     {"ENVELOPE": "flat"},
     {"ALLOWED_NETWORKS": ["10.0.0.0/8", "fd00::/8"]},
     {"EVENTS": {"project.update": {"description": "x"}, "project": {}}},
+    {"EVENTS": {"a": {"description": "x", "schema": {}, "sample": {}, "internal": True}}},
+    {"JSON_ENCODER": "json.JSONEncoder"},
+    {"ALLOW_HTTP": False},
     {"GIVE_UP_ON": [404, 410]},
     {"OWNER_FIELD": "email"},
     {"ENCRYPTION_KEYS": ["new", "old"]},
@@ -137,6 +159,33 @@ def test_manage_py_check_fails_for_a_wrong_setting(settings: LazySettings) -> No
         call_command("check")
 
 
+def test_a_network_that_is_none_is_said_once(settings: LazySettings) -> None:
+    """The message names the setting one time."""
+    settings.DJWEBHOOKS_ALLOWED_NETWORKS = ["10.0.0.0/33"]
+    [found] = run_checks()
+
+    assert found.msg.count("DJWEBHOOKS_ALLOWED_NETWORKS") == 1
+
+
+def test_rq_needs_the_app_of_django_rq(settings: LazySettings) -> None:
+    """The first thing to add is the app, so it is said before the queue."""
+    settings.DJWEBHOOKS_ENGINE = "djwebhooks.engines.rq.RQEngine"
+    settings.INSTALLED_APPS = [app for app in settings.INSTALLED_APPS if app != "django_rq"]
+    settings.RQ_QUEUES = {}
+    [found] = run_checks()
+
+    assert found.id == "djwebhooks.E010"
+    assert "'django_rq' is not in INSTALLED_APPS" in found.msg
+    assert "Add 'django_rq' to INSTALLED_APPS and the queue 'default' to RQ_QUEUES" in str(found.hint)
+
+
+def test_times_need_zones(settings: LazySettings) -> None:
+    """Without USE_TZ the worker's clock and the times of rows cannot be compared."""
+    settings.USE_TZ = False
+
+    assert [(message.id, message.msg) for message in run_checks()] == [("djwebhooks.E015", "djwebhooks needs USE_TZ = True.")]
+
+
 def test_deployments_are_warned_of_open_doors(settings: LazySettings) -> None:
     """What is fine in development is a warning of ``check --deploy``."""
     assert {message.id for message in run_checks(include_deployment_checks=True)} == {"djwebhooks.W001", "djwebhooks.W002"}
@@ -154,6 +203,17 @@ def options() -> Iterator[dict[str, Any]]:
     yield options
     options.clear()
     options.update(before)
+
+
+@pytest.mark.parametrize(
+    ("mode", "ids"),
+    [(None, ["djwebhooks.W003"]), ("DEFERRED", ["djwebhooks.W003"]), ("immediate", []), ("EXCLUSIVE", [])],
+)
+def test_sqlite_must_wait_for_its_writer(options: dict[str, Any], mode: str | None, ids: list[str]) -> None:
+    """A transaction that begins as a reader fails as soon as it writes beside a worker; one that begins as a writer waits."""
+    options["transaction_mode"] = mode
+
+    assert [message.id for message in run_checks()] == (ids if connection.vendor == "sqlite" else [])
 
 
 @postgresql_only
@@ -174,7 +234,8 @@ def test_ids_are_unique() -> None:
     for function in (*checks.CHECKS, checks.check_isolation, checks.check_http):
         for identifier in re.findall(r"djwebhooks\.[EW]\d{3}", getsource(function)):
             checks_of[identifier].add(function.__name__)
-    tested = {case[0] for case in BAD} | {"djwebhooks.E011", "djwebhooks.W001", "djwebhooks.W002"}
+    elsewhere = {"djwebhooks.E011", "djwebhooks.E015", "djwebhooks.W001", "djwebhooks.W002", "djwebhooks.W003"}
+    tested = {case[0] for case in BAD} | elsewhere
 
     assert all(len(functions) == 1 for functions in checks_of.values())
     assert set(checks_of) == tested

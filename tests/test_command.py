@@ -496,7 +496,7 @@ UNKNOWN = "00000000-0000-7000-8000-000000000000"
         (("explain", UNKNOWN), f"No event and no delivery in database 'default' has the uid {UNKNOWN}"),
         (("explain", UNKNOWN, "--owner", "1"), "--owner and --identifier go with the name of an event"),
         (("explain", "a", "--identifier", "x"), "--identifier needs --owner"),
-        (("explain", "a", "--owner", "me"), "--owner 'me' cannot be the primary key of a auth.User"),
+        (("explain", "a", "--owner", "me"), "--owner 'me' cannot be the primary key of auth.User"),
         (("explain", "a", "--owner", "999999"), "--owner '999999': there is no auth.User with this primary key."),
         (("listen", "--port", "70000"), "'70000' is not a port"),
         (("listen", "--status", "100"), "'100' is not a final HTTP status"),

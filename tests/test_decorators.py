@@ -247,12 +247,18 @@ def test_what_cannot_be_captured_is_a_type_error_at_the_call() -> None:
 @pytest.mark.django_db
 def test_wrong_arguments_are_pythons_own_error() -> None:
     """The hook has the function's signature, at the call already."""
-    with pytest.raises(TypeError, match="missing a required argument: 'book'"):
+    with pytest.raises(TypeError, match=r"^book_lent\(\): missing a required argument: 'book'"):
         book_lent()
-    with pytest.raises(TypeError, match="unexpected keyword argument 'boook'"):
+    with pytest.raises(TypeError, match=r"^book_lent\(\): got an unexpected keyword argument 'boook'"):
         book_lent(Book(title="x"), boook=1)
 
     assert fired() == []
+
+
+def test_a_hook_without_parentheses_is_told_how_to_write_it() -> None:
+    """The function lands in the place of the name."""
+    with pytest.raises(InvalidEvent, match=r'write @hook\("project.update"\)'):
+        hook(book_lent)
 
 
 @pytest.mark.django_db

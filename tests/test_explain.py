@@ -115,6 +115,20 @@ def test_without_an_owner_every_subscriber_is_listed_with_its_condition(acme: Us
     assert say_nothing_of(text, "three")
 
 
+def test_a_name_that_nothing_speaks_for_may_be_misspelt(acme: User, settings: LazySettings) -> None:
+    """Without a catalogue, a subscriber or an event of this name shows that it is meant; with one, it is in it."""
+    doubt = "No event of this name was ever fired; without DJWEBHOOKS_EVENTS any name will do, so check its spelling."
+    assert text_of(explain_name("user.updat")) == f"Subscribed\nNobody.\n{doubt}"
+    assert doubt in text_of(explain_name("user.updat", owner_pk=acme.pk), "Would get it")
+
+    make_target(acme, "one", "wanted")
+    fire("fired", {}, owner=acme)
+    known = [text_of(explain_name("wanted")), text_of(explain_name("fired"))]
+    settings.DJWEBHOOKS_EVENTS = {"listed": {}}
+
+    assert not any(doubt in text for text in [*known, text_of(explain_name("listed"))])
+
+
 def test_a_receiver_that_is_held_says_so(acme: User) -> None:
     """Paused, disabled and suspended targets would get it, but later."""
     make_target(acme, "paused", "a").pause()
@@ -144,6 +158,7 @@ def test_lists_are_bounded(acme: User) -> None:
 
 def test_nobody_is_said_too(acme: User) -> None:
     """An empty list explains itself."""
+    fire("a", {}, owner=acme)
     explanation = explain_name("a", owner_pk=acme.pk)
 
     assert [section.lines for section in explanation.sections] == [["Nobody."], ["No other target comes near."]]
@@ -414,7 +429,17 @@ def test_nothing_secret_is_said(acme: User) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(0.04, "0.0 s"), (3.14, "3.1 s"), (42.4, "42 s"), (119, "119 s"), (180, "3 min"), (7200, "2 h"), (86400 * 12, "12 days")],
+    [
+        (0, "0 ms"),
+        (0.003, "3 ms"),
+        (0.9996, "1.0 s"),
+        (3.14, "3.1 s"),
+        (42.4, "42 s"),
+        (119, "119 s"),
+        (180, "3 min"),
+        (7200, "2 h"),
+        (86400 * 12, "12 days"),
+    ],
 )
 def test_a_span_has_one_unit(seconds: float, words: str) -> None:
     """Short enough to be read at a glance, exact enough to act on."""

@@ -251,6 +251,35 @@ def test_refused_url(url: str, code: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("nonsense", "'nonsense' is no URL: write all of it, as in https://example.com/hook."),
+        ("example.com/hook?token=secret", "'example.com…' is no URL"),
+        ("//me:secret@example.com/", "'me…' is no URL"),
+        ("?token=secret", "'…' is no URL"),
+        ("ftp://example.com/?token=secret", "The URL begins with 'ftp'. Use https://."),
+    ],
+)
+def test_what_is_no_url_is_shown_without_what_may_be_secret(url: str, shown: str) -> None:
+    """The message has the first word, which is what was mistaken for a URL."""
+    with pytest.raises(InvalidTarget) as caught:
+        check_url(url)
+    [message] = caught.value.messages
+
+    assert message.startswith(shown)
+    assert "secret" not in message
+
+
+@pytest.mark.parametrize("value", ["no", "yes", 1])
+def test_only_true_allows_http(settings: LazySettings, value: object) -> None:
+    """A text that means no must not mean yes."""
+    settings.DJWEBHOOKS_ALLOW_HTTP = value
+
+    with pytest.raises(InvalidTarget, match="DJWEBHOOKS_ALLOW_HTTP"):
+        check_url("http://example.com/")
+
+
+@pytest.mark.parametrize(
     "host",
     [
         *["127.0.0.1", "127.1", "2130706433", "0x7f000001", "0x7f.0.0.1", "017700000001", "0177.0.0.1", "127.0.0.1."],

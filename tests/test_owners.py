@@ -89,6 +89,15 @@ def test_what_payloads_show_of_an_owner(settings: LazySettings) -> None:
     assert name_of_owner(user) == "ada@example.com"
 
 
+def test_a_wrong_owner_names_the_setting_that_says_which(settings: LazySettings) -> None:
+    """Users are owners by Django's own setting, others by ours."""
+    with pytest.raises(TypeError, match=r"owner must be auth\.User \(as AUTH_USER_MODEL says\) or None, not int\."):
+        check_owner(1)
+    settings.DJWEBHOOKS_OWNER_MODEL = "library.Author"
+    with pytest.raises(TypeError, match=r"library\.Author \(as DJWEBHOOKS_OWNER_MODEL says\)"):
+        check_owner(1)
+
+
 # -- a project of its own ---------------------------------------------------------------------------------------------
 
 SETTINGS = """
@@ -205,3 +214,23 @@ def test_a_project_with_owners_of_its_own(tmp_path: Path, models: dict[str, str]
     manage("makemigrations", "--check", "--dry-run")
     assert "all is well" in manage("shell", "--verbosity=0", "--command", USE)
     manage("migrate", "djwebhooks", "zero", "--verbosity=0")
+
+
+def test_a_model_that_is_not_installed_is_a_check_that_fails(tmp_path: Path) -> None:
+    """A project with the admin is told by the check, not by an error of Django's while it loads the admin."""
+    apps = ["django.contrib.admin", "django.contrib.messages", "django.contrib.sessions"]
+    (tmp_path / "project_settings.py").write_text(f"{dedent(SETTINGS)}INSTALLED_APPS[-1:] = {apps}\n")
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("DJWEBHOOKS_")},
+        "DJANGO_SETTINGS_MODULE": "project_settings",
+        "DATABASE": str(tmp_path / "db.sqlite3"),
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]),
+        "OWNER_MODEL": "shop.Org",
+    }
+    for command in (["check"], ["migrate"]):
+        arguments = [sys.executable, "-m", "django", *command]
+        done = subprocess.run(arguments, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+        assert done.returncode == 1
+        assert "(djwebhooks.E003) DJWEBHOOKS_OWNER_MODEL is 'shop.Org': No installed app with label 'shop'." in done.stderr
+        assert "Traceback" not in done.stderr

@@ -30,6 +30,7 @@ from djwebhooks.admin.pages import (
 )
 from djwebhooks.conf import conf
 from djwebhooks.database import read_clock
+from djwebhooks.exceptions import AlreadyFinished
 from djwebhooks.explain import describe_time, list_waits
 from djwebhooks.models import Attempt, Body, Delivery, Event, WebhookTarget
 from djwebhooks.models.events import events_database
@@ -41,7 +42,11 @@ def retry(delivery: Delivery) -> Done:
 
 
 def cancel(delivery: Delivery) -> Done:
-    delivery.cancel()
+    try:
+        delivery.cancel()
+    except AlreadyFinished as error:
+        # Which delivery it is, the page says before it.
+        raise AlreadyFinished("It cannot be cancelled: it has ended already.") from error
     return Done("Cancelled.")
 
 

@@ -82,8 +82,8 @@ class TargetForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptabl
     """A target of an owner's."""
 
     class Meta:
-        model = WebhookTarget
-        exclude = ()  # noqa: DJ006 (the admin page's fieldsets list them)
+        # The admin adds the model and the fields when it shows the form. Here, an owner model that is not installed would
+        # be an error before any system check could tell of it.
         widgets = {
             "target_url": forms.TextInput(attrs={"class": "vLargeTextField", "placeholder": "https://"}),
             "description": forms.TextInput(attrs={"class": "vLargeTextField"}),

@@ -1,6 +1,7 @@
 """What a target may be told: the events, headers, limits and schedules that make sense."""
 
 import re
+from collections.abc import Mapping
 
 from djwebhooks import payload
 from djwebhooks.conf import conf
@@ -9,7 +10,8 @@ from djwebhooks.exceptions import InvalidEvent, InvalidTarget
 
 def is_internal(name: str) -> bool:
     """Whether the catalogue keeps the event *name* for the system's own targets."""
-    return bool((conf.EVENTS.get(name) or {}).get("internal"))
+    entry = conf.EVENTS.get(name)
+    return isinstance(entry, Mapping) and bool(entry.get("internal"))
 
 
 def check_subscription(pattern: str) -> None:
@@ -25,8 +27,10 @@ def check_subscription(pattern: str) -> None:
 def check_headers(headers: object) -> None:
     """Raise ``InvalidTarget`` for additional headers that HTTP cannot hold, or that would replace ours."""
     if not isinstance(headers, dict) or not all(isinstance(part, str) for pair in headers.items() for part in pair):
-        raise InvalidTarget(f"Headers are an object of names and strings, not {headers!r}.")
+        raise InvalidTarget("Headers are an object of names and strings.")
     for name, value in headers.items():
+        if len(name) > 256:
+            raise InvalidTarget(f"The name of a header has {len(name)} characters; at most 256 are possible.")
         if not HEADER_NAME.fullmatch(name):
             raise InvalidTarget(f"{name!r} is not the name of a header.")
         if name.lower() in OUR_HEADERS or name.lower().startswith("webhook-"):
@@ -61,3 +65,24 @@ def check_rate(rate: object) -> None:
 
 #: In seconds.
 YEAR = 365 * 24 * 3600
+
+
+#: Events that one target may be subscribed to by name; a pattern stands for any number.
+MOST_EVENTS = 1000
+
+
+def check_number_of_events(count: int) -> None:
+    """Raise ``InvalidTarget`` for more subscriptions than one target may have."""
+    if count > MOST_EVENTS:
+        raise InvalidTarget(f"A target may be subscribed to {MOST_EVENTS} events, not to {count}: use a pattern such as order.*.")
+
+
+def is_storable(text: str) -> bool:
+    """Whether a database can hold *text*: it has neither NUL nor a lone surrogate."""
+    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def check_storable(name: str, text: str) -> None:
+    """Raise ``InvalidTarget`` for a text that a database cannot hold."""
+    if isinstance(text, str) and not is_storable(text):
+        raise InvalidTarget(f"The {name} {text!r} has a character that a database cannot hold (NUL or a lone surrogate).")

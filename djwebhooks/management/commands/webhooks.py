@@ -305,7 +305,7 @@ def read_owner(alias: str, text: str) -> Any:
     try:
         pk = model._meta.pk.to_python(text)
     except ValidationError as error:
-        raise CommandError(f"--owner {text!r} cannot be the primary key of a {owner_model()}: {error.messages[0]}") from error
+        raise CommandError(f"--owner {text!r} cannot be the primary key of {owner_model()}: {error.messages[0]}") from error
     if not model._base_manager.using(alias).filter(pk=pk).exists():
         raise CommandError(f"--owner {text!r}: there is no {owner_model()} with this primary key.")
     return pk
