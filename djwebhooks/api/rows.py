@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import BooleanField, Exists, ExpressionWrapper, OuterRef, Q, QuerySet
 
 from djwebhooks.models import Attempt, Delivery, Event, WebhookTarget
 from djwebhooks.models.deliveries import DeliveryQuerySet
@@ -31,3 +31,9 @@ def events_of(owner: Any) -> EventQuerySet:
     alias = events_database()
     deliveries = Delivery.objects.using(alias).of_owner(owner).filter(event=OuterRef("pk"))
     return Event.objects.using(alias).filter(Exists(deliveries)).defer("call", "build_error")
+
+
+def listed_events_of(owner: Any) -> EventQuerySet:
+    """The same without their payloads, which may be large together; each says whether it ``is_built``."""
+    is_built = ExpressionWrapper(~Q(payload=""), BooleanField())
+    return events_of(owner).defer("payload").annotate(is_built=is_built)

@@ -12,7 +12,7 @@ from djwebhooks.api.errors import Conflict
 from djwebhooks.api.fields import AnyField, NumberField, RowSerializer, StrictSerializer, TimeField
 from djwebhooks.models import Attempt, Delivery, Event, WebhookTarget
 from djwebhooks.models.deliveries import Status
-from djwebhooks.models.events import events_database
+from djwebhooks.models.events import BUILD_TRIES, events_database
 from djwebhooks.models.targets import REPLAYABLE
 from djwebhooks.models.validation import check_headers, check_rate, check_schedule
 from djwebhooks.network import check_url
@@ -127,21 +127,19 @@ class ReplaySerializer(StrictSerializer[Any]):
     dry_run = serializers.BooleanField(default=False, help_text="Count only.")
 
 
-class EventSerializer(RowSerializer):
-    """An event, with its payload once that is built."""
+class ListedEventSerializer(RowSerializer):
+    """An event of a list, without its payload."""
 
     id = serializers.UUIDField(source="uid", read_only=True)
-    payload = serializers.SerializerMethodField()
     payload_state = serializers.SerializerMethodField()
 
     class Meta:
         model = Event
-        fields = (
+        fields: tuple[str, ...] = (
             "id",
             "name",
             "identifier",
             "ordering_key",
-            "payload",
             "payload_state",
             "created_at",
             "deliver_at",
@@ -149,15 +147,32 @@ class EventSerializer(RowSerializer):
             "dispatched_at",
         )
 
+    def get_payload_state(self, event: Event) -> str:
+        """Return ``built``, ``waiting`` or ``failed``; why it failed is for the staff."""
+        if self.is_built(event):
+            return "built"
+        return "failed" if event.build_attempts >= BUILD_TRIES else "waiting"
+
+    def is_built(self, event: Any) -> bool:
+        """Return whether there is a payload."""
+        return bool(event.is_built)
+
+
+class EventSerializer(ListedEventSerializer):
+    """An event, with its payload once that is built."""
+
+    payload = serializers.SerializerMethodField()
+
+    class Meta(ListedEventSerializer.Meta):
+        fields = (*ListedEventSerializer.Meta.fields, "payload")
+
     def get_payload(self, event: Event) -> Any:
         """Return what *event* tells, ``None`` until that is built."""
         return json.loads(event.payload) if event.payload else None
 
-    def get_payload_state(self, event: Event) -> str:
-        """Return ``built``, ``waiting`` or ``failed``; why it failed is for the staff."""
-        if event.payload:
-            return "built"
-        return "failed" if event.has_failed_to_build else "waiting"
+    def is_built(self, event: Event) -> bool:
+        """Return whether there is a payload."""
+        return bool(event.payload)
 
 
 class PublicationSerializer(StrictSerializer[Any]):

@@ -6,12 +6,14 @@ from typing import Any
 
 from django.db import models, transaction
 from django.http import Http404
+from django.views.decorators.debug import sensitive_variables
 from rest_framework import mixins, status
 from rest_framework.decorators import action
 from rest_framework.generics import get_object_or_404
 from rest_framework.permissions import BasePermission, IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.serializers import BaseSerializer
 from rest_framework.viewsets import GenericViewSet
 
 from djwebhooks.api import rows
@@ -35,6 +37,7 @@ from djwebhooks.api.serializers import (
     AttemptSerializer,
     DeliverySerializer,
     EventSerializer,
+    ListedEventSerializer,
     NothingSerializer,
     PublicationSerializer,
     ReplaySerializer,
@@ -87,6 +90,7 @@ class OwnerViewSet(GenericViewSet[Any]):
         serializer.is_valid(raise_exception=True)
         return dict(serializer.validated_data)
 
+    @sensitive_variables("extra")
     def show(self, row: models.Model, code: int = status.HTTP_200_OK, **extra: object) -> Response:
         """Return the answer that shows *row*."""
         return Response({**self.get_serializer(row).data, **extra}, code)
@@ -136,26 +140,30 @@ class TargetViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.Des
         return Response(EventSerializer(target.send_test()).data, status.HTTP_202_ACCEPTED)
 
     @action(["post"], detail=True, url_path="rotate-secret")
+    @sensitive_variables("secret")
     def rotate_secret(self, request: Request, **_: Any) -> Response:
         """Make a new secret, shown this once."""
-        target = self.get_object()
-        secret = target.rotate_secret(**self.read(RotationSerializer))
+        with transaction.atomic(using=events_database()):
+            target = self.lock()
+            secret = target.rotate_secret(**self.read(RotationSerializer))
         return self.show(target, secret=secret)
 
     @action(["post"], detail=True)
     def pause(self, request: Request, **_: Any) -> Response:
         """Hold its events."""
-        target = self.get_object()
-        self.read(NothingSerializer)
-        target.pause()
+        with transaction.atomic(using=events_database()):
+            target = self.lock()
+            self.read(NothingSerializer)
+            target.pause()
         return self.show(self.get_object())
 
     @action(["post"], detail=True)
     def resume(self, request: Request, **_: Any) -> Response:
         """Send what was held, whoever or whatever stopped it."""
-        target = self.get_object()
-        self.read(NothingSerializer)
-        target.resume()
+        with transaction.atomic(using=events_database()):
+            target = self.lock()
+            self.read(NothingSerializer)
+            target.resume()
         return self.show(self.get_object())
 
     @action(["post"], detail=True)
@@ -169,12 +177,15 @@ class EventViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, OwnerViewSe
     """The events that the owner's targets got, or will get."""
 
     permission_classes = (IsAuthenticated, MayPublish)
-    serializer_class = EventSerializer
     filter_class = EventFilters
 
     def get_queryset(self) -> models.QuerySet[Event]:
-        """Return the events."""
-        return rows.events_of(self.owner)
+        """Return the events, in a list without what may be large."""
+        return rows.listed_events_of(self.owner) if self.action == "list" else rows.events_of(self.owner)
+
+    def get_serializer_class(self) -> type[BaseSerializer[Any]]:
+        """Return what shows the events."""
+        return ListedEventSerializer if self.action == "list" else EventSerializer
 
     def create(self, request: Request, **_: Any) -> Response:
         """Fire an event: 201. One whose idempotency key was used for the same before: 200."""

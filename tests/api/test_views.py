@@ -2,6 +2,8 @@
 
 import json
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -9,11 +11,16 @@ from uuid import UUID
 import pytest
 from django.conf import LazySettings
 from django.contrib.auth.models import User
-from django.db import connection
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.views.debug import ExceptionReporter
+from rest_framework.test import APIRequestFactory, force_authenticate
 
+from djwebhooks.api.views import TargetViewSet
 from djwebhooks.events import fire
 from djwebhooks.models import Attempt, Delivery, Event, WebhookTarget
+from djwebhooks.models.events import BUILD_TRIES
 from djwebhooks.testing import deliver
 from tests.api.world import URL, Api, make_owner, make_publisher, make_target, make_webhooks
 
@@ -365,6 +372,32 @@ def test_registering_a_hidden_target_shows_it() -> None:
     assert len(Api(owner).ids("targets/")) == 2
 
 
+class UnanswerableViews(TargetViewSet):
+    """Fails when the answer is to be written."""
+
+    def get_serializer(self, *args: Any, **kwargs: Any) -> Any:
+        raise LookupError(args)
+
+
+@pytest.mark.parametrize("action", ["create", "rotate_secret"])
+def test_a_report_of_an_error_does_not_show_the_secret(action: str) -> None:
+    """What was mailed to the administrators, with every local variable, has no secret in it."""
+    target = make_target(owner := make_owner())
+    request = APIRequestFactory().post("/")
+    force_authenticate(request, owner)
+    views: dict[str, Any] = {
+        "create": lambda: UnanswerableViews().show(target, secret=target.secret),
+        "rotate_secret": lambda: UnanswerableViews.as_view({"post": "rotate_secret"})(request, webhooks_id=str(target.uid)),
+    }
+
+    with pytest.raises(LookupError) as error:
+        views[action]()
+    report = ExceptionReporter(None, error.type, error.value, error.tb).get_traceback_html()
+
+    assert "********************" in report
+    assert WebhookTarget.objects.get().secret not in report
+
+
 # -- events ------------------------------------------------------------------------------------------------------------
 
 
@@ -537,6 +570,24 @@ def test_an_event_shows_its_payload_when_it_is_built() -> None:
     assert "secret place" not in str(failed)
 
 
+def test_a_list_of_events_has_no_payloads() -> None:
+    """They may be large together, so the database keeps them; ``payload_state`` is there all the same."""
+    api = Api(owner := make_owner())
+    make_target(owner)
+    events = [fire(name, {"title": "x"}, owner=owner) for name in ("built", "waiting", "failed")]
+    deliver()
+    Event.objects.exclude(pk=events[0].pk).update(payload="")
+    Event.objects.filter(pk=events[2].pk).update(build_attempts=BUILD_TRIES)
+
+    with CaptureQueriesContext(connection) as queries:
+        listed = api.get("events/").data["results"]
+
+    assert {row["name"]: row["payload_state"] for row in listed} == {name: name for name in ("built", "waiting", "failed")}
+    assert all("payload" not in row for row in listed)
+    assert not any('"djw_event"."payload",' in query["sql"] for query in queries)
+    assert sum('FROM "djw_event"' in query["sql"] for query in queries) == 1
+
+
 # -- deliveries and attempts -------------------------------------------------------------------------------------------
 
 
@@ -649,14 +700,15 @@ def test_only_public_events_can_be_subscribed_to_and_published(settings: LazySet
 
 @pytest.mark.parametrize("kind", ["targets", "events", "deliveries", "attempts"])
 def test_a_list_shows_what_a_single_row_does(kind: str) -> None:
-    """The same fields, whichever way a row is asked for."""
+    """The same fields, whichever way a row is asked for; only an event's payload is not in the list."""
     make_webhooks(owner := make_owner())
     api = Api(owner)
 
     rows = api.get(f"{kind}/").data["results"]
+    singles = [api.get(f"{kind}/{row['id']}/").data for row in rows]
 
     assert rows
-    assert [api.get(f"{kind}/{row['id']}/").data for row in rows] == rows
+    assert [{name: single[name] for name in single if name != "payload"} for single in singles] == rows
 
 
 @pytest.mark.parametrize("kind", ["targets", "events", "deliveries", "attempts"])
@@ -739,3 +791,34 @@ def test_equal_events_at_once_become_one() -> None:
 
     assert sorted(answer.status for answer in answers) == [200, 200, 200, 201]
     assert {UUID(answer.data["id"]) for answer in answers} == {Event.objects.get().uid}
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("action", ["pause", "resume", "rotate-secret"])
+def test_a_target_that_is_deleted_meanwhile_is_not_found(action: str) -> None:
+    """404: whoever deletes it before the request may change it, comes first."""
+    target = make_target(owner := make_owner())
+    api = Api(owner)
+    is_deleted, may_commit = threading.Event(), threading.Event()
+
+    def delete() -> None:
+        with transaction.atomic():
+            WebhookTarget.objects.filter(pk=target.pk).delete()
+            is_deleted.set()
+            may_commit.wait(20)
+        connection.close()
+
+    def commit_first(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: dict[str, Any]) -> Any:
+        if "BEGIN" in sql or "UPDATE" in sql:  # What waits for the deletion to be committed.
+            may_commit.set()
+        return execute(sql, params, many, context)
+
+    with ThreadPoolExecutor(1) as pool:
+        deletion = pool.submit(delete)
+        is_deleted.wait(20)
+        with connection.execute_wrapper(commit_first):
+            answer = api.post(f"targets/{target.uid}/{action}/")
+        may_commit.set()
+        deletion.result(20)
+
+    assert answer.status == 404
