@@ -11,7 +11,8 @@ def announce(using: str, recorded: Recorded) -> None:
     if any(signal.has_listeners() for signal in (attempt_made, delivery_succeeded, delivery_failed)):
         deliveries = Delivery.objects.using(using).in_bulk([outcome.work.delivery_id for outcome in recorded.outcomes])
         for outcome in recorded.outcomes:
-            announce_outcome(using, outcome, deliveries[outcome.work.delivery_id])
+            if outcome.work.delivery_id in deliveries:  # Nobody has pruned it meanwhile.
+                announce_outcome(using, outcome, deliveries[outcome.work.delivery_id])
     if recorded.disabled and target_disabled.has_listeners():
         for target in WebhookTarget.objects.using(using).filter(pk__in=recorded.disabled):
             target_disabled.send_robust(WebhookTarget, target=target, reason=recorded.disabled[target.pk])

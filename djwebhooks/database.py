@@ -120,14 +120,39 @@ def lock_rows(rows: models.QuerySet[M], using: str) -> list[M]:
             cursor.execute("SET LOCAL lock_timeout = 0")
             return locked
     except OperationalError as error:
-        if getattr(error.__cause__, "sqlstate", None) != "55P03":
+        if not is_lock_timeout(error):
             raise
         return lock_free_rows(rows, using)
+
+
+def insert_unless_locked(using: str, insert: Callable[[], object]) -> None:
+    """Call *insert*, which leaves alone what is there; give up when it waits for somebody's lock for longer than a moment."""
+    if connections[using].vendor != "postgresql":
+        insert()
+        return
+    try:
+        with transaction.atomic(using=using), connections[using].cursor() as cursor:
+            cursor.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT}")
+            insert()
+            cursor.execute("SET LOCAL lock_timeout = 0")
+    except OperationalError as error:
+        if not is_lock_timeout(error):
+            raise
+
+
+def is_lock_timeout(error: OperationalError) -> bool:
+    """Whether PostgreSQL gave up waiting for a lock."""
+    return getattr(error.__cause__, "sqlstate", None) == "55P03"
 
 
 def lock_free_rows(rows: models.QuerySet[M], using: str) -> list[M]:
     """Lock those of *rows* that nobody else has locked; SQLite has one writer, so there all of them."""
     return list(rows.select_for_update(skip_locked=connections[using].features.has_select_for_update_skip_locked))
+
+
+def clean_text(text: str) -> str:
+    """Return *text* without what a database cannot hold: NUL and lone surrogates."""
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
 def quote(using: str, name: str) -> str:

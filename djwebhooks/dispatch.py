@@ -43,7 +43,7 @@ class Candidates:
     def targets_of(self, event: Event) -> list[int]:
         """The ids of the targets that get *event*, sorted."""
         if event.direct_targets:
-            return sorted(event.direct_targets)
+            return sorted(set(event.direct_targets))
         found: set[int] = set()
         is_for_all = event.is_broadcast and not is_internal(event.name)
         owners = {None} if is_internal(event.name) else {event.owner_id, None}
@@ -200,11 +200,13 @@ def _lock_lanes(using: str, target_ids: set[int]) -> dict[int, Lane | None]:
     missing = target_ids.difference(lanes.filter(pk__in=target_ids).values_list("pk", flat=True))
     if missing:
         targets = WebhookTarget.objects.using(using).filter(pk__in=missing).values_list("pk", "is_ordered")
-        lanes.bulk_create([Lane(pk=pk, is_ordered=is_ordered) for pk, is_ordered in targets], ignore_conflicts=True)
+        new = [Lane(pk=pk, is_ordered=is_ordered) for pk, is_ordered in targets]
+        database.insert_unless_locked(using, lambda: lanes.bulk_create(new, ignore_conflicts=True))
     locked: dict[int, Lane | None] = {lane.pk: lane for lane in lanes.lock(target_ids)}
     if len(locked) < len(target_ids):
         rest = target_ids.difference(locked)
-        locked |= dict.fromkeys(lanes.filter(pk__in=rest).values_list("pk", flat=True))
+        # A target that is there, with a lane that is locked or that somebody is deleting.
+        locked |= dict.fromkeys(WebhookTarget.objects.using(using).filter(pk__in=rest).values_list("pk", flat=True))
     return locked
 
 

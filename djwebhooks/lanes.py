@@ -224,15 +224,21 @@ def _line_up_anew(using: str, target_id: int, *, is_ordered: bool) -> None:
     if is_ordered:
         earlier = waiting.filter(ordering_key=OuterRef("ordering_key"), sequence__lt=OuterRef("sequence"))
         wrong, right = waiting.filter(Exists(earlier), due_at__isnull=False), None
+        heads = waiting.filter(~Exists(earlier), due_at__isnull=True)
     else:
         wrong, right = waiting.filter(due_at__isnull=True), DatabaseNow()
+        heads = waiting.none()
 
     def change_page() -> bool:
         if not _lock_now(using, target_id):
             return False
         ids = list(wrong.values_list("pk", flat=True)[:PAGE])
         Delivery.objects.using(using).filter(pk__in=ids).update(due_at=right)
+        if ids and is_ordered:
+            # Until the last page neither order is true, and whoever looks next must line it up, whichever is wanted then.
+            Lane.objects.using(using).filter(pk=target_id).update(is_ordered=None)
         if not ids:
+            heads.update(due_at=DatabaseNow())
             Lane.objects.using(using).filter(pk=target_id).update(is_ordered=is_ordered, version=F("version") + 1)
         return bool(ids)
 
@@ -265,7 +271,8 @@ def record(using: str, worker_id: int, outcomes: Sequence[Outcome], now: datetim
 
 def _record(using: str, worker_id: int, outcomes: Sequence[Outcome], now: datetime) -> Recorded:
     target_ids = {outcome.work.target_id for outcome in outcomes}
-    lanes = {lane.pk: lane for lane in Lane.objects.using(using).lock(target_ids)}
+    mine = Lane.objects.using(using).filter(pk__in=target_ids).order_by("pk")
+    lanes = {lane.pk: lane for lane in database.lock_free_rows(mine, using)}
     busy = set(Lane.objects.using(using).filter(pk__in=target_ids.difference(lanes)).values_list("pk", flat=True))
     result = Recorded(postponed=[outcome for outcome in outcomes if outcome.work.target_id in busy])
     for outcome in outcomes:
@@ -290,15 +297,14 @@ def _write_attempts(using: str, outcomes: Iterable[Outcome]) -> None:
 
 
 def _write_statuses(using: str, outcomes: Sequence[Outcome], now: datetime) -> None:
-    """Write each delivery's status, unless somebody ended it meanwhile; but what arrived has arrived."""
-    ended = Delivery.objects.using(using).filter(pk__in=[o.work.delivery_id for o in outcomes]).exclude(status=Status.PENDING)
-    ended_ids = set(ended.values_list("pk", flat=True))
+    """Write each delivery's status, unless people ended or reopened it meanwhile; but what arrived has arrived."""
+    ended, reopened = _find_touched(using, outcomes)
     trigger = database.quote(using, "trigger")
     rows, counts = [], []
     for outcome in outcomes:
         work = outcome.work
         count = work.attempt_count + (outcome.sent is not None)
-        if work.delivery_id in ended_ids and not outcome.is_success:
+        if not outcome.is_success and (work.delivery_id in ended or work.delivery_id in reopened):
             counts.append((count, work.delivery_id))
             continue
         is_pending = outcome.status == Status.PENDING
@@ -313,6 +319,19 @@ def _write_statuses(using: str, outcomes: Sequence[Outcome], now: datetime) -> N
     offsets = [(work.schedule_offset + 1, work.delivery_id, work.schedule_offset + 1) for work in own_faults]
     sql = "UPDATE djw_delivery SET schedule_offset = %s WHERE id = %s AND schedule_offset < %s"
     database.execute_many(using, sql, offsets)
+
+
+def _find_touched(using: str, outcomes: Sequence[Outcome]) -> tuple[set[int], set[int]]:
+    """The deliveries that somebody ended, and those that somebody wants tried again, since they were taken."""
+    triggers = {outcome.work.delivery_id: outcome.work.trigger for outcome in outcomes}
+    unusual = Delivery.objects.using(using).filter(~Q(status=Status.PENDING) | Q(trigger=Trigger.MANUAL), pk__in=triggers)
+    ended, reopened = set(), set()
+    for pk, status, trigger in unusual.values_list("pk", "status", "trigger"):
+        if status != Status.PENDING:
+            ended.add(pk)
+        elif trigger != triggers[pk]:
+            reopened.add(pk)
+    return ended, reopened
 
 
 def _line_up_next(using: str, outcomes: Iterable[Outcome], lanes: dict[int, Lane], now: datetime) -> None:
@@ -376,17 +395,18 @@ def _has_failed_for_long(lane: Lane, now: datetime) -> bool:
 # -- releasing ---------------------------------------------------------------------------------------------------------
 
 
-def release(using: str, worker_id: int, lanes: Collection[Held], now: datetime) -> set[int]:
+def release(using: str, worker_id: int, lanes: Collection[Held], now: datetime, *, is_due: bool = False) -> set[int]:
     """Give back lanes that were looked at and had nothing due; return the ids of those that are still held.
 
-    A lane stays held when work may have become due since it was looked at: its version tells.
+    A lane stays held when work may have become due since it was looked at: its version tells. With *is_due* lanes are given
+    back though something is due, for whoever leases next.
     """
     if not lanes:
         return set()
-    return database.run_transaction(using, partial(_release, using, worker_id, lanes, now))
+    return database.run_transaction(using, partial(_release, using, worker_id, lanes, now, is_due))
 
 
-def _release(using: str, worker_id: int, lanes: Collection[Held], now: datetime) -> set[int]:
+def _release(using: str, worker_id: int, lanes: Collection[Held], now: datetime, is_due: bool) -> set[int]:
     mine = Lane.objects.using(using).filter(pk__in=[held.target_id for held in lanes]).order_by("pk")
     free = {lane.pk for lane in database.lock_free_rows(mine, using)}
     next_due = _find_next_due(using, list(free))
@@ -394,7 +414,9 @@ def _release(using: str, worker_id: int, lanes: Collection[Held], now: datetime)
     for held in (held for held in lanes if held.target_id in free):
         at = _due_again(held, next_due.get(held.target_id))
         if held.is_open and at is not None and at <= now:
-            continue
+            if not is_due:
+                continue
+            at = now  # Behind all that are due already.
         rows.append((database.to_database(using, at), held.target_id, worker_id, held.token, held.version))
     sql = "UPDATE djw_lane SET holder = NULL, due_at = %s WHERE target_id = %s AND holder = %s AND token = %s AND version = %s"
     database.execute_many(using, sql, rows)

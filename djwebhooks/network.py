@@ -61,7 +61,7 @@ ISATAP = frozenset({0x00005EFE, 0x02005EFE})
 # Underscores are no part of a host name by RFC 952, but of names that exist.
 LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
-UNSENDABLE = re.compile(r"[\x00-\x20\x7f-\xa0\\\s]")
+UNSENDABLE = re.compile(r"[\x00-\x20\x7f-\xa0\ud800-\udfff\\\s]")
 # What RFC 3986 allows in a path or query, and "%", as what is escaped stays so.
 UNESCAPED = "%/?:@!$&'()*+,;=-._~[]"
 

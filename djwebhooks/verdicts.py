@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 from djwebhooks import retry
 from djwebhooks.conf import conf
+from djwebhooks.database import clean_text
 from djwebhooks.models.deliveries import Status
 from djwebhooks.transports.base import Reply
 from djwebhooks.work import OWN_FAULT_PAUSE, Flight, Outcome, Sent
@@ -44,14 +45,9 @@ def _sent(reply: Reply, url: str, started_at: datetime) -> Sent:
         started_at=started_at,
         duration=reply.duration,
         status_code=reply.status,
-        response_headers={_clean(name): _clean(value) for name, value in reply.headers.items()},
-        response_body=_clean(reply.body.decode(errors="replace")),
+        response_headers={clean_text(name): clean_text(value) for name, value in reply.headers.items()},
+        response_body=clean_text(reply.body.decode(errors="replace")),
         error=reply.error,
-        detail=_clean(reply.detail),
+        detail=clean_text(reply.detail),
         address=reply.address,
     )
-
-
-def _clean(text: str) -> str:
-    """PostgreSQL's text can hold neither NUL nor a lone surrogate."""
-    return text.replace("\0", "\ufffd").encode(errors="replace").decode()

@@ -1,7 +1,7 @@
 """What passes between lanes, messages and the worker: held lanes, works taken from them, and their outcomes."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -56,6 +56,11 @@ class Held:
     is_stale: bool = True
 
     @property
+    def rules(self) -> tuple[bool, float | None]:
+        """What was said of it that binds what is ready: ordered or not, and the rate limit."""
+        return self.is_ordered, self.target.rate_limit if self.target is not None else None
+
+    @property
     def wants_more(self) -> bool:
         return self.is_stale or (not self.is_drained and len(self.ready) < READY // 2)
 
@@ -69,6 +74,12 @@ class Held:
         for work in works:
             self.known.add(work.delivery_id)
             self.ready.append(work)
+
+    def keep_only(self, due: Collection[int]) -> None:
+        """Forget what was ready and is not due any more: somebody has cancelled it."""
+        for work in [work for work in self.ready if work.delivery_id not in due]:
+            self.ready.remove(work)
+            self.forget(work.delivery_id)
 
     def drop_ready(self) -> None:
         """Forget what was not sent: it stays pending and due for whoever looks next."""

@@ -27,8 +27,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between heartbeats, and between looks for workers that died.
 BEAT = 5.0
-#: Seconds between polls for new work: at least so many, and so many times what a poll costs.
-POLL, POLL_SHARE = 0.1, 20
+#: Seconds between polls for new work: at least so many, and so many times what a poll costs, but no more than so many.
+POLL, POLL_SHARE, LONGEST_POLL = 0.1, 20, 1.0
 #: Seconds that results may wait to be recorded together, and how many go at once.
 FLUSH, FLUSH_SIZE = 0.03, 500
 #: Lanes that one worker leases at most.
@@ -73,6 +73,8 @@ class Worker:
         self.builder = Builder(self.using, self.transport.wake) if threaded else InlineBuilder(self.using)
         self.recorded = 0
         self._is_stopping = False
+        self._has_lost_lease = False
+        self._pause = 0.0
         self._forget()
         self._paces = Paces()
 
@@ -83,7 +85,7 @@ class Worker:
         self._building: dict[int, list[Work]] = {}
         self._outcomes: list[Outcome] = []
         self._oldest_outcome = 0.0
-        self._next_poll = 0.0
+        self._next_poll = self._next_release = 0.0
         self._has_more = True
 
     # -- running --------------------------------------------------------------------------------------------------------
@@ -99,29 +101,34 @@ class Worker:
             self._close()
             return 0
         started = time.monotonic()
-        pause = 0.0
         try:
             while not self._is_done():
                 if self.budget is not None and time.monotonic() - started > self.budget:
                     self._is_stopping = True
-                try:
-                    for step in self.steps:
-                        step()
-                    pause = 0.0
-                except LeaseLost:
-                    self._start_anew()
-                except (DatabaseError, InterfaceError):
-                    if connections[self.using].in_atomic_block:
-                        raise  # It is somebody else's transaction, and broken.
-                    pause = min(max(0.1, pause * 2), LONGEST_PAUSE)
-                    logger.exception("The database failed; the worker goes on in %s seconds.", pause)
-                    # What is in flight goes on, and is recorded if the lease still holds then.
-                    connections[self.using].close_if_unusable_or_obsolete()
-                    self._drop_chosen()
-                    time.sleep(pause)
+                self._turn()
         finally:
             self._end()
         return self.recorded
+
+    def _turn(self) -> None:
+        """Take each step once; survive a lost lease, and a database that fails."""
+        try:
+            if self._has_lost_lease:
+                self._start_anew()
+            for step in self.steps:
+                step()
+            self._pause = 0.0
+        except LeaseLost:
+            self._has_lost_lease = True
+        except (DatabaseError, InterfaceError):
+            if connections[self.using].in_atomic_block:
+                raise  # It is somebody else's transaction, and broken.
+            self._pause = min(max(0.1, self._pause * 2), LONGEST_PAUSE)
+            logger.exception("The database failed; the worker goes on in %s seconds.", self._pause)
+            # What is in flight goes on, and is recorded if the lease still holds then.
+            connections[self.using].close_if_unusable_or_obsolete()
+            self._drop_chosen()
+            time.sleep(self._pause)
 
     def _is_done(self) -> bool:
         if self._flights or self._outcomes:
@@ -197,6 +204,7 @@ class Worker:
         self._forget()
         if not self.enlist():
             self._is_stopping = True
+        self._has_lost_lease = False
 
     # -- finding work ---------------------------------------------------------------------------------------------------
 
@@ -207,6 +215,8 @@ class Worker:
             return
         moved = dispatch.dispatch(self.using) if dispatch.has_waiting(self.using) else 0
         room = min(LANES, 2 * self.transport.concurrency) - len(self._held)
+        if room <= 0:
+            room = self._make_room()
         leased = lanes.lease(self.using, self.id, room, only=self.targets)
         for held in leased:
             self._held[held.target_id] = held
@@ -215,14 +225,26 @@ class Worker:
         ended = time.monotonic()
         if self._has_more:
             self._last_work = ended
-        self._next_poll = ended + max(POLL, POLL_SHARE * (ended - started))
+        # A poll may have waited for somebody's lock, which says nothing of what the next one costs.
+        self._next_poll = ended + min(max(POLL, POLL_SHARE * (ended - started)), LONGEST_POLL)
+
+    def _make_room(self) -> int:
+        """Let go of slow and untried targets' lanes with nothing under way, so that they keep nobody out; return how many."""
+        idle = [held for pk, held in self._held.items() if self._paces[pk].is_risky and len(held.known) == len(held.ready)]
+        for held in idle:
+            held.drop_ready()
+        kept = lanes.release(self.using, self.id, idle, self._clock(), is_due=True)
+        for held in idle:
+            if held.target_id not in kept:
+                del self._held[held.target_id]
+        return len(idle) - len(kept)
 
     def _notice_changes(self) -> None:
         """Look again at lanes that something was written to: work, or a word that holds it back."""
         if self._held:
-            versions = Lane.objects.using(self.using).filter(pk__in=self._held).values_list("pk", "version")
-            for pk, version in versions:
-                self._held[pk].is_stale = version != self._held[pk].version
+            versions = dict(Lane.objects.using(self.using).filter(pk__in=self._held).values_list("pk", "version"))
+            for pk, held in self._held.items():
+                held.is_stale = versions.get(pk) != held.version
 
     def _take(self) -> None:
         """Fill up the lanes' ready works, many lanes at a time."""
@@ -230,14 +252,15 @@ class Worker:
         if self._is_stopping or not wanted:
             return
         now = self._clock()
-        was_ordered = {pk: self._held[pk].is_ordered for pk in wanted}
+        before = {pk: self._held[pk].rules for pk in wanted}
         found: dict[int, list[Work]] = {pk: [] for pk in wanted}
         for work in lanes.take(self.using, wanted, self._held, now):
             found[work.target_id].append(work)
         for pk, works in found.items():
             held = self._held[pk]
-            if not held.is_open or held.is_ordered != was_ordered[pk]:
+            if not held.is_open or held.rules != before[pk]:
                 held.drop_ready()
+            held.keep_only({work.delivery_id for work in works})
             held.is_stale = False
             held.is_drained = len(works) < wanted[pk]
             self._keep_ready(held, [work for work in works if work.delivery_id not in held.known], now)
@@ -268,11 +291,15 @@ class Worker:
             return
         self._last_work = time.monotonic()
         prepared = messages.prepare(self.using, chosen, self._held, self._clock())
+        if not self._may_start():  # The database took its time.
+            self._drop_chosen()
+            return
         for outcome in prepared.outcomes:
             self._keep_outcome(outcome)
         for work in prepared.unbuilt:
             self._wait_for_build(work)
         for work, target, request in prepared.ready:
+            self._held[work.target_id].not_before.pop(work.delivery_id, None)
             self._flights[request.key] = Flight(work, target, self._clock(), time.monotonic())
             self.transport.submit(request)
 
@@ -326,12 +353,17 @@ class Worker:
         now = time.monotonic()
         if self._outcomes:
             return max(0.0, self._oldest_outcome + FLUSH - now) if self._flights else 0.0
-        if self._has_more or self._is_done() or any(held.wants_more or held.is_idle for held in self._held.values()):
+        if self._is_stopping:
+            return POLL
+        if self._has_more or self._is_done() or any(self._can_do_more(held) for held in self._held.values()):
             return 0.0
         planned = [at for held in self._held.values() for at in held.not_before.values()]
         until = min(planned, default=None)
         wait = self._next_poll - now
         return max(0.001, wait if until is None else min(wait, (until - self._clock()).total_seconds()))
+
+    def _can_do_more(self, held: Held) -> bool:
+        return held.wants_more or (held.is_idle and time.monotonic() >= self._next_release)
 
     def _keep_outcome(self, outcome: Outcome) -> None:
         if not self._outcomes:
@@ -366,7 +398,7 @@ class Worker:
     def _release(self) -> None:
         """Give back lanes that have nothing due and nothing under way."""
         idle = [held for held in self._held.values() if held.is_idle]
-        if not idle or self._is_stopping:
+        if not idle or self._is_stopping or time.monotonic() < self._next_release:
             return
         kept = lanes.release(self.using, self.id, idle, self._clock())
         for held in idle:
@@ -374,6 +406,8 @@ class Worker:
                 held.is_drained = False
             else:
                 del self._held[held.target_id]
+        if kept:  # Something was written to them, or somebody has locked them.
+            self._next_release = time.monotonic() + POLL
 
 
 def make_transport(concurrency: int | None = None) -> Transport:

@@ -483,3 +483,21 @@ def test_a_worker_builds_in_threads() -> None:
     Worker(transport=transport, burst=True).run()
 
     assert [json.loads(request.body)["data"] for request in transport.requests] == [{"name": "x"}]
+
+
+@hook("thing.named")
+def thing_named() -> None:
+    raise ValueError("bad \0 text " + "x" * 100_000)
+
+
+@pytest.mark.django_db
+def test_an_error_that_no_database_holds_is_kept_all_the_same() -> None:
+    """A NUL in a traceback is replaced, and only its end is kept."""
+    make_target()
+    event = thing_named()
+    deliver()
+    event.refresh_from_db()
+
+    assert event.build_attempts == 1
+    assert event.build_error.rstrip().endswith("x")
+    assert len(event.build_error) <= 16 * 1024

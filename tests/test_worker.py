@@ -3,7 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -14,10 +14,12 @@ from django.dispatch import Signal
 
 from djwebhooks.database import DatabaseNow
 from djwebhooks.decorators import hook
+from djwebhooks.dispatch import dispatch
 from djwebhooks.events import fire
 from djwebhooks.lanes import LeaseLost, lease_seconds
 from djwebhooks.models import Attempt, Delivery, Lane, WebhookTarget
 from djwebhooks.models import Worker as WorkerRow
+from djwebhooks.models.deliveries import Status
 from djwebhooks.signals import attempt_made, delivery_failed, delivery_succeeded, target_disabled
 from djwebhooks.testing import deliver
 from djwebhooks.transports.base import Reply, Request
@@ -25,6 +27,7 @@ from djwebhooks.transports.memory import MemoryTransport
 from djwebhooks.transports.requests import RequestsTransport
 from djwebhooks.work import READY
 from djwebhooks.worker import Worker, work
+from tests.builders import make_deliveries
 from tests.transports.receiver import Conversation, Receiver
 
 
@@ -348,3 +351,158 @@ def test_only_the_targets_that_were_named(owner: User) -> None:
     assert work(burst=True, transport=MemoryTransport(), threaded=False, targets=[one.pk]) == 2
 
     assert set(Delivery.objects.pending().values_list("target__target_url", flat=True)) == {"http://127.0.0.1:9/b"}
+
+
+# -- what people do while it works -------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+class KillAt:
+    """Kills at one statement: the *number*-th, of those that begin with *prefix*."""
+
+    def __init__(self, number: int, prefix: str = "") -> None:
+        self.number = number
+        self.prefix = prefix
+
+    def __call__(self, execute: Callable[..., Any], sql: str, *arguments: Any) -> Any:
+        self.number -= sql.startswith(self.prefix)
+        if self.number == 0:
+            self.number -= 1
+            raise Killed
+        return execute(sql, *arguments)
+
+
+@pytest.mark.parametrize("number", range(14, 50, 2))
+def test_a_target_that_is_put_in_order_and_back_strands_nothing(owner: User, number: int) -> None:
+    """Wherever a worker is killed while it lines a lane up anew, the next one sends all of it, whichever order is wanted."""
+    target = register("http://127.0.0.1:9/", owner)
+    fire_many(4, owner)
+    dispatch("default")
+    target.is_ordered = True
+    target.save()
+
+    with suppress(Killed), connection.execute_wrapper(KillAt(number)):
+        work(burst=True, transport=MemoryTransport(500), threaded=False)
+    target.is_ordered = number % 4 == 0
+    target.save()
+    Delivery.objects.filter(due_at__isnull=False).update(due_at=DatabaseNow())
+    work(burst=True, transport=MemoryTransport(), threaded=False)
+
+    assert not Delivery.objects.pending().exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_cancellation_that_is_interrupted_strands_nothing() -> None:
+    """Who cancels more than a page and is killed in between leaves the rest to be sent, in its order."""
+    target = register("http://127.0.0.1:9/", User.objects.create(username="owner"), is_ordered=True)
+    make_deliveries(target, 1500, Status.PENDING)
+    Lane.objects.update(is_ordered=True)
+
+    with suppress(Killed), connection.execute_wrapper(KillAt(2, 'UPDATE "djw_lane"')):
+        target.cancel_pending()
+
+    assert Delivery.objects.filter(status=Status.CANCELLED).count() == 1000
+    assert Delivery.objects.pending().filter(due_at__isnull=False).get().sequence == 1001
+
+
+def test_a_retry_while_the_last_attempt_is_in_flight_counts(owner: User) -> None:
+    """The attempt's failure does not end what somebody has just asked for."""
+    register("http://127.0.0.1:9/", owner, retry_schedule=[])
+    fire_many(1, owner)
+
+    def answer(request: Request) -> Reply:
+        if request.headers["webhook-attempt"] == "1":
+            Delivery.objects.get().retry()
+            return Reply(request.key, status=500)
+        return Reply(request.key, status=200)
+
+    assert len(deliver(answer)) == 2
+    delivery = Delivery.objects.get()
+    assert (delivery.status, delivery.attempt_count) == ("succeeded", 2)
+    assert list(delivery.attempts.values_list("trigger", flat=True)) == ["event", "manual"]
+
+
+@pytest.mark.parametrize("how", ["cancel", "delete", "deregister"])
+def test_what_was_ready_is_not_sent_after_it_was_cancelled(owner: User, how: str) -> None:
+    """A worker forgets what it has taken at its next poll, when somebody cancels it or deletes the target."""
+    target = register("http://127.0.0.1:9/", owner, concurrency_limit=1)
+    fire_many(5, owner)
+    transport = MemoryTransport()
+    worker = Worker(transport=transport, threaded=False)
+    worker.enlist()
+    for step in worker.steps:
+        step()
+    assert len(transport.requests) == 1
+
+    if how == "cancel":
+        target.cancel_pending()
+    elif how == "delete":
+        target.delete()
+    else:
+        WebhookTarget.objects.deregister(target.target_url, owner=owner)
+    worker._next_poll = 0.0
+    for step in worker.steps:
+        step()
+
+    assert len(transport.requests) == 1
+
+
+def test_a_new_rate_limit_binds_what_is_ready(owner: User) -> None:
+    """What was taken without a limit is taken anew under it."""
+    target = register("http://127.0.0.1:9/", owner, concurrency_limit=1)
+    fire_many(20, owner)
+    transport = MemoryTransport()
+    worker = Worker(transport=transport, threaded=False)
+    worker.enlist()
+    for step in worker.steps:
+        step()
+    target.rate_limit = 0.001
+    target.save()
+
+    worker._next_poll = 0.0
+    for _ in range(5):
+        for step in worker.steps:
+            step()
+
+    assert len(transport.requests) == 2
+
+
+def test_dead_targets_do_not_lock_a_new_one_out(owner: User) -> None:
+    """A worker that holds as many lanes as it may lets go of those that do not answer, and leases others."""
+    for number in range(6):
+        register(f"http://127.0.0.1:9/dead/{number}", owner)
+    fire_many(3, owner)
+    waiting = WaitingTransport()
+    worker = Worker(transport=waiting, threaded=False)
+    worker.enlist()
+    for _ in range(3):
+        for step in worker.steps:
+            step()
+    assert len(worker._held) == 4
+    late = register("http://127.0.0.1:9/late", User.objects.create(username="late"))
+    fire("thing.happened", {}, owner=late.owner)
+
+    for _ in range(6):
+        worker._next_poll = 0.0
+        for step in worker.steps:
+            step()
+        if late.pk in worker._held:
+            break
+
+    assert late.pk in worker._held
+
+
+class WaitingTransport(MemoryTransport):
+    """Takes two requests, and answers none."""
+
+    def __init__(self) -> None:
+        super().__init__(concurrency=2)
+
+    def submit(self, request: Request) -> None:
+        self.requests.append(request)
+
+    def wait(self, timeout: float) -> list[Reply]:
+        return []

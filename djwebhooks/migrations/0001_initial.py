@@ -122,7 +122,7 @@ class Migration(migrations.Migration):
                 ('due_at', models.DateTimeField(help_text='When there is something to do next; empty when there is nothing.', null=True)),
                 ('holder', models.BigIntegerField(help_text='The worker that holds the lease.', null=True)),
                 ('token', models.BigIntegerField(default=0, help_text='The fencing token: grows with every lease.')),
-                ('is_ordered', models.BooleanField(default=False, help_text='Whether its pending deliveries are lined up by ordering key.')),
+                ('is_ordered', models.BooleanField(default=False, help_text='Whether its deliveries are lined up by ordering key; empty while they are being.', null=True)),
                 ('held_until', models.DateTimeField(help_text='The receiver asked us to wait until then.', null=True)),
                 ('failing_since', models.DateTimeField(null=True)),
                 ('failure_count', models.PositiveIntegerField(default=0, help_text='Failed attempts since the last success.')),

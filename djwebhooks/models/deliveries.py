@@ -48,6 +48,14 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         ended = self.pending()
         return ended.update(status=status, reason=reason, due_at=None, finished_at=DatabaseNow())
 
+    def cancel(self, lane: Lane, reason: str) -> int:
+        """Cancel what is pending of *lane*, which is locked; what stood behind it in its keys becomes due."""
+        keys = set(self.values_list("ordering_key", flat=True)) if lane.is_ordered else set()
+        cancelled = self.end(Status.CANCELLED, reason)
+        if keys:
+            self.line_up([(lane.pk, key) for key in sorted(keys)], database.read_clock(self.db))
+        return cancelled
+
     def reopen(self, lane: Lane) -> int:
         """Make deliveries of *lane*, which is locked, due now, with the whole retry schedule before them.
 
@@ -163,12 +171,10 @@ class Delivery(models.Model):
         self._wake_engine(using)
 
     def _cancel(self, using: str) -> None:
-        lanes = list(Lane.objects.using(using).select_for_update().filter(pk=self.target_id))
+        lane = Lane.objects.using(using).select_for_update().filter(pk=self.target_id).first()
         mine = Delivery.objects.using(using).filter(pk=self.pk)
-        if not mine.end(Status.CANCELLED, "cancelled"):
+        if not mine.cancel(lane or Lane(pk=self.target_id), "cancelled"):
             raise AlreadyFinished(f"Delivery {self.uid} cannot be cancelled: it has ended already.")
-        if any(lane.is_ordered for lane in lanes):
-            Delivery.objects.using(using).line_up([(self.target_id, self.ordering_key)], database.read_clock(using))
         Lane.objects.using(using).make_due([self.target_id])
 
     def _using(self) -> str:

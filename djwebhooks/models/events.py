@@ -6,11 +6,13 @@ from datetime import timedelta
 from django.db import models, router
 from django.db.models import Q
 
-from djwebhooks.database import DatabaseNow
+from djwebhooks.database import DatabaseNow, clean_text
 from djwebhooks.models.managers import WriterManager
 from djwebhooks.owners import owner_model
 from djwebhooks.uid import uuid7
 
+#: Characters of a traceback that are kept: its end says what happened.
+ERROR_LIMIT = 16 * 1024
 #: How often a hook's function may be run for one event.
 BUILD_TRIES = 5
 
@@ -34,7 +36,7 @@ class EventQuerySet(models.QuerySet["Event"]):
     def fail_build(self, pk: int, error: str, delay: timedelta) -> None:
         """Keep the traceback for staff and try again after *delay*; after the last try, give up at once."""
         mine = self.filter(pk=pk, payload="")
-        mine.update(build_error=error, build_due_at=DatabaseNow() + delay)
+        mine.update(build_error=clean_text(error)[-ERROR_LIMIT:], build_due_at=DatabaseNow() + delay)
         mine.filter(build_attempts__gte=BUILD_TRIES).update(build_due_at=None)
 
 

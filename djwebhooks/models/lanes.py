@@ -39,7 +39,11 @@ class Lane(models.Model):
     due_at = models.DateTimeField(null=True, help_text="When there is something to do next; empty when there is nothing.")
     holder = models.BigIntegerField(null=True, help_text="The worker that holds the lease.")
     token = models.BigIntegerField(default=0, help_text="The fencing token: grows with every lease.")
-    is_ordered = models.BooleanField(default=False, help_text="Whether its pending deliveries are lined up by ordering key.")
+    is_ordered = models.BooleanField(
+        null=True,
+        default=False,
+        help_text="Whether its deliveries are lined up by ordering key; empty while they are being.",
+    )
     held_until = models.DateTimeField(null=True, help_text="The receiver asked us to wait until then.")
     failing_since = models.DateTimeField(null=True)
     failure_count = models.PositiveIntegerField(default=0, help_text="Failed attempts since the last success.")

@@ -7,10 +7,12 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from django.db import IntegrityError, models, transaction
+from django.apps import apps
+from django.db import IntegrityError, connections, models, transaction
 from django.db.models.signals import pre_delete
 from django.dispatch import receiver
 from django.utils import timezone
+from django.views.decorators.debug import sensitive_variables
 
 from djwebhooks import database, encryption, network, payload, signing
 from djwebhooks.conf import conf
@@ -20,7 +22,16 @@ from djwebhooks.models.deliveries import Delivery, DeliveryQuerySet, Status
 from djwebhooks.models.events import Event
 from djwebhooks.models.lanes import Lane
 from djwebhooks.models.managers import WriterManager
-from djwebhooks.models.validation import check_headers, check_rate, check_schedule, check_subscription, is_internal
+from djwebhooks.models.validation import (
+    check_headers,
+    check_number_of_events,
+    check_rate,
+    check_schedule,
+    check_storable,
+    check_subscription,
+    is_internal,
+    is_storable,
+)
 from djwebhooks.owners import check_owner, owner_model
 from djwebhooks.signals import work_written
 from djwebhooks.uid import uuid7
@@ -40,6 +51,7 @@ def new_secrets() -> str:
     return _seal([{"secret": signing.new_secret(), "until": None}])
 
 
+@sensitive_variables()
 def _seal(secrets: list[dict[str, Any]]) -> str:
     return encryption.encrypt(json.dumps(secrets))
 
@@ -63,13 +75,13 @@ def spellings(url: str) -> set[str]:
     try:
         return {url, network.check_url(url)}
     except InvalidTarget:
-        return {url}
+        return {url} if is_storable(url) else set()
 
 
 class WebhookTargetQuerySet(models.QuerySet["WebhookTarget"]):
     def subscribed_to(self, name: str) -> "WebhookTargetQuerySet":
-        """Targets with a subscription that matches the event *name*, wildcards included."""
-        return self.filter(subscriptions__event__in=payload.patterns_for(name)).distinct()
+        """Targets with a subscription that matches the event *name*, wildcards included. Raises ``InvalidEvent``."""
+        return self.filter(subscriptions__event__in=payload.patterns_for(payload.check_name(name))).distinct()
 
     def matching(self, event: Event) -> "WebhookTargetQuerySet":
         """Targets that get *event*: by their subscriptions, their owner and their identifier; inactive ones too."""
@@ -132,11 +144,12 @@ class WebhookTargetQuerySet(models.QuerySet["WebhookTarget"]):
 
     def save_new(self, target: "WebhookTarget") -> "WebhookTarget":
         """Save a new target, or return the same one that somebody has saved in the meantime."""
-        target.clean()
-        # Whether the owner exists would be asked of a replica, which may not have heard of them yet.
-        target.clean_fields(exclude=["digest", "owner"])
         try:
-            with transaction.atomic(using=self.db):
+            with database.engine_transaction(self.db):
+                target.lock_number(self.db)
+                target.clean()
+                # Whether the owner exists would be asked of a replica, which may not have heard of them yet.
+                target.clean_fields(exclude=["digest", "owner"])
                 target.save(using=self.db)
         except IntegrityError:
             return self.get(digest=target.digest)
@@ -221,6 +234,7 @@ class WebhookTarget(models.Model):
     def clean(self) -> None:
         """Raise ``InvalidTarget`` for an address, event, header, schedule or limit that cannot be."""
         self.target_url = network.check_url(self.target_url)
+        check_number_of_events(len(self.events))
         for name in self.events:
             check_subscription(name)
         check_headers(self.headers)
@@ -228,8 +242,24 @@ class WebhookTarget(models.Model):
         check_rate(self.rate_limit)
         if self.concurrency_limit == 0:
             raise InvalidTarget("The concurrency limit must be at least 1; to stop, deactivate the target.")
+        for name in ("identifier", "description"):
+            check_storable(name, getattr(self, name))
         if self._state.adding:
             self._check_number()
+        else:
+            self._check_owner()
+
+    def _check_owner(self) -> None:
+        before = WebhookTarget.objects.using(self._using()).filter(pk=self.pk).values_list("owner_id", flat=True)
+        if list(before) not in ([], [self.owner_id]):
+            raise InvalidTarget("A target keeps its owner, who could see its log otherwise: make another one for the new owner.")
+
+    def lock_number(self, using: str) -> None:
+        """Let nobody else make targets for this owner until the transaction ends, so that the limit is kept."""
+        if self.owner_id is not None and not self.is_hidden:
+            owners: Any = apps.get_model(owner_model())._base_manager.using(using)
+            no_key = connections[using].features.has_select_for_no_key_update
+            list(owners.select_for_update(no_key=no_key).filter(pk=self.owner_id).values_list("pk"))
 
     def _check_number(self) -> None:
         if self.owner_id is None or self.is_hidden:
@@ -258,11 +288,13 @@ class WebhookTarget(models.Model):
         for name in names:
             check_subscription(name)
         with transaction.atomic(using=using):
-            new = [Subscription(target=self, event=name) for name in names]
-            Subscription.objects.using(using).bulk_create(new, ignore_conflicts=True)
             if self.is_hidden:
                 self.is_hidden = False
+                self.lock_number(using)
                 self._check_number()
+            new = [Subscription(target=self, event=name) for name in names]
+            Subscription.objects.using(using).bulk_create(new, ignore_conflicts=True)
+            check_number_of_events(Subscription.objects.using(using).filter(target=self).count())
             WebhookTarget.objects.using(using).filter(pk=self.pk, is_hidden=True).update(is_hidden=False)
         getattr(self, "_prefetched_objects_cache", {}).pop("subscriptions", None)
 
@@ -289,12 +321,13 @@ class WebhookTarget(models.Model):
             entry["secret"] for entry in self._open() if entry["until"] is None or datetime.fromisoformat(entry["until"]) > now
         ]
 
+    @sensitive_variables()
     def rotate_secret(self, overlap: float | timedelta = timedelta(days=1)) -> str:
         """Make and return a new secret; for *overlap* (seconds or ``timedelta``) the old ones sign as well."""
         using = self._using()
         now = timezone.now()
         until = (now + (overlap if isinstance(overlap, timedelta) else timedelta(seconds=overlap))).isoformat()
-        with transaction.atomic(using=using):
+        with database.engine_transaction(using):
             # What somebody else has made in the meantime goes on signing, too.
             self.secrets = (
                 WebhookTarget.objects.using(using).select_for_update().values_list("secrets", flat=True).get(pk=self.pk)
@@ -311,6 +344,7 @@ class WebhookTarget(models.Model):
         except UndecryptableSecret:
             return []  # A new secret is the way out.
 
+    @sensitive_variables()
     def _open(self) -> list[dict[str, Any]]:
         opened: list[dict[str, Any]] = json.loads(encryption.decrypt(self.secrets))
         return opened
@@ -391,7 +425,7 @@ class WebhookTarget(models.Model):
         """Cancel all that waits for this target; return how many deliveries that was."""
         using = self._using()
         waiting = Delivery.objects.using(using).filter(target=self).pending()
-        return self._change_in_pages(waiting, lambda page, _: page.end(Status.CANCELLED, reason))
+        return self._change_in_pages(waiting, lambda page, lane: page.cancel(lane, reason))
 
     def _change_in_pages(self, chosen: DeliveryQuerySet, change: Callable[[DeliveryQuerySet, Lane], int]) -> int:
         """Change the chosen deliveries under the lane's lock, a page in a transaction; return how many were changed."""

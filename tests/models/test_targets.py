@@ -864,3 +864,59 @@ def test_a_hidden_target_that_is_registered_counts(settings: LazySettings) -> No
         register(f"{URL}/2", ["a.b"], owner=owner)
     assert WebhookTarget.objects.filter(owner=owner, is_hidden=False).count() == 1
     assert not Subscription.objects.filter(target__target_url=f"{URL}/2").exists()
+
+
+@pytest.mark.django_db
+def test_a_target_keeps_its_owner() -> None:
+    """Another owner would see its log: ``full_clean`` refuses."""
+    target = make_target(make_user())
+    target.owner = make_user("bob")
+
+    with pytest.raises(ValidationError, match="keeps its owner"):
+        target.full_clean(exclude=["digest"])
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_limit_is_kept_by_calls_at_once(settings: LazySettings) -> None:
+    """Of eight targets that are registered at once, an owner gets as many as may be."""
+    settings.DJWEBHOOKS_TARGETS_PER_OWNER = 3
+    owner, ready, refused = make_user(), Barrier(8), []
+
+    def try_one(number: int) -> None:
+        try:
+            ready.wait()
+            register(f"{URL}/{number}", ["a.b"], owner=owner)
+        except TooManyTargets as error:
+            refused.append(error)
+        finally:
+            connections.close_all()
+
+    threads = [Thread(target=try_one, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert WebhookTarget.objects.count() == 3
+    assert len(refused) == 5
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("field", ["identifier", "description"])
+@pytest.mark.parametrize("text", ["a\0", "a\ud800"])
+def test_texts_that_no_database_holds_are_refused(field: str, text: str) -> None:
+    """The error names the field, and the caller's transaction goes on."""
+    with pytest.raises(InvalidTarget, match=f"The {field} .*NUL"):
+        register(URL, ["a.b"], owner=None, **{field: text})
+    assert WebhookTarget.objects.deregister(f"{URL}{text}", owner=None) == 0
+    assert not WebhookTarget.objects.exists()
+
+
+@pytest.mark.django_db
+def test_subscriptions_are_bounded() -> None:
+    """A target has so many events at most, however often somebody registers it."""
+    target = register(URL, [f"a.b{number}" for number in range(900)], owner=None)
+
+    with pytest.raises(InvalidTarget, match=r"1000 events, not to 1100.*order\.\*"):
+        register(URL, [f"c.d{number}" for number in range(200)], owner=None)
+    assert len(target.events) == 900
