@@ -98,7 +98,7 @@ def _end_early(work: Work, event: Event | None, target: WebhookTarget | None, no
         return Outcome(work, Status.EXPIRED, "expired")
     if event.has_failed_to_build and (event.build_due_at is None or event.build_due_at <= now):
         return Outcome(work, Status.FAILED, "build_error")
-    if target is not None and not conf.ALLOW_HTTP and not target.target_url.lower().startswith("https://"):
+    if target is not None and conf.ALLOW_HTTP is not True and not target.target_url.lower().startswith("https://"):
         # It was allowed when the target was made.
         return Outcome(work, Status.FAILED, retry.INVALID_URL)
     return None
