@@ -476,18 +476,30 @@ def test_an_owner_is_not_taken_away_without_the_permission() -> None:
     """A target of an owner's cannot be made into the system's by emptying a field."""
     target = make_target()
     client = make_staff("change_webhooktarget")
-    response = client.post(page_of(target), fill_form())
 
-    assert "Choose the owner" in text_of(response)
-    assert WebhookTarget.objects.get().owner is not None
+    assert client.post(page_of(target), fill_form(events=[], is_system="on")).status_code == 302
+    assert WebhookTarget.objects.get().owner == target.owner
 
 
-def test_the_box_is_ticked_on_a_system_targets_page(admin_client: Client) -> None:
-    """The page of a system target can be saved as it is shown."""
+def test_an_owner_never_changes(admin_client: Client) -> None:
+    """Another one, or the system, would show what was sent before; the page shows the owner, and offers no other."""
+    target = make_target()
+    response = admin_client.get(page_of(target))
+    for fields in ({"owner": make_owner("bob").pk}, {"is_system": "on"}):
+        assert admin_client.post(page_of(target), fill_form(events=[], **fields)).status_code == 302
+
+    assert {"owner", "is_system"}.isdisjoint(response.context["adminform"].form.fields)
+    assert reverse("admin:auth_user_change", args=[target.owner.pk]) in response.content.decode()
+    assert WebhookTarget.objects.get().owner == target.owner
+
+
+def test_a_system_target_stays_the_systems(admin_client: Client) -> None:
+    """Its page says whose it is, and can be saved as it is shown."""
     target = WebhookTarget.objects.register(URL, ["*"], owner=None)
 
-    assert admin_client.get(page_of(target)).context["adminform"].form.initial["is_system"] is True
-    assert admin_client.post(page_of(target), fill_form(is_system="on")).status_code == 302
+    assert "the system" in text_of(admin_client.get(page_of(target)))
+    assert admin_client.post(page_of(target), fill_form(owner=make_owner().pk)).status_code == 302
+    assert WebhookTarget.objects.get().owner is None
 
 
 # -- targets: actions --------------------------------------------------------------------------------------------------
@@ -924,3 +936,82 @@ def test_what_is_not_json_is_shown_as_it_is() -> None:
     """A text that cannot be laid out is still worth seeing."""
     assert pretty('{"a":1}') == '{\n  "a": 1\n}'
     assert pretty("{broken") == "{broken"
+
+
+# -- what nobody should type -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "query"),
+    [
+        ("webhooktarget", {"headers__authorization__startswith": "Bearer h"}),
+        ("webhooktarget", {"headers__icontains": "h"}),
+        ("webhooktarget", {"secrets__startswith": "g"}),
+        ("event", {"call__contains": "h"}),
+        ("delivery", {"event__call__contains": "h"}),
+        ("delivery", {"target__headers__icontains": "h"}),
+    ],
+)
+def test_what_is_hidden_cannot_be_guessed(model: str, query: dict[str, str]) -> None:
+    """A list is not filtered by what its reader may not see."""
+    client = make_staff(*(f"view_{name}" for name in LISTS))
+
+    assert client.get(list_of(model), query).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("webhooktarget", "target_url"),
+        ("webhooktarget", "retry_schedule__\0"),
+        ("webhooktarget", "state"),
+        ("event", "name"),
+        ("event", "progress"),
+        ("delivery", "status__exact"),
+        ("delivery", "target"),
+    ],
+)
+def test_a_list_is_not_filtered_by_what_no_database_holds(model: str, name: str, admin_client: Client) -> None:
+    """NUL, which PostgreSQL refuses, is a bad request."""
+    assert admin_client.get(list_of(model), {name: "\0"}).status_code == 400
+
+
+@pytest.mark.parametrize("field", ["headers", "retry_schedule"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1" * 5000,
+        "[" * 100_000,
+        "[" * 500 + "]" * 500,
+        '{"x": ' * 500 + "1" + "}" * 500,
+        '["\\ud800"]',
+        '{"x": "\\ud800"}',
+        '{"\\ud800": "x"}',
+        '{"x": "\\u0000"}',
+        "[NaN]",
+        "[1e400]",
+    ],
+    ids=lambda text: text[:12],
+)
+def test_json_that_cannot_be_kept_is_refused(field: str, text: str, admin_client: Client) -> None:
+    """The form comes back with what was typed, when a target is added and when it is changed."""
+    target = make_target()
+    added = add_target(admin_client, owner=target.owner.pk, identifier="new", **{field: text})
+    changed = admin_client.post(page_of(target), fill_form(events=[], **{field: text}))
+
+    for response in (added, changed):
+        form = response.context["adminform"].form
+        assert form.errors
+        assert form[field].value() == text
+    assert WebhookTarget.objects.count() == 1
+
+
+def test_a_report_of_an_error_does_not_show_new_secrets(admin_client: Client) -> None:
+    """What a page with secrets is made of does not show them."""
+    target = make_target()
+    added = add_target(admin_client, owner=target.owner.pk, identifier="new")
+    rotated = act(admin_client, target, "rotate-secret")
+
+    for response in (added, rotated):
+        assert "whsec_" in text_of(response)
+        assert "whsec_" not in repr(response.context["done"])

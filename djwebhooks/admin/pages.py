@@ -29,6 +29,8 @@ from djwebhooks.owners import name_of_owner
 COUNT_LIMIT = 10_000
 #: Rows that one use of an action changes at most.
 ACTION_LIMIT = 1_000
+#: Columns that hold secrets, or may.
+HIDDEN = frozenset({"secrets", "headers", "call"})
 #: What a missing value looks like.
 NOTHING = "–"
 #: The colour of each status and state.
@@ -176,6 +178,12 @@ class LeanAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not subscriptabl
     class Media:
         css = {"all": ["djwebhooks/admin.css"]}
 
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        """Refuse to filter by what the pages hide, as it could be guessed so, and by what a database cannot hold."""
+        if HIDDEN.intersection(lookup.split("__")) or "\0" in lookup + value:
+            return False
+        return super().lookup_allowed(lookup, value, request)
+
 
 # -- actions -----------------------------------------------------------------------------------------------------------
 
@@ -261,7 +269,8 @@ class ActingAdmin(LeanAdmin):
             **self.admin_site.each_context(request),
             "title": "New secret" if len(done) == 1 else "New secrets",
             "opts": self.opts,
-            "done": [(target, result.words, result.secret) for target, result in done],
+            # Not the secrets themselves: the report of an error shows what variables hold.
+            "done": done,
         }
         request.current_app = self.admin_site.name  # Links lead to this site, should there be several.
         return TemplateResponse(request, "admin/djwebhooks/secrets.html", context)

@@ -1,5 +1,6 @@
 """The admin page of targets: where webhooks go, how they fare, and what can be done about it."""
 
+import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from django.contrib.admin.options import IS_POPUP_VAR
 from django.core.exceptions import ValidationError
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
+from django.forms.fields import InvalidJSONInput
 from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
@@ -58,8 +60,8 @@ def deactivate(target: WebhookTarget) -> Done:
 
 
 def rotate_secret(target: WebhookTarget) -> Done:
-    secret = target.rotate_secret(overlap=OVERLAP_HOURS * 3600)
-    return Done(f"Rotated the secret: the old one signs as well for {OVERLAP_HOURS} hours.", secret)
+    words = f"Rotated the secret: the old one signs as well for {OVERLAP_HOURS} hours."
+    return Done(words, target.rotate_secret(overlap=OVERLAP_HOURS * 3600))
 
 
 def retry_failed(target: WebhookTarget) -> Done:
@@ -72,10 +74,30 @@ def retry_failed(target: WebhookTarget) -> Done:
 
 
 class OptionalJSONField(forms.JSONField):
-    """JSON that is shown as nothing when there is none."""
+    """A list or an object of JSON, without others inside, that is shown as nothing when there is none."""
 
     def prepare_value(self, value: Any) -> Any:
         return super().prepare_value(value) if value else ""
+
+    def to_python(self, value: Any) -> Any:
+        """Return what *value* says. Raises ``ValidationError``, also for what json or a database cannot hold."""
+        try:
+            read = super().to_python(value)
+            if not is_flat(read):
+                raise ValidationError("Write one list or object, without others inside.", code="nested")
+            json.dumps(read, ensure_ascii=False).encode()
+        except (ValueError, RecursionError) as error:
+            raise ValidationError(self.error_messages["invalid"], code="invalid") from error
+        return read
+
+    def bound_data(self, data: Any, initial: Any) -> Any:
+        """Return what was typed as it was typed: to read it may have failed."""
+        return data if data is None else InvalidJSONInput(data)
+
+
+def is_flat(value: object) -> bool:
+    parts: Iterable[object] = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return not any(isinstance(part, dict | list) for part in parts)
 
 
 class TargetForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptable at run time
@@ -122,10 +144,6 @@ class SystemTargetForm(TargetForm):
     is_system = forms.BooleanField(
         required=False, label="System target", help_text="It has no owner, and sees every owner's events."
     )
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.initial.setdefault("is_system", self.instance.pk is not None and self.instance.owner_id is None)
 
     def _check_owner(self, owner: Any) -> None:
         is_system = self.cleaned_data.get("is_system", False)
@@ -220,7 +238,7 @@ class WebhookTargetAdmin(ActingAdmin):
     list_select_related = ("owner", "lane")
     list_filter = (StateFilter, KindFilter, "is_active", "is_ordered")
     search_help_text = "A part of the URL, the identifier or the owner's name."
-    readonly_fields = ("condition", "logs", "uid", "created_at", "modified_at", "header_names")
+    readonly_fields = ("condition", "logs", "uid", "created_at", "modified_at", "header_names", "owner_link")
     row_actions = (
         RowAction("test", "Send test event", send_test),
         RowAction("activate", "Activate", activate, suits=lambda target: target.state in {"paused", "disabled", "suspended"}),
@@ -263,7 +281,8 @@ class WebhookTargetAdmin(ActingAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: WebhookTarget | None = None) -> Any:
         can_write = self.has_add_permission(request) if obj is None else self.has_change_permission(request, obj)
-        owner = ("owner", "is_system") if can_write and request.user.has_perm(SYSTEM_PERMISSION) else ("owner",)
+        # Another owner would see what was sent for this one.
+        owner = ("owner_link",) if obj else ("owner", "is_system") if request.user.has_perm(SYSTEM_PERMISSION) else ("owner",)
         # What a header holds may be a password of the receiver's.
         headers = "headers" if can_write else "header_names"
         sending = ("is_ordered", "envelope", headers, "retry_schedule", "rate_limit", "concurrency_limit")
@@ -275,7 +294,7 @@ class WebhookTargetAdmin(ActingAdmin):
         ]
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
-        if request.user.has_perm(SYSTEM_PERMISSION):
+        if obj is None and request.user.has_perm(SYSTEM_PERMISSION):
             kwargs.setdefault("form", SystemTargetForm)
         return super().get_form(request, obj, change=change, **kwargs)
 
@@ -298,6 +317,10 @@ class WebhookTargetAdmin(ActingAdmin):
             for status in ("", *Status.values)
         ]
         return format_html_join(" · ", "{}", links)
+
+    @admin.display(description="owner")
+    def owner_link(self, target: WebhookTarget) -> SafeString | str:
+        return link_to(target.owner, name_owner(target)) if target.owner is not None else name_owner(target)
 
     @admin.display(description="headers")
     def header_names(self, target: WebhookTarget) -> str:
