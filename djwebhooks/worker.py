@@ -215,15 +215,17 @@ class Worker:
             return
         moved = dispatch.dispatch(self.using) if dispatch.has_waiting(self.using) else 0
         room = min(LANES, 2 * self.transport.concurrency) - len(self._held)
-        if room <= 0:
+        is_full = room <= 0
+        if is_full:
             room = self._make_room()
         leased = lanes.lease(self.using, self.id, room, only=self.targets)
         for held in leased:
             self._held[held.target_id] = held
         self._notice_changes()
-        self._has_more = bool(moved or leased)
+        # Lanes that took the place of others are no reason to poll again at once: they would only take turns.
+        self._has_more = bool(moved or (leased and not is_full))
         ended = time.monotonic()
-        if self._has_more:
+        if moved or leased:
             self._last_work = ended
         # A poll may have waited for somebody's lock, which says nothing of what the next one costs.
         self._next_poll = ended + min(max(POLL, POLL_SHARE * (ended - started)), LONGEST_POLL)

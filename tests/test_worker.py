@@ -493,6 +493,7 @@ def test_dead_targets_do_not_lock_a_new_one_out(owner: User) -> None:
             break
 
     assert late.pk in worker._held
+    assert not worker._has_more, "and they do not take turns without a pause"
 
 
 class WaitingTransport(MemoryTransport):
