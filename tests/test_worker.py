@@ -493,6 +493,9 @@ def test_dead_targets_do_not_lock_a_new_one_out(owner: User) -> None:
             break
 
     assert late.pk in worker._held
+    worker._next_poll = 0.0
+    for step in worker.steps:
+        step()
     assert not worker._has_more, "and they do not take turns without a pause"
 
 
