@@ -350,6 +350,16 @@ def test_a_target_is_made_with_its_events(admin_client: Client) -> None:
     assert target.retry_schedule == [5, 60]
 
 
+def test_an_event_that_is_there_is_not_added_twice(admin_client: Client) -> None:
+    """A form that is sent twice, or from an old page, is told what is wrong with it."""
+    target = make_target()
+    form = fill_form(events=target.events, **{"subscriptions-0-target": target.pk})
+    response = admin_client.post(page_of(target), form)
+
+    assert response.status_code == 200
+    assert f"The target is subscribed to '{target.events[0]}' already." in text_of(response)
+
+
 def test_the_form_keeps_what_it_does_not_change(admin_client: Client) -> None:
     """Saving a page as it was shown changes nothing, and removes an event whose box is ticked."""
     target = make_target(headers={"x-key": "1"}, retry_schedule=[5])

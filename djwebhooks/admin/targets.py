@@ -12,6 +12,7 @@ from django.core.exceptions import ValidationError
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 from django.forms.fields import InvalidJSONInput
+from django.forms.models import BaseInlineFormSet
 from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
@@ -153,10 +154,23 @@ class SystemTargetForm(TargetForm):
             self.add_error("is_system", "A system target has no owner: remove the owner, or this tick.")
 
 
+class SubscriptionFormSet(BaseInlineFormSet):  # type: ignore[type-arg]  # not subscriptable at run time
+    """Tells of an event that is subscribed to already, say by a form that was sent twice."""
+
+    def clean(self) -> None:
+        super().clean()
+        there = set(self.instance.events) if self.instance.pk else set()
+        for form in self.extra_forms:
+            event = getattr(form, "cleaned_data", {}).get("event")
+            if event in there:
+                form.add_error("event", f"The target is subscribed to {event!r} already.")
+
+
 class SubscriptionInline(admin.TabularInline):  # type: ignore[type-arg]  # not subscriptable at run time
     """The events that a target wants: whoever may change the target may change them."""
 
     model = Subscription
+    formset = SubscriptionFormSet
     extra = 1
     verbose_name = "event"
     verbose_name_plural = "events: a name, project.* for all below it, or * for all"

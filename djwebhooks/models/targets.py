@@ -381,11 +381,12 @@ class WebhookTarget(models.Model):
         """Send again what was held, whether people, the receiver or its failures had stopped it."""
         using = self._using()
         with transaction.atomic(using=using):
+            # The target before its lane, as everybody locks them.
+            self.is_active = True
+            self.save(update_fields=["is_active", "modified_at"])
             Lane.objects.using(using).filter(pk=self.pk).update(
                 disabled_at=None, disabled_reason="", held_until=None, failing_since=None, failure_count=0
             )
-            self.is_active = True
-            self.save(update_fields=["is_active", "modified_at"])
         self._state.fields_cache.pop("lane", None)
 
     def send_test(self) -> Event:
