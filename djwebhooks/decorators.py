@@ -24,6 +24,7 @@ class Hook(Protocol[P, R_co]):
     """What ``hook`` makes of a function: calling it fires, ``build`` calls the function itself."""
 
     is_hook: bool
+    is_live: bool
     event: str
     build: Callable[..., Any]
 
@@ -99,8 +100,7 @@ def hook(
             return events.save(event, unsaved, **options)
 
         made = cast(Hook[P, R_co], fire)
-        made.is_hook, made.event, made.build = True, event, function
-        fire.is_live = live  # type: ignore[attr-defined]  # a function takes attributes
+        made.is_hook, made.is_live, made.event, made.build = True, live, event, function
         return made
 
     return decorate

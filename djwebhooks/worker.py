@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Collection, Hashable
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db import DatabaseError, InterfaceError, connections
 from django.utils.module_loading import import_string
@@ -418,6 +419,6 @@ def make_transport(concurrency: int | None = None) -> Transport:
     return make(concurrency=concurrency or conf.CONCURRENCY)
 
 
-def work(*, burst: bool = False, **options: object) -> int:
+def work(*, burst: bool = False, **options: Any) -> int:
     """Run a worker in this thread; return how many outcomes were recorded. *options* are those of ``Worker``."""
-    return Worker(burst=burst, **options).run()  # type: ignore[arg-type]  # passed through
+    return Worker(burst=burst, **options).run()
