@@ -135,6 +135,37 @@ def check_networks(**_: Any) -> Iterator[CheckMessage]:
         yield Error(str(error), id="djwebhooks.E008")
 
 
+def check_ports(**_: Any) -> Iterator[CheckMessage]:
+    """Allowed ports that are none, or no port at all."""
+    ports = conf.ALLOWED_PORTS
+    if ports is None:
+        return
+    if isinstance(ports, str) or not isinstance(ports, Collection) or not ports or not all(map(_is_port, ports)):
+        yield Error(
+            f"DJWEBHOOKS_ALLOWED_PORTS must be None or a list of ports, such as [443, 8443], not {ports!r}.", id="djwebhooks.E017"
+        )
+
+
+def _is_port(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 65535
+
+
+def check_hosts(**_: Any) -> Iterator[CheckMessage]:
+    """Forbidden hosts that are none."""
+    hosts = conf.FORBIDDEN_HOSTS
+    if hosts is None:
+        return
+    if isinstance(hosts, str) or not isinstance(hosts, Sequence) or not all(isinstance(host, str) for host in hosts):
+        yield Error(
+            f"DJWEBHOOKS_FORBIDDEN_HOSTS must be None or a list, such as ['example.com'], not {hosts!r}.", id="djwebhooks.E018"
+        )
+        return
+    try:
+        network.parse_hosts(tuple(hosts))
+    except DjWebhooksError as error:
+        yield Error(str(error), id="djwebhooks.E018")
+
+
 def check_catalogue(**_: Any) -> Iterator[CheckMessage]:
     """Names of events that cannot be, and what is said of them in a wrong way."""
     if not isinstance(conf.EVENTS, Mapping):
@@ -278,6 +309,8 @@ CHECKS = (
     check_numbers,
     check_envelope,
     check_networks,
+    check_ports,
+    check_hosts,
     check_catalogue,
     check_queue,
     check_statuses,

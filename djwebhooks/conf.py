@@ -54,6 +54,10 @@ class Settings:
     ALLOW_HTTP: bool = False
     #: Private networks that may be sent to after all, such as ``"127.0.0.0/8"`` in development.
     ALLOWED_NETWORKS: Sequence[str] = ()
+    #: The ports that targets may have; ``None`` is any.
+    ALLOWED_PORTS: Sequence[int] | None = None
+    #: Hosts that are never sent to; ``None`` is the application's own names in ``ALLOWED_HOSTS``.
+    FORBIDDEN_HOSTS: Sequence[str] | None = None
     #: The most bytes that a payload may have as JSON.
     PAYLOAD_LIMIT: int = 256 * 1024
     #: How many bytes of a response are read and kept.
@@ -74,6 +78,12 @@ class Settings:
     def names(self) -> list[str]:
         """The full names of all settings, such as ``DJWEBHOOKS_ENGINE``."""
         return [f"DJWEBHOOKS_{name}" for name in type(self).__annotations__]
+
+    @property
+    def own_hosts(self) -> Sequence[str]:
+        """The hosts and patterns that the application itself answers to."""
+        hosts: Sequence[str] = settings.ALLOWED_HOSTS
+        return hosts
 
     def seconds(self, name: str) -> Seconds:
         """The value of the duration *name* in seconds."""

@@ -56,7 +56,14 @@ FORBIDDEN_V6 = tuple(
     )
 )
 NAT64 = IPv6Network("64:ff9b::/96")
-ISATAP = frozenset({0x00005EFE, 0x02005EFE})
+# Their last 32 bits are an IPv4 address: mapped, translated (RFC 2765 section 2.1), NAT64 (RFC 6052), local NAT64 (RFC 8215).
+ENDING_IN_V4 = (IPv6Network("::ffff:0:0/96"), IPv6Network("::ffff:0:0:0/96"), NAT64, IPv6Network("64:ff9b:1::/48"))
+COMPATIBLE = IPv6Network("::/96")
+# An interface identifier of ISATAP, whatever its bits for universal and group say (RFC 5214 section 6.1).
+ISATAP, ISATAP_MASK = 0x5EFE, 0xFCFFFFFF
+
+#: Addresses of one name that are tried at most.
+MOST_ADDRESSES = 16
 
 # Underscores are no part of a host name by RFC 952, but of names that exist.
 LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
@@ -76,17 +83,60 @@ def parse_networks(networks: tuple[str, ...]) -> tuple[Network, ...]:
         ) from exc
 
 
-def find_embedded(address: IPv6Address) -> IPv4Address | None:
-    """Return the IPv4 address that a mapped, NAT64 or ISATAP *address* leads to.
+@lru_cache(maxsize=32)
+def parse_hosts(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        return tuple(normalize_pattern(pattern) for pattern in patterns)
+    except (InvalidTarget, ValueError) as exc:
+        raise ConfigurationError(
+            f"DJWEBHOOKS_FORBIDDEN_HOSTS is {patterns!r}, not all of them hosts. Write them like 'example.com', '.example.com'."
+        ) from exc
 
-    Source: RFC 4291 section 2.5.5, RFC 6052 section 2.1, RFC 5214 section 6.1. All others that embed one are refused whole.
-    """
-    if address.ipv4_mapped is not None:
-        return address.ipv4_mapped
+
+@lru_cache(maxsize=32)
+def find_own_names(hosts: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those of the application's own *hosts* that are names by which others may know it, in their normal form."""
+    names = []
+    for host in hosts:
+        try:
+            name = normalize_pattern(host)
+        except (InvalidTarget, ValueError):  # "*" is none.
+            continue
+        if ":" not in name and parse_literal(name) is None and not is_localhost(name):
+            names.append(name)
+    return tuple(names)
+
+
+def normalize_pattern(pattern: str) -> str:
+    """Return a host's normal form without the last dot; the first dot of ``.example.com`` stays."""
+    if ":" in pattern:
+        return str(parse_v6(pattern.strip("[]")))
+    name = encode_host(pattern.removeprefix(".")).removesuffix(".")
+    return "." + name if pattern.startswith(".") else parse_literal(name) or name
+
+
+def is_forbidden_host(host: str) -> bool:
+    """Return whether webhooks may not be sent to *host*, an ASCII name or address, whatever its addresses are."""
+    given = conf.FORBIDDEN_HOSTS
+    patterns = find_own_names(tuple(conf.own_hosts)) if given is None else parse_hosts(tuple(given))
+    name = host.lower().removesuffix(".")
+    return any(name == pattern.removeprefix(".") or (pattern[0] == "." and name.endswith(pattern)) for pattern in patterns)
+
+
+def is_forbidden_port(port: int) -> bool:
+    return conf.ALLOWED_PORTS is not None and port not in conf.ALLOWED_PORTS
+
+
+def list_embedded(address: IPv6Address) -> list[IPv4Address]:
+    """Return the IPv4 addresses that *address* leads to, or claims to."""
     number = int(address)
-    if address in NAT64 or number >> 32 & 0xFFFFFFFF in ISATAP:
-        return IPv4Address(number & 0xFFFFFFFF)
-    return None
+    found = []
+    is_compatible = address in COMPATIBLE and number > 1  # Not :: and ::1.
+    if is_compatible or is_in(address, ENDING_IN_V4) or number >> 32 & ISATAP_MASK == ISATAP:
+        found.append(IPv4Address(number & 0xFFFFFFFF))
+    if address.sixtofour is not None:
+        found.append(address.sixtofour)
+    return found + list(address.teredo or ())
 
 
 def is_in(address: Address, networks: Sequence[Network]) -> bool:
@@ -94,14 +144,12 @@ def is_in(address: Address, networks: Sequence[Network]) -> bool:
 
 
 def is_refused(address: Address, allowed: tuple[Network, ...]) -> bool:
-    if is_in(address, allowed):
-        return False
     if isinstance(address, IPv4Address):
-        return is_in(address, FORBIDDEN_V4) or not address.is_global
-    embedded = find_embedded(address)
-    if embedded is not None and is_refused(embedded, allowed):
+        return not is_in(address, allowed) and (is_in(address, FORBIDDEN_V4) or not address.is_global)
+    # Allowing an IPv6 network does not allow what lies behind a tunnel in it.
+    if any(is_refused(embedded, allowed) for embedded in list_embedded(address)):
         return True
-    if address.ipv4_mapped is not None or address in NAT64:
+    if is_in(address, allowed) or address.ipv4_mapped is not None or address in NAT64:
         return False
     return is_in(address, FORBIDDEN_V6) or not address.is_global
 
@@ -123,11 +171,20 @@ def is_forbidden(address: str, allowed: Sequence[str] | None = None) -> bool:
 
 
 def resolve(host: str, port: int, *, getaddrinfo: GetAddrInfo = socket.getaddrinfo) -> list[str]:
-    """Return the addresses of *host*, in the order in which to try them.
+    """Return the addresses of *host*, an ASCII name or address, in the order in which to try them, and not more than a few.
 
-    Raises ForbiddenAddress if any of them is forbidden, even beside good ones: whoever mixes them is up to something.
-    Raises socket.gaierror if there are none (:func:`name_dns_fault` tells why), OSError if this machine cannot look it up.
+    Raises ForbiddenAddress if any of them is forbidden, even beside good ones: whoever mixes them is up to something. Raises it
+    for a forbidden host or port, too, as settings may have changed since the URL was accepted.
+    Raises socket.gaierror if there are none (:func:`name_dns_fault` tells why), OSError if this machine cannot look it up, and
+    UnicodeError if *host* is not ASCII, as resolvers differ in what they make of such names.
     """
+    host.encode("ascii")
+    if is_forbidden_port(port):
+        raise ForbiddenAddress(f"The port {port} is forbidden. If it is meant, add it to DJWEBHOOKS_ALLOWED_PORTS.")
+    if is_forbidden_host(host):
+        raise ForbiddenAddress(
+            f"The host {host} is forbidden. If it is meant, set DJWEBHOOKS_FORBIDDEN_HOSTS to a list without it."
+        )
     found = getaddrinfo(host, port, type=socket.SOCK_STREAM)
     addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
     if not addresses:
@@ -137,7 +194,7 @@ def resolve(host: str, port: int, *, getaddrinfo: GetAddrInfo = socket.getaddrin
             raise ForbiddenAddress(
                 f"{host} has the forbidden address {address}. If it is meant, add its network to DJWEBHOOKS_ALLOWED_NETWORKS."
             )
-    return addresses
+    return addresses[:MOST_ADDRESSES]
 
 
 def name_dns_fault(exc: socket.gaierror) -> str:
@@ -208,7 +265,12 @@ def check_port(parts: SplitResult) -> str:
         port = 0
     if port == 0:
         raise InvalidTarget("The URL's port is not a number from 1 to 65535. Correct it, or leave it out.", "port")
-    return "" if port in (None, {"http": 80, "https": 443}[parts.scheme]) else f":{port}"
+    default = {"http": 80, "https": 443}[parts.scheme]
+    port = port or default
+    if is_forbidden_port(port):
+        allowed = ", ".join(map(str, conf.ALLOWED_PORTS or ()))
+        raise InvalidTarget(f"The port {port} is forbidden. Use one of {allowed}.", "forbidden")
+    return "" if port == default else f":{port}"
 
 
 def check_host(parts: SplitResult) -> str:
@@ -218,6 +280,8 @@ def check_host(parts: SplitResult) -> str:
     # urlsplit takes anything in brackets, but only IPv6 addresses stand in them (RFC 3986 section 3.2.2).
     name = host if "[" in parts.netloc else encode_host(host)
     literal = parse_literal(name)
+    if is_forbidden_host(literal or name):
+        raise InvalidTarget(f"The host {name!r} is one that webhooks are not sent to. Use the receiver's own name.", "forbidden")
     if literal is None:
         if "[" in parts.netloc:
             raise InvalidTarget(f"The host [{host}] is no IPv6 address. Remove the brackets, or correct it.", "host")
@@ -259,9 +323,12 @@ def parse_v6(host: str) -> IPv6Address:
     return IPv6Address(host)
 
 
+def is_localhost(name: str) -> bool:
+    return name.removesuffix(".").rpartition(".")[2] == "localhost"
+
+
 def check_name(name: str) -> None:
-    is_local = name.removesuffix(".").rpartition(".")[2] == "localhost"
-    if is_local and is_forbidden("127.0.0.1") and is_forbidden("::1"):
+    if is_localhost(name) and is_forbidden("127.0.0.1") and is_forbidden("::1"):
         raise InvalidTarget(
             f"The host {name!r} is this machine, which is forbidden. Use the receiver's public name.", "forbidden"
         )

@@ -88,6 +88,15 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("djwebhooks.E014", {"ENCRYPTION_KEYS": [b"key"]}, "DJWEBHOOKS_ENCRYPTION_KEYS"),
     ("djwebhooks.E016", {"ALLOW_HTTP": "no"}, "DJWEBHOOKS_ALLOW_HTTP must be True or False, not 'no'"),
     ("djwebhooks.E016", {"ALLOW_HTTP": None}, "not None"),
+    ("djwebhooks.E017", {"ALLOWED_PORTS": 443}, "DJWEBHOOKS_ALLOWED_PORTS must be None or a list of ports"),
+    ("djwebhooks.E017", {"ALLOWED_PORTS": "443"}, "'443'"),
+    ("djwebhooks.E017", {"ALLOWED_PORTS": ()}, "not ()"),
+    ("djwebhooks.E017", {"ALLOWED_PORTS": [443, True]}, "True"),
+    ("djwebhooks.E017", {"ALLOWED_PORTS": [70000]}, "70000"),
+    ("djwebhooks.E018", {"FORBIDDEN_HOSTS": "example.com"}, "must be None or a list, such as ['example.com'], not 'example.com'"),
+    ("djwebhooks.E018", {"FORBIDDEN_HOSTS": [5]}, "5"),
+    ("djwebhooks.E018", {"FORBIDDEN_HOSTS": ["*"]}, "'*'"),
+    ("djwebhooks.E018", {"FORBIDDEN_HOSTS": ["https://example.com"]}, "Write them like 'example.com'"),
 ]
 #: Values that each of these settings may have.
 GOOD: list[dict[str, Any]] = [
@@ -107,6 +116,9 @@ GOOD: list[dict[str, Any]] = [
     {"EVENTS": {"a": {"description": "x", "schema": {}, "sample": {}, "internal": True}}},
     {"JSON_ENCODER": "json.JSONEncoder"},
     {"ALLOW_HTTP": False},
+    {"ALLOWED_PORTS": [443, 8443]},
+    {"FORBIDDEN_HOSTS": ()},
+    {"FORBIDDEN_HOSTS": ["example.com", ".bücher.example", "192.0.2.1", "[2001:db8::1]"]},
     {"GIVE_UP_ON": [404, 410]},
     {"OWNER_FIELD": "email"},
     {"ENCRYPTION_KEYS": ["new", "old"]},

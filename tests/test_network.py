@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from djwebhooks.exceptions import ConfigurationError, ForbiddenAddress, InvalidTarget
-from djwebhooks.network import check_url, is_forbidden, name_dns_fault, resolve
+from djwebhooks.network import MOST_ADDRESSES, check_url, is_forbidden, name_dns_fault, resolve
 
 FORBIDDEN_NETWORKS = [
     *["0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24"],
@@ -20,6 +20,7 @@ FORBIDDEN_NETWORKS = [
     *["::/96", "64:ff9b:1::/48", "100::/64", "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20", "5f00::/16"],
     *["fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8", "::ffff:127.0.0.0/104", "64:ff9b::10.0.0.0/104"],
 ]
+FORBIDDEN_V4 = [ipaddress.ip_network(network) for network in FORBIDDEN_NETWORKS if ":" not in network]
 PUBLIC = ["1.1.1.1", "8.8.8.8", "172.32.0.1", "192.0.1.1", "2606:4700:4700::1111", "2a00:1450:4001::1", "2001:4860:4860::8888"]
 
 
@@ -27,6 +28,38 @@ PUBLIC = ["1.1.1.1", "8.8.8.8", "172.32.0.1", "192.0.1.1", "2606:4700:4700::1111
 def strict(settings: LazySettings) -> None:
     settings.DJWEBHOOKS_ALLOW_HTTP = False
     settings.DJWEBHOOKS_ALLOWED_NETWORKS = ()
+
+
+@st.composite
+def forbidden_v4(draw: st.DrawFn) -> ipaddress.IPv4Address:
+    network = draw(st.sampled_from(FORBIDDEN_V4))
+    return network[draw(st.integers(0, network.num_addresses - 1))]
+
+
+def embed(address: ipaddress.IPv4Address, prefix: int = 0) -> dict[str, ipaddress.IPv6Address]:
+    """Return *address* in each form of IPv6 that stands for an IPv4 address; *prefix* fills the bits that are free."""
+    number = int(address)
+    forms = {
+        "mapped": number | 0xFFFF << 32,
+        "compatible": number,
+        "translated": number | 0xFFFF << 48,
+        "NAT64": 0x64FF9B << 96 | number,
+        "local NAT64": 0x64FF9B0001 << 80 | (prefix & 0xFFFFFFFFFFFF) << 32 | number,
+        "6to4": 0x2002 << 112 | number << 80 | prefix,
+        "Teredo's server": 0x20010000 << 96 | number << 64 | prefix,
+        "Teredo's client": 0x20010000 << 96 | prefix << 32 | number ^ 0xFFFFFFFF,
+        "ISATAP": (0x2606470000000000 ^ prefix >> 16) << 64 | 0x5EFE << 32 | number,
+        "public ISATAP": (0x2606470000000000 ^ prefix >> 16) << 64 | 0x02005EFE << 32 | number,
+        "group ISATAP": (0x2606470000000000 ^ prefix >> 16) << 64 | 0x03005EFE << 32 | number,
+    }
+    return {name: ipaddress.IPv6Address(form) for name, form in forms.items()}
+
+
+def spell(address: ipaddress.IPv4Address, bases: list[str], count: int) -> str:
+    """Return *address* in *count* numbers, each in its base: ``"0x{:x}"``, ``"0{:o}"`` or ``"{}"``."""
+    octets = list(address.packed)
+    parts = [*octets[: count - 1], int.from_bytes(bytes(octets[count - 1 :]))]
+    return ".".join(base.format(part) for base, part in zip(bases, parts, strict=False))
 
 
 def lookup(*addresses: str) -> Callable[..., list[tuple[Any, ...]]]:
@@ -102,6 +135,45 @@ def test_no_private_address_is_ever_allowed(address: ipaddress.IPv4Address) -> N
         assert all(is_forbidden(form.format(address), ()) for form in ("{}", "::ffff:{}", "64:ff9b::{}", "::{}"))
 
 
+@given(forbidden_v4(), st.integers(0, 2**32 - 1))
+def test_no_embedding_of_a_forbidden_address_is_allowed(address: ipaddress.IPv4Address, prefix: int) -> None:
+    """A forbidden IPv4 address is forbidden in every form of IPv6, even where all of IPv6 is allowed."""
+    for name, form in embed(address, prefix).items():
+        if int(form) > 1:
+            assert is_forbidden(str(form), ()), name
+            assert is_forbidden(str(form), ["::/0"]), name
+
+
+@given(forbidden_v4(), st.integers(0, 2**32 - 1))
+def test_no_embedding_of_a_forbidden_address_is_connected_to(address: ipaddress.IPv4Address, prefix: int) -> None:
+    """Nor does any pass as a host in a URL, or as what a name is resolved to."""
+    for form in embed(address, prefix).values():
+        with pytest.raises(InvalidTarget):
+            check_url(f"https://[{form.exploded}]/")
+        with pytest.raises(ForbiddenAddress):
+            resolve("x.example", 443, getaddrinfo=lookup("8.8.8.8", str(form)))
+
+
+@given(
+    forbidden_v4(),
+    st.lists(st.sampled_from(["{}", "0{:o}", "0x{:x}", "0X{:X}", "000{:o}", "0x00{:x}"]), min_size=4, max_size=4),
+    st.integers(1, 4),
+    st.sampled_from(["", "."]),
+    st.sampled_from(["0123456789", "０１２３４５６７８９", "𝟎𝟏𝟐𝟑𝟒𝟓𝟔𝟕𝟖𝟗", "⁰¹²³⁴⁵⁶⁷⁸⁹"]),
+    st.sampled_from([".", "。", "．", "｡"]),
+)
+def test_no_spelling_of_a_forbidden_address_is_accepted(
+    address: ipaddress.IPv4Address, bases: list[str], count: int, end: str, digits: str, dot: str
+) -> None:
+    """Numbers of any base and count, in the digits and dots of any script that IDNA folds, are the address that they are."""
+    spelling = (spell(address, bases, count) + end).translate(str.maketrans("0123456789.", digits + dot))
+
+    with pytest.raises(InvalidTarget) as caught:
+        check_url(f"https://{spelling}/")
+
+    assert caught.value.code == "forbidden"
+
+
 @given(st.ip_addresses(v=6))
 def test_nothing_outside_global_unicast_is_allowed(address: ipaddress.IPv6Address) -> None:
     """An IPv6 address outside 2000::/3 is allowed only if it stands for a public IPv4 address."""
@@ -120,6 +192,30 @@ def test_allowed_networks_open_a_range(settings: LazySettings) -> None:
     assert not is_forbidden("fe80::1%eth0")
     assert is_forbidden("10.2.0.1")
     assert is_forbidden("127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("network", "private", "public"),
+    [
+        ("64:ff9b:1::/48", "64:ff9b:1::10.0.0.1", "64:ff9b:1::8.8.8.8"),
+        ("::ffff:0:0:0/96", "::ffff:0:10.0.0.1", "::ffff:0:8.8.8.8"),
+        ("2002::/16", "2002:a00:1::1", "2002:808:808::1"),
+        ("2001::/32", "2001:0:808:808:0:0:f5ff:fffe", "2001:0:808:808:0:0:f7f7:f7f7"),
+        ("fd00::/8", "fd00::5efe:10.0.0.1", "fd00::5efe:8.8.8.8"),
+        ("fe80::/10", "fe80::200:5efe:10.0.0.1", "fe80::200:5efe:8.8.8.8"),
+    ],
+)
+def test_an_allowed_network_does_not_allow_what_lies_behind_a_tunnel(network: str, private: str, public: str) -> None:
+    """Where a network of tunnels is allowed, the IPv4 address at their end decides still; it may be allowed, too."""
+    assert is_forbidden(private, [network])
+    assert not is_forbidden(public, [network])
+    assert not is_forbidden(private, [network, "10.0.0.0/8"])
+
+
+def test_loopback_and_unspecified_are_no_embedded_addresses() -> None:
+    """:: and ::1 stand for no IPv4 address, so they can be allowed alone."""
+    assert not is_forbidden("::1", ["::1/128"])
+    assert not is_forbidden("::", ["::/128"])
 
 
 def test_allowed_networks_can_be_passed() -> None:
@@ -148,6 +244,22 @@ def test_resolve_refuses_if_any_address_is_forbidden(addresses: list[str]) -> No
         resolve("x.example", 443, getaddrinfo=lookup(*addresses))
 
     assert not isinstance(caught.value, OSError)
+
+
+def test_resolve_returns_a_few_of_many() -> None:
+    """Of a name with very many addresses only the first are tried, though all of them are checked."""
+    many = [f"8.8.{number // 256}.{number % 256}" for number in range(500)]
+
+    assert resolve("x.example", 443, getaddrinfo=lookup(*many)) == many[:MOST_ADDRESSES]
+    with pytest.raises(ForbiddenAddress):
+        resolve("x.example", 443, getaddrinfo=lookup(*many, "10.0.0.1"))
+
+
+@pytest.mark.parametrize("host", ["bücher.example", "ｌocalhost", "127。0。0。1"])
+def test_resolve_takes_ascii_only(host: str) -> None:
+    """A name that resolvers may each read in another way is not looked up."""
+    with pytest.raises(UnicodeError):
+        resolve(host, 443, getaddrinfo=lookup("8.8.8.8"))
 
 
 def test_resolve_of_nothing() -> None:
@@ -285,6 +397,17 @@ def test_only_true_allows_http(settings: LazySettings, value: object) -> None:
         *["127.0.0.1", "127.1", "2130706433", "0x7f000001", "0x7f.0.0.1", "017700000001", "0177.0.0.1", "127.0.0.1."],
         *["[::1]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[::]", "0", "10.0.0.1", "169.254.169.254", "[fd00:ec2::254]"],
         *["localhost", "LOCALHOST", "localhost.", "api.localhost", "１２７。０。０。１", "①②⑦.0.0.1"],
+        *[
+            "ｌｏｃａｌｈｏｓｔ",
+            "localhost。",
+            "api。localhost｡",
+            "local\u200bhost",
+            "local\u00adhost",
+            "local\ufeffhost",
+            "ℓocalhost",
+        ],
+        *["[::ffff:0:127.0.0.1]", "[64:ff9b::127.0.0.1]", "[64:ff9b:1::127.0.0.1]", "[2002:7f00:1::]", "[2001::80ff:fffe]"],
+        *["[::127.0.0.1]", "[0:0:0:0:0:0:0:1]", "[2606:4700::5efe:127.0.0.1]", "[fe80::1]", "[ff02::1]", "[FD00:EC2::254]"],
     ],
 )
 def test_forbidden_host(host: str) -> None:
@@ -293,6 +416,124 @@ def test_forbidden_host(host: str) -> None:
         check_url(f"https://{host}/")
 
     assert caught.value.code == "forbidden"
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost..", "local host", "127.0.0.1..", "0x7g.1", "[::1%25lo]", "[::1%lo]", "[::ffff:127.0.0.1%1]", "a\u200d.b", "①"],
+)
+def test_host_that_is_none(host: str) -> None:
+    """Empty labels, zones, joiners that join nothing and numbers that are none are no host."""
+    with pytest.raises(InvalidTarget):
+        check_url(f"https://{host}/")
+
+
+@pytest.mark.parametrize(
+    ("host", "normal"),
+    [("faß.example", "xn--fa-hia.example"), ("σίς.example", "xn--kxa2bb.example"), ("FASS.example", "fass.example")],
+)
+def test_deviations_of_idna_keep_their_own_name(host: str, normal: str) -> None:
+    """ß and ς are not folded to ss and σ, which may be somebody else's name."""
+    assert check_url(f"https://{host}/") == f"https://{normal}/"
+
+
+# Ports and hosts that settings forbid.
+
+
+@pytest.mark.parametrize("url", ["https://example.com/", "https://example.com:443/", "https://example.com:8443/"])
+def test_allowed_port(settings: LazySettings, url: str) -> None:
+    """A port that DJWEBHOOKS_ALLOWED_PORTS has is accepted, written or not."""
+    settings.DJWEBHOOKS_ALLOWED_PORTS = [443, 8443]
+
+    assert check_url(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://example.com:22/", "https://example.com:80/", "http://example.com/", "https://[2606:4700::1]:25/"]
+)
+def test_forbidden_port(settings: LazySettings, url: str) -> None:
+    """Any other port is refused, also the one that is not written, and the message says which there are."""
+    settings.DJWEBHOOKS_ALLOW_HTTP = True
+    settings.DJWEBHOOKS_ALLOWED_PORTS = [443, 8443]
+
+    with pytest.raises(InvalidTarget, match="Use one of 443, 8443") as caught:
+        check_url(url)
+
+    assert caught.value.code == "forbidden"
+
+
+def test_forbidden_port_is_not_connected_to(settings: LazySettings) -> None:
+    """A port that was allowed when the target was made is checked again before the lookup."""
+    settings.DJWEBHOOKS_ALLOWED_PORTS = [443]
+
+    with pytest.raises(ForbiddenAddress, match="DJWEBHOOKS_ALLOWED_PORTS"):
+        resolve("x.example", 6379, getaddrinfo=lookup("8.8.8.8"))
+
+
+#: Hosts in settings, hosts of URLs that they forbid, and hosts that they do not.
+HOSTS = [
+    (["app.example"], ["app.example", "APP.example.", "ａpp。example"], ["www.app.example", "xapp.example", "example"]),
+    ([".app.example"], ["app.example", "a.b.app.example", "A.app.example."], ["xapp.example", "app.example.com"]),
+    (["Bücher.example"], ["bücher.example", "xn--bcher-kva.example", "BÜCHER.example"], ["bucher.example"]),
+    (["app.example."], ["app.example", "app.example."], []),
+]
+
+
+@pytest.mark.parametrize("name", ["ALLOWED_HOSTS", "DJWEBHOOKS_FORBIDDEN_HOSTS"])
+@pytest.mark.parametrize(("patterns", "forbidden", "allowed"), HOSTS)
+def test_forbidden_names(
+    settings: LazySettings, name: str, patterns: list[str], forbidden: list[str], allowed: list[str]
+) -> None:
+    """The application's own names are refused in every spelling, as are those of the setting; others are not."""
+    setattr(settings, name, patterns)
+
+    for host in forbidden:
+        with pytest.raises(InvalidTarget) as caught:
+            check_url(f"https://{host}/")
+        assert caught.value.code == "forbidden"
+    assert all(check_url(f"https://{host}/") for host in allowed)
+
+
+def test_own_name_is_not_connected_to(settings: LazySettings) -> None:
+    """A name that has become the application's own is checked again before the lookup."""
+    settings.ALLOWED_HOSTS = [".app.example"]
+
+    for host in ("app.example", "www.APP.example."):
+        with pytest.raises(ForbiddenAddress, match="DJWEBHOOKS_FORBIDDEN_HOSTS"):
+            resolve(host, 443, getaddrinfo=lookup("8.8.8.8"))
+
+
+def test_hosts_that_are_no_names_of_the_application(settings: LazySettings) -> None:
+    """Of ALLOWED_HOSTS neither "*" nor addresses nor local names forbid anything: addresses are checked as such."""
+    settings.ALLOWED_HOSTS = ["*", "8.8.8.8", "[2606:4700::1]", "localhost", ".localhost", "no host", ""]
+    settings.DJWEBHOOKS_ALLOWED_NETWORKS = ["127.0.0.0/8"]
+
+    assert all(check_url(f"https://{host}/") for host in ("8.8.8.8", "[2606:4700::1]", "localhost", "example.com"))
+
+
+def test_forbidden_addresses_can_be_named(settings: LazySettings) -> None:
+    """An address in DJWEBHOOKS_FORBIDDEN_HOSTS is refused in every notation."""
+    settings.DJWEBHOOKS_FORBIDDEN_HOSTS = ["8.8.8.8", "[2606:4700:0::1]"]
+
+    for host in ("8.8.8.8", "0x08080808", "010.8.8.8", "[2606:4700::1]"):
+        with pytest.raises(InvalidTarget, match="not sent to"):
+            check_url(f"https://{host}/")
+
+
+def test_own_names_can_be_allowed(settings: LazySettings) -> None:
+    """An empty DJWEBHOOKS_FORBIDDEN_HOSTS forbids no name, not even the application's own."""
+    settings.ALLOWED_HOSTS = ["app.example"]
+    settings.DJWEBHOOKS_FORBIDDEN_HOSTS = ()
+
+    assert check_url("https://app.example/") == "https://app.example/"
+
+
+def test_forbidden_host_that_is_none(settings: LazySettings) -> None:
+    """A host that cannot be one is an error that names the setting and the value."""
+    settings.DJWEBHOOKS_FORBIDDEN_HOSTS = ["*.example.com"]
+
+    with pytest.raises(ConfigurationError, match=r"DJWEBHOOKS_FORBIDDEN_HOSTS.*\*\.example\.com"):
+        check_url("https://example.com/")
 
 
 @pytest.mark.parametrize("host", ["localhost", "api.localhost", "127.0.0.1", "2130706433"])

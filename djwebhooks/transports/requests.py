@@ -97,7 +97,7 @@ def make_exchange(exchange: Exchange, adapter: GuardedAdapter) -> Reply:
     except ForbiddenAddress as exc:
         # Its message is the operator's: it would show tenants what names mean inside this network.
         logger.info("%s", exc)
-        return exchange.fail("forbidden_address", "The URL's host has an address that is forbidden.")
+        return exchange.fail("forbidden_address", "The URL's host, its address or its port is forbidden.")
     except (ValueError, http.client.HTTPException, urllib3.exceptions.HTTPError) as exc:
         return describe_fault(exchange, exc)
     except Exception:
