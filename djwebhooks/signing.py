@@ -1,35 +1,62 @@
-"""Sign webhooks, and verify them, as Standard Webhooks 1.0.0 says."""
+"""Sign webhooks, and verify them, as Standard Webhooks 1.0.0 says: v1 is HMAC-SHA256, v1a is Ed25519."""
 
 import base64
 import binascii
+import hashlib
 import hmac
+import json
 import re
 import secrets as randomness
 import time
 from collections.abc import Iterable, Mapping
 
+from cryptography.exceptions import InvalidSignature as WrongSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from django.views.decorators.debug import sensitive_variables
 
-from djwebhooks.exceptions import InvalidSignature
+from djwebhooks.exceptions import ConfigurationError, InvalidSignature
 
-SECRET_PREFIX = "whsec_"
-#: Prefixes of the v1a key pairs. Taken for a v1 secret, the public half would let everyone sign.
-KEY_PAIR_PREFIXES = ("whsk_", "whpk_")
+V1, V1A = VERSIONS = ("v1", "v1a")
+#: How the texts begin: of a v1 secret, of a v1a key pair, and of its public half.
+SECRET_PREFIX, PAIR_PREFIX, PUBLIC_PREFIX = "whsec_", "whsk_", "whpk_"
+#: What each text is called where it is refused. Taken for a v1 secret, a public key would let everyone sign.
+NAMES = {PAIR_PREFIX: "a key pair for v1a", PUBLIC_PREFIX: "a public key for v1a"}
 #: What a new secret has, and the least and most that the standard allows, in bytes.
 NEW_SECRET_BYTES, LEAST_SECRET_BYTES, MOST_SECRET_BYTES = 32, 24, 64
 #: How old, or how far ahead, a timestamp may be in seconds. The reference libraries' value; the standard names none.
 TOLERANCE = 300
+#: Entries that a received header may have: each costs a comparison, and no sender needs as many.
+MOST_ENTRIES = 100
 
 BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
 TIMESTAMP = re.compile(r"[0-9]{1,15}")
+#: An Ed25519 signature has 64 bytes.
+V1A_ENTRY = re.compile(r"v1a,[A-Za-z0-9+/]{86}==")
 
-#: A secret as its text or, cheaper in a loop, as the bytes that ``key`` made of it.
-Secret = str | bytes
+#: What signs and what verifies, decoded: bytes for v1, the others for v1a.
+Signer = bytes | Ed25519PrivateKey
+Verifier = bytes | Ed25519PublicKey
+
+
+# -- keys --------------------------------------------------------------------------------------------------------------
 
 
 def new_secret() -> str:
-    """Return a new secret for HMAC-SHA256: ``whsec_`` and 32 random bytes in base64."""
-    return SECRET_PREFIX + base64.b64encode(randomness.token_bytes(NEW_SECRET_BYTES)).decode()
+    """Return a new secret for HMAC-SHA256 (v1): ``whsec_`` and 32 random bytes in base64."""
+    return SECRET_PREFIX + encode_base64(randomness.token_bytes(NEW_SECRET_BYTES))
+
+
+@sensitive_variables()
+def new_key_pair() -> str:
+    """Return a new key pair for Ed25519 (v1a): ``whsk_`` and, in base64, the 32 bytes of the seed and the 32 public ones."""
+    private = Ed25519PrivateKey.generate()
+    return PAIR_PREFIX + encode_base64(private.private_bytes_raw() + private.public_key().public_bytes_raw())
+
+
+@sensitive_variables()
+def public_key(pair: str) -> str:
+    """Return the public half, ``whpk_…``, of a key pair: what receivers verify v1a with. It is no secret."""
+    return PUBLIC_PREFIX + encode_base64(read_pair(pair)[32:])
 
 
 @sensitive_variables()
@@ -38,75 +65,150 @@ def key(secret: str) -> bytes:
 
     Raises ValueError, without showing the secret, if it is not base64 or not of 24 to 64 bytes.
     """
-    if secret.startswith(KEY_PAIR_PREFIXES):
-        raise ValueError(f"{secret[:5]} marks an Ed25519 key (v1a), which cannot be used for HMAC: use a {SECRET_PREFIX} secret.")
-    text = secret.removeprefix(SECRET_PREFIX)
-    if not BASE64.fullmatch(text):
-        raise ValueError(f"A secret is {SECRET_PREFIX} and standard base64, without spaces; this one has other characters.")
-    return check_length(decode_base64(text))
+    for prefix, name in NAMES.items():
+        if secret.startswith(prefix):
+            raise ValueError(f"{prefix} marks {name}, which cannot be used for HMAC: use a {SECRET_PREFIX} secret.")
+    decoded = read_base64(secret.removeprefix(SECRET_PREFIX), f"A secret is {SECRET_PREFIX} and")
+    if not LEAST_SECRET_BYTES <= len(decoded) <= MOST_SECRET_BYTES:
+        raise ValueError(f"A secret has {LEAST_SECRET_BYTES} to {MOST_SECRET_BYTES} bytes; this one has {len(decoded)}.")
+    return decoded
 
 
 @sensitive_variables()
-def decode_base64(text: str) -> bytes:
+def read_signer(text: str) -> Signer:
+    """Return what signs: of a ``whsec_`` secret, or of a ``whsk_`` key pair. Raises ValueError, without showing it."""
+    if text.startswith(PUBLIC_PREFIX):
+        raise ValueError(f"{PUBLIC_PREFIX} marks {NAMES[PUBLIC_PREFIX]}, which cannot sign: use the pair, {PAIR_PREFIX}….")
+    if not text.startswith(PAIR_PREFIX):
+        return key(text)
+    pair = read_pair(text)
+    private = Ed25519PrivateKey.from_private_bytes(pair[:32])
+    if private.public_key().public_bytes_raw() != pair[32:]:
+        raise ValueError(f"The halves of this key pair ({PAIR_PREFIX}…) do not belong together.")
+    return private
+
+
+@sensitive_variables()
+def read_verifier(text: str) -> Verifier:
+    """Return what verifies: of a ``whsec_`` secret, or of a ``whpk_`` public key. Raises ValueError, without showing it."""
+    if text.startswith(PAIR_PREFIX):
+        raise ValueError(f"{PAIR_PREFIX} marks {NAMES[PAIR_PREFIX]}, which only the sender has: verify with {PUBLIC_PREFIX}….")
+    return Ed25519PublicKey.from_public_bytes(read_public(text)) if text.startswith(PUBLIC_PREFIX) else key(text)
+
+
+@sensitive_variables()
+def read_pair(text: str) -> bytes:
+    return read_exactly(64, text.removeprefix(PAIR_PREFIX), f"A key pair is {PAIR_PREFIX} and")
+
+
+def read_public(text: str) -> bytes:
+    return read_exactly(32, text.removeprefix(PUBLIC_PREFIX), f"A public key is {PUBLIC_PREFIX} and")
+
+
+@sensitive_variables("text", "decoded")
+def read_exactly(length: int, text: str, what_it_is: str) -> bytes:
+    decoded = read_base64(text, what_it_is)
+    if len(decoded) != length:
+        raise ValueError(f"{what_it_is} {length} bytes in base64; this one has {len(decoded)}.")
+    return decoded
+
+
+@sensitive_variables("text", "bare")
+def read_base64(text: str, what_it_is: str) -> bytes:
+    if not BASE64.fullmatch(text):
+        raise ValueError(f"{what_it_is} standard base64, without spaces; this one has other characters.")
     bare = text.rstrip("=")
     try:
         return base64.b64decode(bare + "=" * (-len(bare) % 4))
     except binascii.Error:
         # Not chained: the original error is about padding that was added here.
-        raise ValueError("The secret is not base64: a character is missing or too many.") from None
+        raise ValueError(f"{what_it_is} standard base64; in this one a character is missing or too many.") from None
 
 
 @sensitive_variables()
-def check_length(secret: bytes) -> bytes:
-    if not LEAST_SECRET_BYTES <= len(secret) <= MOST_SECRET_BYTES:
-        raise ValueError(f"A secret has {LEAST_SECRET_BYTES} to {MOST_SECRET_BYTES} bytes; this one has {len(secret)}.")
-    return secret
+def encode_base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def as_jwk(public: str) -> dict[str, str]:
+    """Return a public key, ``whpk_…``, as a JSON Web Key (RFC 8037) with nothing but what makes it one."""
+    return {"crv": "Ed25519", "kty": "OKP", "x": encode_for_jwk(read_public(public))}
+
+
+def thumbprint(public: str) -> str:
+    """Return the name that a public key, ``whpk_…``, has by its content alone: its JWK Thumbprint (RFC 7638)."""
+    canonical = json.dumps(as_jwk(public), separators=(",", ":"), sort_keys=True)
+    return encode_for_jwk(hashlib.sha256(canonical.encode()).digest())
+
+
+def encode_for_jwk(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).decode().rstrip("=")
+
+
+# -- signing -----------------------------------------------------------------------------------------------------------
+
+
+def check_versions(versions: object) -> tuple[str, ...]:
+    """Return the versions of signatures that are sent. Raises ConfigurationError for a setting that names none, or others."""
+    if isinstance(versions, list | tuple) and versions and all(version in VERSIONS for version in versions):
+        return tuple(version for version in VERSIONS if version in versions)
+    raise ConfigurationError(f"DJWEBHOOKS_SIGNATURES must be a list of one or more of {', '.join(VERSIONS)}, not {versions!r}.")
 
 
 @sensitive_variables()
-def sign(secret: Secret, message_id: str, timestamp: int, body: bytes) -> str:
-    """Return one entry of the ``webhook-signature`` header: ``v1,`` and the HMAC-SHA256 in base64.
+def sign(secret: str | Signer, message_id: str, timestamp: int, body: bytes) -> str:
+    """Return one entry of the ``webhook-signature`` header, in base64.
 
+    It is ``v1,`` and an HMAC-SHA256 for a ``whsec_`` secret, ``v1a,`` and an Ed25519 signature for a ``whsk_`` key pair.
     *timestamp* is the attempt's Unix time in seconds, *body* exactly what is sent.
     Raises ValueError if *message_id* contains a dot, which would make the signed text ambiguous.
     """
     if "." in message_id:
         raise ValueError(f"The message id {message_id!r} contains a dot, which separates the parts that are signed.")
-    return sign_content(secret, f"{message_id}.{timestamp:d}.".encode() + body)
+    signer = read_signer(secret) if isinstance(secret, str) else secret
+    return sign_content(signer, f"{message_id}.{timestamp:d}.".encode() + body)
 
 
 @sensitive_variables()
-def sign_all(secrets: Iterable[Secret], message_id: str, timestamp: int, body: bytes) -> str:
+def sign_all(secrets: Iterable[str | Signer], message_id: str, timestamp: int, body: bytes) -> str:
     """Return the ``webhook-signature`` header with one signature per secret: two of them while a secret is being replaced."""
     return " ".join(sign(secret, message_id, timestamp, body) for secret in secrets)
 
 
 @sensitive_variables()
-def sign_content(secret: Secret, content: bytes) -> str:
-    digest = hmac.digest(secret if isinstance(secret, bytes) else key(secret), content, "sha256")
-    return "v1," + base64.b64encode(digest).decode()
+def sign_content(signer: Signer, content: bytes) -> str:
+    if isinstance(signer, bytes):
+        return f"{V1},{encode_base64(hmac.digest(signer, content, 'sha256'))}"
+    return f"{V1A},{encode_base64(signer.sign(content))}"
+
+
+# -- verifying ---------------------------------------------------------------------------------------------------------
 
 
 @sensitive_variables()
 def verify(
     body: bytes,
     headers: Mapping[str, str],
-    secret_or_secrets: Secret | Iterable[Secret],
+    key_or_keys: str | Verifier | Iterable[str | Verifier],
     *,
     tolerance: float = TOLERANCE,
     now: float | None = None,
-) -> None:
-    """Return if a received webhook was signed with the secret, or with one of several; for receivers.
+) -> int:
+    """Return if a received webhook was signed with the key, or with one of several; for receivers.
 
+    A key is a secret (``whsec_…``, for v1) or a public key (``whpk_…``, for v1a). The index of the first one that fits is
+    returned: a receiver that lists the key it wants to drop first sees by it how long that is still signed with.
     *body* is the raw request body, before any parsing. *headers* may be in any case. *tolerance* is in seconds, both ways;
-    *now* is a Unix time, by default the clock's. Raises InvalidSignature, which says why, and ValueError for a malformed secret.
+    *now* is a Unix time, by default the clock's. Raises InvalidSignature, which says why, and ValueError for a malformed key.
     """
+    verifiers = [read_verifier(given) if isinstance(given, str) else given for given in as_list(key_or_keys)]
     lowered = {name.lower(): value for name, value in headers.items()}
     message_id, timestamp, signatures = (read_header(lowered, f"webhook-{part}") for part in ("id", "timestamp", "signature"))
     if "." in message_id:
         raise InvalidSignature("The header webhook-id contains a dot, so it is ambiguous what was signed.")
     check_timestamp(timestamp, tolerance, time.time() if now is None else now)
-    check_signatures(f"{message_id}.{timestamp}.".encode(errors="replace") + body, signatures, as_list(secret_or_secrets))
+    content = f"{message_id}.{timestamp}.".encode(errors="replace") + body
+    return find_match(content, read_signatures(signatures, verifiers), verifiers)
 
 
 def read_header(lowered: Mapping[str, str], name: str) -> str:
@@ -126,22 +228,54 @@ def check_timestamp(timestamp: str, tolerance: float, now: float) -> None:
         raise InvalidSignature(f"The timestamp is too new: {-age:.0f} s ahead, and {tolerance:g} s are allowed. Set the clocks.")
 
 
-@sensitive_variables()
-def check_signatures(content: bytes, signatures: str, secrets: list[Secret]) -> None:
-    received = [entry.encode(errors="replace") for entry in signatures.split() if entry.startswith("v1,")]
-    if not received:
-        raise InvalidSignature("The header webhook-signature is malformed: none of its entries is a v1 signature.")
-    expected = [sign_content(secret, content).encode() for secret in secrets]
-    # A list, so that the time it takes does not tell which entry was right.
-    if True not in [hmac.compare_digest(ours, theirs) for ours in expected for theirs in received]:
+@sensitive_variables("verifiers")
+def read_signatures(header: str, verifiers: list[Verifier]) -> list[str]:
+    """Return the entries of versions that are known. Raises InvalidSignature if none of them is for any of the keys."""
+    entries = header.split()
+    if len(entries) > MOST_ENTRIES:
+        raise InvalidSignature(f"The header webhook-signature is malformed: it has {len(entries)} entries.")
+    known = [entry for entry in entries if entry.partition(",")[0] in VERSIONS and "," in entry]
+    if not known:
+        raise InvalidSignature("The header webhook-signature is malformed: none of its entries is a v1 or v1a signature.")
+    present = {entry.partition(",")[0] for entry in known}
+    if present.isdisjoint(V1 if isinstance(verifier, bytes) else V1A for verifier in verifiers):
+        missing = f"secret ({SECRET_PREFIX}…)" if V1 in present else f"public key ({PUBLIC_PREFIX}…)"
+        raise InvalidSignature(f"It is signed with {present.pop()} alone, and there is no {missing} to verify that with.")
+    return known
+
+
+@sensitive_variables("verifiers")
+def find_match(content: bytes, entries: list[str], verifiers: list[Verifier]) -> int:
+    # Lists, here and below, so that the time it takes does not tell which entry was right.
+    matches = [has_signed(verifier, content, entries) for verifier in verifiers]
+    if True not in matches:
         raise InvalidSignature(
-            "No signature matches: either the secret is another one, or the body is not byte for byte what was sent."
+            "No signature matches: either the key is another one, or the body is not byte for byte what was sent."
         )
+    return matches.index(True)
+
+
+@sensitive_variables("verifier", "expected")
+def has_signed(verifier: Verifier, content: bytes, entries: list[str]) -> bool:
+    if isinstance(verifier, bytes):
+        expected = sign_content(verifier, content).encode()
+        return True in [hmac.compare_digest(expected, entry.encode(errors="replace")) for entry in entries]
+    return True in [is_valid(verifier, content, entry) for entry in entries]
+
+
+def is_valid(public: Ed25519PublicKey, content: bytes, entry: str) -> bool:
+    if not V1A_ENTRY.fullmatch(entry):
+        return False
+    try:
+        public.verify(base64.b64decode(entry.removeprefix(f"{V1A},")), content)
+    except WrongSignature:
+        return False
+    return True
 
 
 @sensitive_variables()
-def as_list(secret_or_secrets: Secret | Iterable[Secret]) -> list[Secret]:
-    secrets = [secret_or_secrets] if isinstance(secret_or_secrets, str | bytes) else list(secret_or_secrets)
-    if not secrets or not all(secrets):
-        raise ValueError("There is no secret to verify with, or an empty one: give one or more, such as 'whsec_…'.")
-    return secrets
+def as_list(key_or_keys: str | Verifier | Iterable[str | Verifier]) -> list[str | Verifier]:
+    keys = [key_or_keys] if isinstance(key_or_keys, str | Verifier) else list(key_or_keys)
+    if not keys or not all(keys):
+        raise ValueError("There is no key to verify with, or an empty one: give one or more, such as 'whsec_…' or 'whpk_…'.")
+    return keys

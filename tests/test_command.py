@@ -417,10 +417,24 @@ def test_what_the_listener_shows() -> None:
     assert "POST /�: not verified, as no --secret was given" in describe(right, [])
     assert "signature verified" in describe(right, [signing.key(secret)])
     assert "WRONG SIGNATURE. No signature matches" in describe(right, [signing.key(signing.new_secret())])
+    two = [signing.key(signing.new_secret()), signing.key(secret)]
+    assert "signature verified with --secret number 2" in describe(right, two)
     assert describe(right, []).endswith("\n  webhook-id: m1\n  webhook-attempt: 2�\n  �[2J�")
     nothing = Received("POST", "/", {}, b"")
     assert "WRONG SIGNATURE. The header webhook-id is missing." in describe(nothing, [signing.key(secret)])
     assert describe(nothing, []).endswith("\n  webhook-id: missing\n  (no body)")
+
+
+def test_listen_verifies_with_public_keys(listener: tuple[Listener, list[str]]) -> None:
+    """A receiver of v1a signatures is tried out without any secret."""
+    pair = signing.new_key_pair()
+    with Listener(listener[1].append, secrets=[signing.public_key(pair)]) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        requests.post(server.url, data=b"1", headers=sign(pair, b"1"), timeout=10)
+        thread.join()
+
+    assert "POST /: signature verified\n" in listener[1][0]
 
 
 def test_listen_says_what_is_wrong_before_it_starts(listener: tuple[Listener, list[str]]) -> None:
@@ -430,6 +444,10 @@ def test_listen_says_what_is_wrong_before_it_starts(listener: tuple[Listener, li
     with pytest.raises(CommandError, match="--secret cannot be used: ") as caught:
         run("listen", "--port", "0", "--secret", "whsec_short")
     assert "short" not in str(caught.value)
+    pair = signing.new_key_pair()
+    with pytest.raises(CommandError, match="--secret cannot be used: whsk_ marks a key pair") as caught:
+        run("listen", "--port", "0", "--secret", pair)
+    assert pair[5:] not in str(caught.value)
 
 
 # -- reencrypt ---------------------------------------------------------------------------------------------------------

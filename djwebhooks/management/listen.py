@@ -33,7 +33,7 @@ class Received:
 class Listener(ThreadingHTTPServer):
     """Listens on *host* and *port* (0 for any free one), answers with *status*, and calls *show* with each request's text.
 
-    *secrets* are those that may have signed. Raises ``OSError`` when the port cannot be had, and ``ValueError`` for a
+    *secrets* are secrets and public keys to verify with. Raises ``OSError`` when the port cannot be had, and ``ValueError`` for a
     malformed secret.
     """
 
@@ -50,7 +50,7 @@ class Listener(ThreadingHTTPServer):
         status: int = 200,
         secrets: Sequence[str] = (),
     ) -> None:
-        self.keys = [signing.key(secret) for secret in secrets]
+        self.keys = [signing.read_verifier(secret) for secret in secrets]
         self.status = status
         self._show = show
         self._lock = Lock()
@@ -93,7 +93,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @sensitive_variables("keys")
-def describe(received: Received, keys: Sequence[bytes]) -> str:
+def describe(received: Received, keys: Sequence[signing.Verifier]) -> str:
     """Return a received request as it is shown: its first line, its headers that matter, its body."""
     head = f"{timezone.localtime():%H:%M:%S} {received.method} {received.path}: {judge(received, keys)}"
     headers = [f"  webhook-id: {received.headers.get('webhook-id', 'missing')}"]
@@ -102,15 +102,15 @@ def describe(received: Received, keys: Sequence[bytes]) -> str:
 
 
 @sensitive_variables("keys")
-def judge(received: Received, keys: Sequence[bytes]) -> str:
+def judge(received: Received, keys: Sequence[signing.Verifier]) -> str:
     """Say in words whether the signature is right."""
     if not keys:
         return "not verified, as no --secret was given"
     try:
-        signing.verify(received.body, received.headers, keys)
+        index = signing.verify(received.body, received.headers, keys)
     except InvalidSignature as error:
         return f"WRONG SIGNATURE. {error}"
-    return "signature verified"
+    return "signature verified" + (f" with --secret number {index + 1}" if len(keys) > 1 else "")
 
 
 def describe_body(body: bytes) -> str:

@@ -11,7 +11,7 @@ from djwebhooks import signing
 def check_secret(secret: str) -> None:
     """Raise ``ValidationError`` for what cannot be a signing secret."""
     try:
-        signing.key(secret)
+        signing.read_verifier(secret)
     except ValueError as error:
         raise ValidationError(str(error)) from error
 

@@ -167,7 +167,7 @@ class Command(BaseCommand):
         summary = "Receive webhooks on this machine, show them and verify their signatures, until Ctrl-C."
         parser = self.add_verb(self.listen, summary, has_database=False)
         parser.add_argument("--port", type=read_port, default=9000, help="0 for any free one.")
-        parser.add_argument("--secret", metavar="whsec_…", action="append", default=[], help="To verify with; repeatable.")
+        parser.add_argument("--secret", metavar="whsec_…|whpk_…", action="append", default=[], help="To verify with; repeatable.")
         parser.add_argument("--status", type=read_status, default=200, help="What to answer with.")
 
     def listen(self, options: Options) -> None:
