@@ -14,10 +14,10 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
 from django.utils.module_loading import import_string
 
-from djwebhooks import network, payload
+from djwebhooks import network, payload, signing
 from djwebhooks.conf import conf
 from djwebhooks.engines.base import Engine
-from djwebhooks.exceptions import DjWebhooksError
+from djwebhooks.exceptions import ConfigurationError, DjWebhooksError
 from djwebhooks.models import Event
 from djwebhooks.owners import owner_model
 
@@ -274,6 +274,14 @@ def check_isolation(databases: Sequence[str] | None = None, **_: Any) -> Iterato
         )
 
 
+def check_signatures(**_: Any) -> Iterator[CheckMessage]:
+    """Versions of signatures that do not exist, or none at all."""
+    try:
+        signing.check_versions(conf.SIGNATURES)
+    except ConfigurationError as error:
+        yield Error(str(error), id="djwebhooks.E019")
+
+
 def check_http(**_: Any) -> Iterator[CheckMessage]:
     """Unencrypted or private addresses, allowed in production."""
     if conf.ALLOW_HTTP is True:
@@ -319,6 +327,7 @@ CHECKS = (
     check_time_zones,
     check_switches,
     check_locking,
+    check_signatures,
 )
 
 

@@ -36,6 +36,8 @@ class Settings:
     EVENTS: Mapping[str, Any] = {}
     #: How a body is wrapped: ``"standard"``, ``"flat"`` or ``"cloudevents"``.
     ENVELOPE: str = "standard"
+    #: What webhooks are signed with: ``"v1"`` (a shared secret), ``"v1a"`` (a public key), or both.
+    SIGNATURES: Sequence[str] = ("v1",)
     #: Dotted path of the JSON encoder class.
     JSON_ENCODER: str = "djwebhooks.payload.PayloadEncoder"
     #: Seconds (or a ``timedelta``) to make a connection in.

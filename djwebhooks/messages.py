@@ -1,10 +1,11 @@
 """Make requests of deliveries: each event's bytes once and for all, and a fresh signature for each attempt."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache, partial
 from typing import Any
 
 from django.apps import apps
@@ -55,28 +56,44 @@ def prepare(using: str, works: Sequence[Work], held: dict[int, Held], now: datet
             else:
                 prepared.unbuilt.append(work)
     bodies = _bodies(using, [(event, body_format) for _, _, event, body_format in sendable])
+    # Opened once for each target, and not for each attempt.
+    signers_of = cache(partial(_read_signers, now=now))
     for work, target, event, body_format in sendable:
         with _sparing_others(work, prepared, now):
-            _sign(prepared, work, target, event, body_format, bodies[event.pk, body_format], now)
+            _sign(prepared, work, target, event, body_format, bodies[event.pk, body_format], signers_of, now)
     return prepared
 
 
-@sensitive_variables("keys")
+@sensitive_variables("signers")
 def _sign(
-    prepared: Prepared, work: Work, target: WebhookTarget, event: Event, body_format: str, body: bytes, now: datetime
+    prepared: Prepared,
+    work: Work,
+    target: WebhookTarget,
+    event: Event,
+    body_format: str,
+    body: bytes,
+    signers_of: Callable[[WebhookTarget], list[signing.Signer]],
+    now: datetime,
 ) -> None:
     if body == UNFIT:
         prepared.outcomes.append(Outcome(work, Status.FAILED, "invalid_payload"))
         return
     try:
-        keys = [signing.key(secret) for secret in target.live_secrets(now)]
+        signers = signers_of(target)
     except UndecryptableSecret:
         # Our own fault: nothing is counted, and nothing is lost.
         rest = Outcome(work, Status.PENDING, "undecryptable_secret", due_at=now, hold_until=now + OWN_FAULT_PAUSE)
         prepared.outcomes.append(rest)
     else:
-        headers = _headers(work, target, event, body_format, keys, body, now)
+        headers = _headers(work, target, event, body_format, signers, body, now)
         prepared.ready.append((work, target, _request(work, target.target_url, headers, body)))
+
+
+def _read_signers(target: WebhookTarget, now: datetime) -> list[signing.Signer]:
+    """What signs for *target*: every live key, in each version that it gets."""
+    versions = target.signature_versions
+    ring = target.complete_keyring() if signing.V1A in versions else target.keyring
+    return [signer for key in ring.live(now) for signer in key.read_signers(versions)]
 
 
 @contextmanager
@@ -109,7 +126,7 @@ def _format_for(target: WebhookTarget) -> str:
 
 
 def _headers(
-    work: Work, target: WebhookTarget, event: Event, body_format: str, keys: list[bytes], body: bytes, now: datetime
+    work: Work, target: WebhookTarget, event: Event, body_format: str, signers: list[signing.Signer], body: bytes, now: datetime
 ) -> dict[str, str]:
     timestamp = int(now.timestamp())
     return {
@@ -118,7 +135,7 @@ def _headers(
         "user-agent": USER_AGENT,
         "webhook-id": str(event.uid),
         "webhook-timestamp": str(timestamp),
-        "webhook-signature": signing.sign_all(keys, str(event.uid), timestamp, body),
+        "webhook-signature": signing.sign_all(signers, str(event.uid), timestamp, body),
         "webhook-sequence": str(work.sequence),
         "webhook-attempt": str(work.attempt_count + 1),
     }

@@ -1,8 +1,10 @@
 """Plain functions that make rows for tests."""
 
+from datetime import datetime
 from typing import Any
 
 from django.contrib.auth.models import User
+from django.utils import timezone
 
 from djwebhooks.models import Delivery, Event, Lane, WebhookTarget
 from djwebhooks.models.deliveries import Status
@@ -16,6 +18,11 @@ def make_user(name: str = "ada", **fields: Any) -> User:
 
 def make_target(owner: User | None = None, *, event: str = "*", url: str = URL, **fields: Any) -> WebhookTarget:
     return WebhookTarget.objects.create(owner=owner, event=event, target_url=url, **fields)
+
+
+def live_secrets(target: WebhookTarget, at: datetime | None = None) -> list[str]:
+    """The secrets that sign now, or *at* a time."""
+    return [key.secret for key in target.keyring.live(at or timezone.now())]
 
 
 def make_deliveries(target: WebhookTarget, count: int, status: Status, **fields: Any) -> list[Delivery]:

@@ -27,6 +27,7 @@ from djwebhooks.models.deliveries import Status
 from djwebhooks.models.events import BUILD_TRIES
 from djwebhooks.testing import deliver
 from djwebhooks.transports.base import Reply, Request
+from tests.builders import live_secrets
 
 pytestmark = pytest.mark.django_db
 
@@ -232,8 +233,8 @@ def test_a_rotated_secret_is_shown_once_and_overlaps(admin_client: Client) -> No
     assert target.secret != old
     assert target.secret in text_of(response)
     assert old not in text_of(response)
-    assert target.live_secrets(now + timedelta(hours=23)) == [target.secret, old]
-    assert target.live_secrets(now + timedelta(hours=25)) == [target.secret]
+    assert live_secrets(target, now + timedelta(hours=23)) == [target.secret, old]
+    assert live_secrets(target, now + timedelta(hours=25)) == [target.secret]
     assert "Rotated" in LogEntry.objects.get().change_message
 
 

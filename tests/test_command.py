@@ -455,17 +455,17 @@ def test_listen_says_what_is_wrong_before_it_starts(listener: tuple[Listener, li
 
 @pytest.mark.django_db
 def test_reencrypt_makes_old_keys_superfluous(settings: LazySettings) -> None:
-    """Afterwards the newest key alone opens every secret, and they are the same secrets."""
+    """Afterwards the newest key alone opens every secret and key pair, and they are the same."""
     settings.DJWEBHOOKS_ENCRYPTION_KEYS = ["old"]
     owner = make_owner()
     targets = [make_target(owner, f"http://127.0.0.1:9/{number}") for number in range(3)]
-    secrets = [target.secret for target in targets]
+    keyrings = [target.keyring for target in targets]
     settings.DJWEBHOOKS_ENCRYPTION_KEYS = ["new", "old"]
 
     assert run("reencrypt") == "The secrets of 3 targets are encrypted with the newest key.\n"
 
     settings.DJWEBHOOKS_ENCRYPTION_KEYS = ["new"]
-    assert [WebhookTarget.objects.get(pk=target.pk).secret for target in targets] == secrets
+    assert [WebhookTarget.objects.get(pk=target.pk).keyring for target in targets] == keyrings
     assert reencrypt_secrets(page=1).count == 3
 
 

@@ -10,7 +10,7 @@ from django.conf import LazySettings
 from django.db import connection
 from standardwebhooks import Webhook
 
-from djwebhooks import __version__, build, database, lanes, messages, verdicts
+from djwebhooks import __version__, build, database, lanes, messages, signing, verdicts
 from djwebhooks.build import see_states
 from djwebhooks.database import read_clock
 from djwebhooks.dispatch import dispatch
@@ -118,6 +118,58 @@ def test_old_and_new_secrets_sign_while_they_overlap() -> None:
     for secret in (old, new):
         Webhook(secret).verify(request.body, dict(request.headers))
     assert len(later.headers["webhook-signature"].split()) == 1
+
+
+@pytest.mark.parametrize(
+    ("of_target", "of_settings", "expected"),
+    [
+        ("", ("v1",), ["v1"]),
+        ("", ["v1a"], ["v1a"]),
+        ("", ("v1a", "v1"), ["v1", "v1a"]),
+        ("v1a", ("v1",), ["v1a"]),
+        ("v1 v1a", ("v1a",), ["v1", "v1a"]),
+    ],
+)
+def test_a_target_gets_the_signatures_that_it_wants(
+    settings: LazySettings, of_target: str, of_settings: object, expected: list[str]
+) -> None:
+    """Its own word goes before the setting's, and each of them is right."""
+    settings.DJWEBHOOKS_SIGNATURES = of_settings
+    target = make_target(signatures=of_target)
+    fire("a.b", PAYLOAD)
+
+    request = request_for(target)
+
+    header = request.headers["webhook-signature"]
+    assert [entry.partition(",")[0] for entry in header.split(" ")] == expected
+    keys = {"v1": target.secret, "v1a": target.public_key}
+    assert [signing.verify(request.body, request.headers, keys[version]) for version in expected] == [0] * len(expected)
+
+
+def test_the_reference_library_verifies_v1_beside_v1a() -> None:
+    """A receiver that knows nothing of v1a loses nothing when its target gets both, also while keys overlap."""
+    target = make_target(signatures="v1 v1a")
+    secrets = [target.secret, target.rotate_secret()]
+    fire("a.b", PAYLOAD)
+
+    request = request_for(target)
+
+    assert len(request.headers["webhook-signature"].split(" ")) == 4
+    for secret in secrets:
+        assert Webhook(secret).verify(request.body, dict(request.headers))["data"] == PAYLOAD
+
+
+def test_nothing_goes_out_unsigned(settings: LazySettings) -> None:
+    """A setting that names no version is an error of ours, which waits until it is mended."""
+    settings.DJWEBHOOKS_SIGNATURES = ()
+    make_target()
+    fire("a.b", 1)
+    sender = Sender()
+
+    assert sender.prepare().ready == []
+    assert ends_of(sender.prepare()) == [("pending", "internal_error")]
+    settings.DJWEBHOOKS_SIGNATURES = ("v1",)
+    assert len(sender.prepare().ready) == 1
 
 
 def test_additional_headers_are_sent_and_replace_none_of_ours() -> None:

@@ -299,7 +299,7 @@ class WebhookTargetAdmin(ActingAdmin):
         owner = ("owner_link",) if obj else ("owner", "is_system") if request.user.has_perm(SYSTEM_PERMISSION) else ("owner",)
         # What a header holds may be a password of the receiver's.
         headers = "headers" if can_write else "header_names"
-        sending = ("is_ordered", "envelope", headers, "retry_schedule", "rate_limit", "concurrency_limit")
+        sending = ("is_ordered", "envelope", "signatures", headers, "retry_schedule", "rate_limit", "concurrency_limit")
         condition = [("Condition", {"fields": ("condition", "logs", "uid", "created_at", "modified_at")})] if obj else []
         return [
             *condition,

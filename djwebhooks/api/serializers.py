@@ -67,6 +67,7 @@ class TargetSerializer(StrictSerializer[Any], RowSerializer):
             "is_ordered",
             "headers",
             "envelope",
+            "signatures",
             "retry_schedule",
             "rate_limit",
             "concurrency_limit",

@@ -2,6 +2,7 @@
 
 import django.db.models.deletion
 import djwebhooks.database
+import djwebhooks.models.keyring
 import djwebhooks.models.targets
 import djwebhooks.uid
 from django.db import migrations, models
@@ -39,9 +40,10 @@ class Migration(migrations.Migration):
                 ('is_active', models.BooleanField(default=True, help_text='Events for an inactive target are held until it is active again.')),
                 ('is_ordered', models.BooleanField(default=False, help_text='Send events of one ordering key one at a time, in the order they were fired.')),
                 ('is_hidden', models.BooleanField(default=False, editable=False, help_text='Made by fire(urls=…), shown to nobody.')),
-                ('secrets', models.TextField(default=djwebhooks.models.targets.new_secrets, editable=False)),
+                ('secrets', models.TextField(default=djwebhooks.models.keyring.new_secrets, editable=False)),
                 ('headers', models.JSONField(blank=True, default=dict, help_text='Additional request headers, name to value.')),
                 ('envelope', models.CharField(blank=True, choices=[('standard', 'standard'), ('flat', 'flat'), ('cloudevents', 'cloudevents')], help_text="How the body is wrapped; empty is the setting's.", max_length=16)),
+                ('signatures', models.CharField(blank=True, choices=[('v1', 'v1'), ('v1a', 'v1a'), ('v1 v1a', 'v1 and v1a')], help_text="What it is signed with: v1 (a shared secret), v1a (a public key) or both; empty is the setting's.", max_length=16)),
                 ('retry_schedule', models.JSONField(blank=True, help_text="Seconds between attempts, such as [5, 300, 1800]; empty is the setting's.", null=True)),
                 ('rate_limit', models.FloatField(blank=True, help_text='Requests per second at most; empty is no limit.', null=True)),
                 ('concurrency_limit', models.PositiveIntegerField(blank=True, help_text="Requests in flight at most; empty is a fair share of the worker's.", null=True)),

@@ -14,12 +14,13 @@ from django.dispatch import receiver
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
-from djwebhooks import database, encryption, network, payload, signing
+from djwebhooks import database, network, payload, signing
 from djwebhooks.conf import conf
 from djwebhooks.database import DatabaseNow
 from djwebhooks.exceptions import InvalidEvent, InvalidTarget, TooManyTargets, UndecryptableSecret
 from djwebhooks.models.deliveries import Delivery, DeliveryQuerySet, Status
 from djwebhooks.models.events import Event
+from djwebhooks.models.keyring import Keyring, new_secrets
 from djwebhooks.models.lanes import Lane
 from djwebhooks.models.managers import WriterManager
 from djwebhooks.models.validation import (
@@ -38,22 +39,10 @@ from djwebhooks.uid import uuid7
 
 #: The event that ``send_test`` sends.
 TEST_EVENT = "webhook.test"
-#: Secrets that sign at once, at most; of more, the oldest are dropped.
-LIVE_SECRETS = 10
 #: What ``replay`` tries again.
 REPLAYABLE = (Status.FAILED, Status.EXPIRED, Status.CANCELLED)
 #: Deliveries that a bulk operation changes in one transaction.
 PAGE = 1000
-
-
-def new_secrets() -> str:
-    """Return the encrypted list of a new target's one secret."""
-    return _seal([{"secret": signing.new_secret(), "until": None}])
-
-
-@sensitive_variables()
-def _seal(secrets: list[dict[str, Any]]) -> str:
-    return encryption.encrypt(json.dumps(secrets))
 
 
 class DigestField(models.CharField):  # type: ignore[type-arg]  # not subscriptable at run time
@@ -180,6 +169,12 @@ class WebhookTarget(models.Model):
         blank=True,
         choices=[(name, name) for name in payload.ENVELOPES],
         help_text="How the body is wrapped; empty is the setting's.",
+    )
+    signatures = models.CharField(
+        max_length=16,
+        blank=True,
+        choices=[("v1", "v1"), ("v1a", "v1a"), ("v1 v1a", "v1 and v1a")],
+        help_text="What it is signed with: v1 (a shared secret), v1a (a public key) or both; empty is the setting's.",
     )
     retry_schedule = models.JSONField(
         null=True, blank=True, help_text="Seconds between attempts, such as [5, 300, 1800]; empty is the setting's."
@@ -312,42 +307,63 @@ class WebhookTarget(models.Model):
 
     @property
     def secret(self) -> str:
-        """The current signing secret, ``whsec_…``. Raises ``UndecryptableSecret`` when no key opens it."""
-        return str(self._open()[0]["secret"])
+        """The newest signing secret (v1), ``whsec_…``. Raises ``UndecryptableSecret`` when no key opens it."""
+        return self.keyring.newest.secret
 
-    def live_secrets(self, now: datetime) -> list[str]:
-        """Every secret that signs at *now*: the current one first, then those whose overlap has not ended."""
-        return [
-            entry["secret"] for entry in self._open() if entry["until"] is None or datetime.fromisoformat(entry["until"]) > now
-        ]
+    @property
+    def public_key(self) -> str:
+        """The newest public key (v1a), ``whpk_…``, which is no secret. Raises ``UndecryptableSecret``."""
+        return self.complete_keyring().newest.public_key
+
+    @property
+    def signature_versions(self) -> tuple[str, ...]:
+        """Which signatures it gets, by its own word or the setting's. Raises ``ConfigurationError``."""
+        return signing.check_versions(self.signatures.split() or conf.SIGNATURES)
+
+    @property
+    def keyring(self) -> Keyring:
+        return Keyring.open(self.secrets)
+
+    def complete_keyring(self) -> Keyring:
+        """Return its keys with all of their pairs: those of a row from before there were pairs get theirs now.
+
+        Raises ``UndecryptableSecret``, and ``InvalidTarget`` when they cannot be written for somebody else's lock.
+        """
+        ring, using = self.keyring, self._using()
+        return ring if ring.is_complete else database.run_transaction(using, lambda: self._add_pairs(using))
+
+    def _add_pairs(self, using: str) -> Keyring:
+        rows = WebhookTarget.objects.using(using).filter(pk=self.pk)
+        for target in database.lock_rows(rows, using):
+            # Somebody else may have added them.
+            ring = target.keyring.complete()
+            self.secrets = ring.seal()
+            rows.update(secrets=self.secrets)
+            return ring
+        raise InvalidTarget(f"Target {self.uid} is locked by a transaction that goes on, so its keys cannot be completed now.")
 
     @sensitive_variables()
     def rotate_secret(self, overlap: float | timedelta = timedelta(days=1)) -> str:
-        """Make and return a new secret; for *overlap* (seconds or ``timedelta``) the old ones sign as well."""
+        """Make a new secret, which is returned, and a new key pair.
+
+        For *overlap* (seconds or ``timedelta``) the old ones sign as well.
+        """
         using = self._using()
-        now = timezone.now()
-        until = (now + (overlap if isinstance(overlap, timedelta) else timedelta(seconds=overlap))).isoformat()
+        length = overlap if isinstance(overlap, timedelta) else timedelta(seconds=overlap)
         with database.engine_transaction(using):
             # What somebody else has made in the meantime goes on signing, too.
             self.secrets = (
                 WebhookTarget.objects.using(using).select_for_update().values_list("secrets", flat=True).get(pk=self.pk)
             )
-            old = [entry | {"until": entry["until"] or until} for entry in self._open_if_possible()]
-            live = [entry for entry in old if datetime.fromisoformat(entry["until"]) > now][: LIVE_SECRETS - 1]
-            self.secrets = _seal([{"secret": signing.new_secret(), "until": None}, *live])
+            self.secrets = self._keyring_if_possible().rotate(timezone.now(), length).seal()
             self.save(update_fields=["secrets", "modified_at"])
         return self.secret
 
-    def _open_if_possible(self) -> list[dict[str, Any]]:
+    def _keyring_if_possible(self) -> Keyring:
         try:
-            return self._open()
+            return self.keyring
         except UndecryptableSecret:
-            return []  # A new secret is the way out.
-
-    @sensitive_variables()
-    def _open(self) -> list[dict[str, Any]]:
-        opened: list[dict[str, Any]] = json.loads(encryption.decrypt(self.secrets))
-        return opened
+            return Keyring()  # A new secret is the way out.
 
     # -- state ----------------------------------------------------------------------------------------------------------
 

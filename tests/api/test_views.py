@@ -23,6 +23,7 @@ from djwebhooks.models import Attempt, Delivery, Event, WebhookTarget
 from djwebhooks.models.events import BUILD_TRIES
 from djwebhooks.testing import deliver
 from tests.api.world import URL, Api, make_owner, make_publisher, make_target, make_webhooks
+from tests.builders import live_secrets
 
 pytestmark = pytest.mark.django_db
 
@@ -37,6 +38,7 @@ FULL = {
     "is_ordered": True,
     "headers": {"Authorization": "Bearer x"},
     "envelope": "flat",
+    "signatures": "v1 v1a",
     "retry_schedule": [1.0, 60.0],
     "rate_limit": 2.5,
     "concurrency_limit": 3,
@@ -253,7 +255,7 @@ def test_rotating_shows_the_new_secret_once() -> None:
     target.refresh_from_db()
     assert (answer.status, answer.data["secret"]) == (200, target.secret)
     assert target.secret != old
-    assert old in target.live_secrets(datetime.fromisoformat(answer.data["modified_at"]))
+    assert old in live_secrets(target, datetime.fromisoformat(answer.data["modified_at"]))
 
 
 def test_rotating_without_overlap_ends_the_old_secret() -> None:
@@ -263,7 +265,7 @@ def test_rotating_without_overlap_ends_the_old_secret() -> None:
     answer = Api(owner).post(f"targets/{target.uid}/rotate-secret/", {"overlap": 0})
 
     target.refresh_from_db()
-    assert target.live_secrets(datetime.fromisoformat(answer.data["modified_at"])) == [answer.data["secret"]]
+    assert live_secrets(target, datetime.fromisoformat(answer.data["modified_at"])) == [answer.data["secret"]]
 
 
 @pytest.mark.parametrize("overlap", [-1, "1", 1e300, True])

@@ -21,7 +21,7 @@ from djwebhooks.exceptions import InvalidEvent, InvalidTarget, TooManyTargets, U
 from djwebhooks.models import Attempt, Delivery, Event, Lane, Subscription, WebhookTarget
 from djwebhooks.models.deliveries import Status
 from djwebhooks.testing import deliver, fired
-from tests.builders import URL, make_deliveries, make_target, make_user
+from tests.builders import URL, live_secrets, make_deliveries, make_target, make_user
 
 NOW = datetime(2026, 9, 21, 14, 13, 20, tzinfo=UTC)
 register = WebhookTarget.objects.register
@@ -529,8 +529,8 @@ def test_after_a_rotation_both_secrets_sign() -> None:
     [request] = deliver()
 
     assert target.secret == new != old
-    assert target.live_secrets(timezone.now()) == [new, old]
-    assert target.live_secrets(timezone.now() + timedelta(hours=2)) == [new]
+    assert live_secrets(target) == [new, old]
+    assert live_secrets(target, timezone.now() + timedelta(hours=2)) == [new]
     for secret in (old, new):
         Webhook(secret).verify(request.body, dict(request.headers))
     assert len(request.headers["webhook-signature"].split()) == 2
@@ -543,7 +543,7 @@ def test_without_overlap_the_old_secret_ends(overlap: Any) -> None:
     target = make_target()
     new = target.rotate_secret(overlap)
 
-    assert target.live_secrets(timezone.now()) == [new]
+    assert live_secrets(target) == [new]
 
 
 @pytest.mark.django_db
@@ -554,7 +554,7 @@ def test_rotations_of_several_people_all_sign() -> None:
     mine, theirs = WebhookTarget.objects.get(), WebhookTarget.objects.get()
     second, third = mine.rotate_secret(), theirs.rotate_secret()
 
-    assert WebhookTarget.objects.get().live_secrets(timezone.now()) == [third, second, first]
+    assert live_secrets(WebhookTarget.objects.get()) == [third, second, first]
 
 
 @pytest.mark.django_db
@@ -590,7 +590,7 @@ def test_a_new_secret_is_the_way_out_of_a_lost_key(settings: LazySettings) -> No
     secret = target.rotate_secret()
 
     assert secret.startswith("whsec_")
-    assert target.live_secrets(timezone.now()) == [secret]
+    assert live_secrets(target) == [secret]
 
 
 # -- state ------------------------------------------------------------------------------------------------------------
@@ -848,8 +848,8 @@ def test_ten_secrets_sign_at_most() -> None:
     for _ in range(12):
         target.rotate_secret()
 
-    assert len(target.live_secrets(timezone.now())) == 10
-    assert target.live_secrets(timezone.now())[0] == target.secret
+    assert len(live_secrets(target)) == 10
+    assert live_secrets(target)[0] == target.secret
 
 
 @pytest.mark.django_db
