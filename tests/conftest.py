@@ -9,6 +9,7 @@ from django.conf import LazySettings
 from django.db import connections
 
 from example_project.services import Service, postgres_server, redis_server
+from tests.faults.processes import Launcher, launching
 
 
 @pytest.fixture(scope="session")
@@ -62,15 +63,28 @@ def process_environment(transactional_db: None, settings: LazySettings) -> Calla
     """A function that makes ``env=`` for a process on this test's databases and Redis; keywords are settings for it."""
 
     def make_environment(**overrides: object) -> dict[str, str]:
-        default, other = (connections[alias].settings_dict for alias in ("default", "other"))
-        return {
-            **os.environ,
-            "DJANGO_SETTINGS_MODULE": "tests.settings",
-            "DJWEBHOOKS_TEST_NAME": str(default["NAME"]),
-            "DJWEBHOOKS_TEST_NAME_OTHER": str(other["NAME"]),
-            "DJWEBHOOKS_TEST_REDIS": settings.RQ_QUEUES["default"]["URL"],
-            "DJWEBHOOKS_TEST_SETTINGS": json.dumps(overrides),
-            **{f"PG{key}": default[key] for key in ("HOST", "PORT", "USER")},
-        }
+        return name_surroundings(settings.RQ_QUEUES["default"]["URL"], overrides)
 
     return make_environment
+
+
+def name_surroundings(redis_url: str, overrides: dict[str, object]) -> dict[str, str]:
+    """The environment of a process on the tests' databases."""
+    default, other = (connections[alias].settings_dict for alias in ("default", "other"))
+    return {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "tests.settings",
+        "DJWEBHOOKS_TEST_NAME": str(default["NAME"]),
+        "DJWEBHOOKS_TEST_NAME_OTHER": str(other["NAME"]),
+        "DJWEBHOOKS_TEST_REDIS": redis_url,
+        "DJWEBHOOKS_TEST_SETTINGS": json.dumps(overrides),
+        **{f"PG{key}": default[key] for key in ("HOST", "PORT", "USER")},
+    }
+
+
+@pytest.fixture(scope="session")
+def launcher(django_db_setup: None, redis_service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
+    """What starts processes on the tests' databases, and on a Redis if they use one, within milliseconds."""
+    environment = name_surroundings(redis_service.url, {})
+    with launching(environment, tmp_path_factory.mktemp("processes")) as running:
+        yield running
