@@ -1,14 +1,17 @@
 """The ``hook`` decorator: a function that builds a payload becomes one that fires an event."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import wraps
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
+from django.db.models import Model
+
 from djwebhooks import capture, events, payload
 from djwebhooks.exceptions import ConfigurationError, InvalidEvent
 from djwebhooks.models import Event
+from djwebhooks.subjects import find_instances
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -50,6 +53,7 @@ def hook(
     expires_at: datetime | Callable[..., datetime | None] | None = None,
     deliver_at: datetime | Callable[..., datetime | None] | None = None,
     urls: Option = None,
+    subjects: Iterable[Model] | Callable[..., Iterable[Model]] | None = None,
     using: str | None = None,
 ) -> Callable[[Callable[P, R_co]], Hook[P, R_co]]:
     """Make calling a function fire *event*, with what the function returns as the payload.
@@ -57,7 +61,7 @@ def hook(
     The function runs in the worker, on arguments that are captured by value at the call; ``build="now"`` runs it at the call.
     What it reads from the database in the worker is what is there then: ``live=True`` says that this is meant. The other
     options are those of ``fire``, each a constant or a callable over the function's arguments. Without them, the function's
-    own parameters ``owner`` and ``identifier`` are taken.
+    own parameters ``owner`` and ``identifier`` are taken, and the model instances among its arguments are the subjects.
 
     The result is a plain function with the same signature. Calling it returns the saved ``Event``, ``.build`` is the function.
     Raises ``InvalidEvent`` and ``ConfigurationError`` at the decoration; the call raises what ``fire`` raises, and
@@ -77,6 +81,7 @@ def hook(
         "expires_at": expires_at,
         "deliver_at": deliver_at,
         "urls": urls,
+        "subjects": subjects,
         "using": using,
     }
 
@@ -112,6 +117,8 @@ def choose_options(given: Mapping[str, Option], bound: inspect.BoundArguments) -
     options = {name: bound.arguments[name] for name in BY_NAME if name in bound.arguments}
     for name, value in given.items():
         options[name] = value(*bound.args, **bound.kwargs) if callable(value) else value
+    if "subjects" not in options:
+        options["subjects"] = find_instances([*bound.args, *bound.kwargs.values()])
     if options.get("identifier") is None:
         options.pop("identifier", None)
     return options

@@ -12,6 +12,7 @@ from djwebhooks import database
 from djwebhooks.conf import conf
 from djwebhooks.models import Delivery, Dispatcher, Event, Lane, Subscription, WebhookTarget
 from djwebhooks.models.deliveries import Status, Trigger
+from djwebhooks.models.events import index_subjects
 from djwebhooks.models.lanes import RECHECK
 from djwebhooks.models.validation import is_internal
 from djwebhooks.payload import patterns_for
@@ -285,7 +286,9 @@ def _mark(using: str, shares: list[Share], now: datetime) -> None:
     unwanted = [s.event.pk for s in shares if s.is_last and not s.target_ids and not s.event.dispatch_cursor]
     if unwanted:
         events.filter(pk__in=unwanted).update(call="")
-    events.filter(pk__in=[s.event.pk for s in shares if s.is_last]).update(dispatched_at=now)
+    done = [s.event for s in shares if s.is_last]
+    index_subjects(using, done)
+    events.filter(pk__in=[event.pk for event in done]).update(dispatched_at=now, subjects="")
     for share in shares:
         if not share.is_last:
             events.filter(pk=share.event.pk).update(dispatch_cursor=share.target_ids[-1])

@@ -8,6 +8,7 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.db import IntegrityError, connections, transaction
+from django.db.models import Model
 from django.utils import timezone
 
 from djwebhooks import capture
@@ -18,6 +19,10 @@ from djwebhooks.models import Event, WebhookTarget
 from djwebhooks.models.events import events_database
 from djwebhooks.owners import check_owner
 from djwebhooks.signals import work_written
+from djwebhooks.subjects import join_digests
+
+#: Model instances that one event may be about.
+MOST_SUBJECTS = 1000
 
 #: What ``urls=`` takes.
 URLs = str | Iterable[str] | Callable[[], str | Iterable[str]]
@@ -35,6 +40,7 @@ def fire(
     expires_at: datetime | None = None,
     deliver_at: datetime | None = None,
     urls: URLs | None = None,
+    subjects: Iterable[Model] = (),
     using: str | None = None,
 ) -> Event:
     """Say that *name* happened: save an event in the caller's transaction, to be sent if and only if that commits.
@@ -43,7 +49,8 @@ def fire(
     subscriber. Events of one *ordering_key* (the identifier, if it is not given) go to ordered targets one after the other.
     A second call with the same *idempotency_key* (for this owner and name) returns the first one's event. *deliver_at* and
     *expires_at* are aware times. *urls*, a string, a list or a callable that returns one, sends straight to these addresses.
-    *using* is the alias to write to, instead of the one that the database routers choose for events.
+    *subjects* are the model instances that the payload tells of, besides the owner: ``djwebhooks.erasure.erase`` finds the event
+    by them. *using* is the alias to write to, instead of the one that the database routers choose for events.
 
     Raises ``InvalidEvent`` (``UnknownEvent``, ``InvalidPayload``, ``PayloadTooLarge``), ``TypeError`` for a wrong owner,
     ``ValidationError`` for an address that cannot be sent to, ``IdempotencyConflict`` and ``WrongTransaction``: all of them
@@ -60,6 +67,7 @@ def fire(
         expires_at=expires_at,
         deliver_at=deliver_at,
         urls=urls,
+        subjects=subjects,
         using=using,
     )
 
@@ -81,6 +89,7 @@ def save(
     expires_at: datetime | None = None,
     deliver_at: datetime | None = None,
     urls: URLs | None = None,
+    subjects: Iterable[Model] = (),
     using: str | None = None,
 ) -> Event:
     """Check and save *event*, which has its payload or its captured call. The arguments are those of ``fire``."""
@@ -96,6 +105,7 @@ def save(
     event.deliver_at = check_time("deliver_at", deliver_at)
     if expires_at is not None and deliver_at is not None and expires_at <= deliver_at:
         raise InvalidEvent(f"expires_at ({expires_at}) must be later than deliver_at ({deliver_at}).")
+    event.subjects = join_digests(check_subjects(subjects), owner)
     if urls is not None:
         event.target_ids = json.dumps(find_targets(urls, owner, alias))
     event = insert_once(event, alias) if idempotency_key else insert(event, alias)
@@ -153,6 +163,21 @@ def check_time(name: str, value: datetime | None) -> datetime | None:
     return value
 
 
+def check_subjects(subjects: Iterable[Model]) -> list[Model]:
+    """Return *subjects* as a list. Raises ``InvalidEvent`` for what is no saved model instance, and for too many."""
+    if isinstance(subjects, Model) or not isinstance(subjects, Iterable):
+        raise InvalidEvent(f"subjects must be a list of model instances, not {type(subjects).__name__}.")
+    listed = list(subjects)
+    for subject in listed:
+        if not isinstance(subject, Model) or subject.pk is None:
+            raise InvalidEvent(f"subjects must be saved model instances; one is {type(subject).__name__}, unsaved or no model.")
+    if len(listed) > MOST_SUBJECTS:
+        raise InvalidEvent(
+            f"An event may be about {MOST_SUBJECTS} model instances, not {len(listed)}: say with subjects= which of them matter."
+        )
+    return listed
+
+
 def find_targets(urls: URLs, owner: Any, alias: str) -> list[int]:
     """Return the ids of the targets for *urls*, hidden ones made where there is none."""
     given = urls() if callable(urls) else urls
@@ -181,7 +206,9 @@ def insert_once(event: Event, alias: str) -> Event:
     except IntegrityError:
         with transaction.atomic(using=alias):
             # A locking read sees what was committed after this transaction's snapshot.
-            first = Event.objects.using(alias).select_for_update().get(idempotency_digest=event.idempotency_digest)
+            first = Event.objects.using(alias).select_for_update().filter(idempotency_digest=event.idempotency_digest).first()
+    if first is None:  # It was pruned or erased a moment ago, and its key is free again.
+        return insert_once(event, alias)
     if first.content_digest != event.content_digest:
         raise IdempotencyConflict(
             f"The idempotency key {event.idempotency_key!r} was used for another {event.name!r} before (event {first.uid}). "

@@ -14,6 +14,7 @@ DjWebhooksError
 │   └── TooManyTargets
 ├── ForbiddenAddress
 ├── AlreadyFinished         (ValueError)
+├── ErasedEvent             (ValueError)
 ├── InvalidSignature        (SuspiciousOperation)
 └── UndecryptableSecret     (ValueError)
 """
@@ -83,6 +84,10 @@ class ForbiddenAddress(DjWebhooksError):
 
 class AlreadyFinished(DjWebhooksError, ValueError):
     """The delivery has ended, so it can no longer be cancelled."""
+
+
+class ErasedEvent(DjWebhooksError, ValueError):
+    """The event's data was erased, so it cannot be sent again."""
 
 
 class InvalidSignature(DjWebhooksError, SuspiciousOperation):

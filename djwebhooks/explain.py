@@ -219,7 +219,9 @@ def explain_event(using: str, event: Event) -> Explanation:
     now = read_clock(using)
     sections = [Section("What happened", list(describe_event(using, event, now)))]
     sections.append(Section("Payload", list(describe_payload(using, event, now))))
-    if event.dispatched_at is None and not event.dispatch_cursor:
+    if event.erased_at is not None:
+        sections.append(list_deliveries(using, event, now))  # Who would get it, only what was erased could tell.
+    elif event.dispatched_at is None and not event.dispatch_cursor:
         sections += [list_receivers(using, event, "Will get it"), list_others(using, event, "Will not get it")]
     else:
         sections += [list_deliveries(using, event, now), list_latecomers(using, event)]
@@ -260,6 +262,9 @@ def describe_workers(using: str, now: datetime) -> str:
 
 
 def describe_payload(using: str, event: Event, now: datetime) -> Iterator[str]:
+    if event.erased_at is not None:
+        yield f"Erased {describe_time(event.erased_at, now)}, with its identifier, its keys and what receivers answered."
+        return
     if event.payload:
         yield f"Built, {describe_count(len(event.payload.encode()), 'byte')}" + (f", by {event.hook}" if event.hook else "")
     elif event.dispatched_at is not None and not event.call:

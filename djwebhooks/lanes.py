@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from functools import partial
 from operator import attrgetter
@@ -13,7 +13,7 @@ from django.db.models import Exists, F, Min, OuterRef, Q, QuerySet
 from djwebhooks import database
 from djwebhooks.conf import conf
 from djwebhooks.database import DatabaseNow
-from djwebhooks.models import Attempt, Delivery, Dispatcher, Lane, WebhookTarget, Worker
+from djwebhooks.models import Attempt, Delivery, Dispatcher, Event, Lane, WebhookTarget, Worker
 from djwebhooks.models.deliveries import Status, Trigger
 from djwebhooks.models.lanes import RECHECK
 from djwebhooks.work import Held, Outcome, Recorded, Sent, Work
@@ -279,11 +279,22 @@ def _record(using: str, worker_id: int, outcomes: Sequence[Outcome], now: dateti
         lane = lanes.get(outcome.work.target_id)
         if lane is not None and (lane.holder, lane.token) == (worker_id, outcome.work.token):
             result.outcomes.append(outcome)
-    _write_attempts(using, result.outcomes)
+    _write_attempts(using, _forget_answers(using, result.outcomes))
     _write_statuses(using, result.outcomes, now)
     _line_up_next(using, result.outcomes, lanes, now)
     _write_health(using, result, lanes, now)
     return result
+
+
+def _forget_answers(using: str, outcomes: list[Outcome]) -> list[Outcome]:
+    """Leave out what was answered to events whose data was erased while they were on their way."""
+    # Read under the lanes' locks: who erases cleans up what was recorded before under the same ones.
+    ids = {outcome.work.event_id for outcome in outcomes if outcome.sent is not None}
+    erased = set(Event.objects.using(using).erased().filter(pk__in=ids).order_by().values_list("pk", flat=True))
+    return [
+        replace(outcome, sent=outcome.sent.without_answer()) if outcome.sent and outcome.work.event_id in erased else outcome
+        for outcome in outcomes
+    ]
 
 
 def _write_attempts(using: str, outcomes: Iterable[Outcome]) -> None:

@@ -25,7 +25,9 @@ from djwebhooks.work import OWN_FAULT_PAUSE, Held, Outcome, Work
 logger = logging.getLogger(__name__)
 
 #: Stands for the body of an event whose payload does not fit the format.
-UNFIT = b""
+UNFIT = b"unfit"
+#: The body of an event whose data was erased after its payload was read.
+ERASED = b""
 USER_AGENT = f"djwebhooks/{__version__}"
 
 
@@ -78,6 +80,9 @@ def _sign(
     if body == UNFIT:
         prepared.outcomes.append(Outcome(work, Status.FAILED, "invalid_payload"))
         return
+    if body == ERASED:
+        prepared.outcomes.append(Outcome(work, Status.CANCELLED, "erased"))
+        return
     try:
         signers = signers_of(target)
     except UndecryptableSecret:
@@ -111,6 +116,8 @@ def _sparing_others(work: Work, prepared: Prepared, now: datetime) -> Iterator[N
 def _end_early(work: Work, event: Event | None, target: WebhookTarget | None, now: datetime) -> Outcome | None:
     if event is None:
         return Outcome(work, Status.CANCELLED, "event_deleted")
+    if event.erased_at is not None:
+        return Outcome(work, Status.CANCELLED, "erased")
     if work.expires_at is not None and work.expires_at <= now:
         return Outcome(work, Status.EXPIRED, "expired")
     if event.has_failed_to_build and (event.build_due_at is None or event.build_due_at <= now):

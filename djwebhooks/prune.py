@@ -4,12 +4,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Any
 
 from django.db.models import Exists, Min, OuterRef, Q, QuerySet
 
 from djwebhooks import database
 from djwebhooks.conf import as_seconds, conf
-from djwebhooks.models import Attempt, Body, Delivery, Event, Lane, WebhookTarget
+from djwebhooks.models import Attempt, Body, Delivery, Event, Lane, Subject, WebhookTarget
 from djwebhooks.models.deliveries import DeliveryQuerySet, Status
 from djwebhooks.models.events import events_database
 
@@ -151,7 +152,7 @@ class Run:
     # -- events ---------------------------------------------------------------------------------------------------------
 
     def prune_events(self, part: Range) -> None:
-        """Delete the range's old events that have no deliveries, and the bodies of events that are no more."""
+        """Delete the range's old events that have no deliveries, and what belongs to events that are no more."""
         if self.dry_run:
             self._count_events(part)
         else:
@@ -163,7 +164,7 @@ class Run:
         staying = self._deliveries().filter(event_id=OuterRef("pk")).filter(self._is_kept())
         ids = list(self._events(part).filter(~Exists(staying)).values_list("pk", flat=True))
         self.pruned.events += len(ids)
-        self.pruned.bodies += self._stray_bodies(part).count()
+        self.pruned.bodies += self._stray(Body, part).count()
         self.pruned.bodies += Body.objects.using(self.using).filter(event_id__in=ids).count()
 
     def _is_kept(self) -> Q:
@@ -172,14 +173,16 @@ class Run:
     def _delete_events(self, part: Range) -> tuple[int, int]:
         deliveries = self._deliveries().filter(event_id=OuterRef("pk"))
         events = self._events(part).filter(~Exists(deliveries)).delete()[0]
-        return events, self._stray_bodies(part).delete()[0]
+        self._stray(Subject, part).delete()
+        return events, self._stray(Body, part).delete()[0]
 
     def _events(self, part: Range) -> QuerySet[Event]:
         return Event.objects.using(self.using).filter(pk__in=part.event_ids)
 
-    def _stray_bodies(self, part: Range) -> QuerySet[Body]:
-        event = Event.objects.using(self.using).filter(pk=OuterRef("event_id"))
-        return Body.objects.using(self.using).filter(part.within("event_id"), ~Exists(event))
+    def _stray(self, model: type[Body] | type[Subject], part: Range) -> QuerySet[Any]:
+        # The range is the event's as well, so that no plan reads the whole table.
+        event = Event.objects.using(self.using).filter(part.within("pk"), pk=OuterRef("event_id"))
+        return model.objects.using(self.using).filter(part.within("event_id"), ~Exists(event))
 
     # -- what others left -----------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from djwebhooks.models import WebhookTarget
@@ -116,6 +116,10 @@ class Sent:
     error: str
     detail: str
     address: str
+
+    def without_answer(self) -> "Sent":
+        """The same exchange without what may quote the receiver."""
+        return replace(self, response_headers={}, response_body="", detail="")
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from djwebhooks.management.report import report
 from djwebhooks.models import Delivery, Event, Lane, WebhookTarget, Worker
 from djwebhooks.stats import QueueStats, Stats, TargetStats, WorkerStats
 from djwebhooks.testing import deliver
+from djwebhooks.transports.base import Reply
 from tests.transports.receiver import Conversation, Receiver
 
 PAGE = Path(djwebhooks.__file__).parent.parent / "docs" / "reference" / "commands.rst"
@@ -271,6 +272,43 @@ def test_prune_says_what_it_cancelled() -> None:
         execute("default", f"DELETE FROM {sql} = %s", [target.pk])
 
     assert "1 delivery of deleted targets: cancelled." in run("prune", "--older-than", "0")
+
+
+# -- erase -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+def test_erase_says_what_it_did() -> None:
+    """A dry run says the same in other words, and erases nothing; the row itself may be gone."""
+    owner = make_owner()
+    make_target(owner, "http://127.0.0.1:9/")
+    fire("a", {"name": "Crusoe"}, owner=owner)
+    deliver(lambda request: Reply(request.key, status=500, body=b"Crusoe"))
+    key = str(owner.pk)
+
+    dry = run("erase", "auth.User", key, "--dry-run")
+    assert Event.objects.get().payload
+
+    assert dry == "Would erase the payloads of 1 event and the answers to 1 attempt.\nWould cancel 1 delivery that waited.\n"
+    assert run("erase", "auth.user", key) == (
+        "Erased the payloads of 1 event and the answers to 1 attempt.\nCancelled 1 delivery that waited.\n"
+    )
+    assert Event.objects.get().payload == ""
+    assert run("erase", "auth.user", "99") == "Erased the payloads of 0 events and the answers to 0 attempts.\n"
+
+
+@pytest.mark.parametrize(
+    ("model", "pk", "message"),
+    [
+        ("auth.Nobody", "1", "'auth.Nobody' is no model: App 'auth' doesn't have a 'Nobody' model"),
+        ("user", "1", "'user' is no model"),
+        ("auth.User", "ada", "'ada' cannot be the primary key of auth.User"),
+    ],
+)
+def test_erase_says_what_it_cannot_find(model: str, pk: str, message: str) -> None:
+    """A mistyped model or key erases nothing in silence."""
+    with pytest.raises(CommandError, match=message):
+        run("erase", model, pk)
 
 
 # -- explain -----------------------------------------------------------------------------------------------------------

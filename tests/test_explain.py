@@ -8,6 +8,7 @@ from django.conf import LazySettings
 from django.contrib.auth.models import User
 from django.utils import timezone
 
+from djwebhooks.erasure import erase
 from djwebhooks.events import fire
 from djwebhooks.exceptions import InvalidEvent, UnknownEvent
 from djwebhooks.explain import (
@@ -293,6 +294,21 @@ def test_a_build_tells_its_state(acme: User) -> None:
 def test_an_unknown_uid_is_none() -> None:
     """Neither an event nor a delivery."""
     assert explain_uid(uuid.uuid4()) is None
+
+
+def test_an_erased_event_says_so(acme: User) -> None:
+    """What is left is told, and nothing is guessed of what was erased."""
+    make_target(acme, "1", "a.b")
+    event = fire("a.b", {"name": "Crusoe"}, owner=acme, identifier="Crusoe")
+    deliver(500)
+    erase(acme)
+
+    text = text_of(explain_uid(event.uid))
+
+    assert "Erased 2" in text
+    assert "cancelled (erased), 1 attempt" in text
+    assert "Crusoe" not in text
+    assert "not get it" not in text
 
 
 # -- a delivery --------------------------------------------------------------------------------------------------------

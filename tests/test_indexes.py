@@ -11,8 +11,9 @@ from django.test.utils import CaptureQueriesContext
 
 from djwebhooks import dispatch, lanes
 from djwebhooks.database import read_clock
+from djwebhooks.erasure import erase
 from djwebhooks.lanes import Held
-from djwebhooks.models import Attempt, Delivery, Event, Lane, Subscription, WebhookTarget
+from djwebhooks.models import Attempt, Delivery, Event, Lane, Subject, Subscription, WebhookTarget
 from djwebhooks.models.deliveries import Status
 from djwebhooks.prune import prune
 from tests.builders import make_target, make_user
@@ -22,7 +23,7 @@ DB = "default"
 ROWS, TARGETS = 20_000, 200
 
 #: The tables that grow with the traffic.
-GROWING = "djw_event", "djw_delivery", "djw_attempt"
+GROWING = "djw_event", "djw_delivery", "djw_attempt", "djw_subject"
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def full_tables(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]
     with django_db_blocker.unblock():
         fill_tables()
         yield
-        for model in (Attempt, Delivery, Event, Subscription, Lane, WebhookTarget):
+        for model in (Attempt, Delivery, Subject, Event, Subscription, Lane, WebhookTarget):
             model._base_manager.all()._raw_delete(DB)
         WebhookTarget.objects.all().delete()
 
@@ -68,6 +69,7 @@ def fill_tables() -> None:
     Attempt.objects.bulk_create([
         Attempt(delivery=delivery, number=1, trigger="event", url="-", started_at=now, duration=0.1) for delivery in deliveries
     ])  # fmt: skip
+    Subject.objects.bulk_create([Subject(event=event, digest=f"{number % 1000:032}") for number, event in enumerate(events)])
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE")
 
@@ -122,6 +124,11 @@ HOT: dict[str, tuple[Callable[[], object], str, str]] = {
     ),
     "the deliveries of an event": (
         lambda: list(Event.objects.all()[0].deliveries.all()), '"djw_delivery"."event_id"', "djw_delivery_once_per_target",
+    ),
+    "the events about somebody": (
+        lambda: list(Subject.objects.filter(digest="5" * 32, event_id__gt=5).order_by("event_id")[:50]),
+        "djw_subject",
+        "djw_subject_once_per_event",
     ),
     "an owner's events": (lambda: list(Event.objects.filter(owner=1).order_by("-id")[:50]), "owner_id", "djw_event_owner"),
 }  # fmt: skip
@@ -195,6 +202,15 @@ def test_pruning_reads_no_whole_table(full_tables: None) -> None:
     Delivery.objects.filter(event__created_at__lt="2021-01-01T00:00Z").update(finished_at="2020-01-01T00:00Z")
 
     check_all(lambda: prune(older_than=86400, batch=200))
+
+
+@pytest.mark.django_db
+def test_erasing_reads_no_whole_table(full_tables: None) -> None:
+    """It costs what the events that are found cost, however many others there are."""
+    owner = make_user("index")
+    Event.objects.filter(pk__in=[event.pk for event in Event.objects.order_by("pk")[:20]]).update(owner=owner)
+
+    check_all(lambda: erase(owner))
 
 
 def check_all(run: Callable[[], object]) -> None:

@@ -1,9 +1,10 @@
-"""Two operations on one lane, interleaved statement by statement by a scheduler that draws lots."""
+"""Two operations on the same rows, interleaved statement by statement by a scheduler that draws lots."""
 
 import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -11,11 +12,14 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import connection, connections
 
-from djwebhooks import database, dispatch, lanes
+from djwebhooks import database, dispatch, lanes, messages
+from djwebhooks.build import build
+from djwebhooks.decorators import hook
+from djwebhooks.erasure import erase
 from djwebhooks.events import fire
-from djwebhooks.exceptions import AlreadyFinished
+from djwebhooks.exceptions import AlreadyFinished, ErasedEvent
 from djwebhooks.lanes import Held, LeaseLost, Outcome, Sent, Work
-from djwebhooks.models import Attempt, Delivery, Event, Lane, WebhookTarget, Worker
+from djwebhooks.models import Attempt, Body, Delivery, Event, Lane, Subject, WebhookTarget, Worker
 
 DB = "default"
 #: Seconds without a sign of life after which an operation is taken to wait for the other one's lock.
@@ -87,7 +91,7 @@ def interleave(seed: int, *functions: Callable[[], Any]) -> list[Operation]:
         lots.choices(alive, [eagerness[operation] + 0.01 for operation in alive])[0].advance()
     for operation in operations:
         operation.join()
-        if operation.error is not None and not isinstance(operation.error, LeaseLost | AlreadyFinished):
+        if operation.error is not None and not isinstance(operation.error, LeaseLost | AlreadyFinished | ErasedEvent):
             raise operation.error
     return operations
 
@@ -313,6 +317,118 @@ def test_one_idempotency_key_is_one_event(target: WebhookTarget, seed: int) -> N
 
     assert one.result.pk == other.result.pk
     assert Event.objects.count() == 1
+
+
+# -- erasing -----------------------------------------------------------------------------------------------------------
+
+#: What must not be found anywhere once it is erased.
+NAME = "Wilhelmina Crusoe"
+
+
+@hook("thing.told")
+def thing_told(owner: User) -> dict[str, str]:
+    return {"name": NAME}
+
+
+def erase_owner(target: WebhookTarget) -> Callable[[], Any]:
+    return lambda: erase(User(pk=target.owner_id))
+
+
+def assert_erased() -> None:
+    """Nothing is left of what was said and answered, and nothing waits to be sent."""
+    rows = [list(model._base_manager.values()) for model in (Event, Body, Delivery, Attempt)]
+    assert NAME not in str(rows)
+    assert Event.objects.get().erased_at is not None
+    assert not Delivery.objects.pending().exists()
+    assert not Event.objects.waiting().exists()
+
+
+@pytest.mark.parametrize("seed", ROUNDS)
+def test_a_build_writes_nothing_back(target: WebhookTarget, seed: int) -> None:
+    """A payload that is built while its event is erased is not kept."""
+    event = thing_told(owner=target.owner)
+    dispatch.dispatch(DB)
+
+    interleave(seed, lambda: build(DB, event.pk), erase_owner(target))
+
+    assert_erased()
+
+
+@pytest.mark.parametrize("seed", ROUNDS)
+def test_no_body_is_written_after_the_erasure(target: WebhookTarget, seed: int) -> None:
+    """A worker that has read the payload before writes no body after it; what it got to send it may send."""
+    fire("thing.told", {"name": NAME}, owner=target.owner)
+    dispatch.dispatch(DB)
+    held = hold(enlist())
+    works = take(held)
+
+    sending, _ = interleave(
+        seed,
+        lambda: messages.prepare(DB, works, {held.target_id: held}, database.read_clock(DB)),
+        erase_owner(target),
+    )
+
+    assert_erased()
+    ended = [(outcome.status, outcome.reason) for outcome in sending.result.outcomes]
+    assert len(sending.result.ready) + len(ended) == 1
+    assert set(ended) <= {("cancelled", "erased")}
+
+
+@pytest.mark.parametrize("status", ["succeeded", "pending"])
+@pytest.mark.parametrize("seed", ROUNDS)
+def test_no_answer_comes_back_after_the_erasure(target: WebhookTarget, seed: int, status: str) -> None:
+    """What is recorded while, or after, its event is erased has neither headers nor body; that it was sent is recorded."""
+    fire("thing.told", {"name": NAME}, owner=target.owner)
+    dispatch.dispatch(DB)
+    worker = enlist()
+    (work,) = take(hold(worker))
+    result = outcome(work, status)
+    assert result.sent is not None
+    result = replace(result, sent=replace(result.sent, response_headers={"x": NAME}, response_body=NAME, detail=NAME))
+
+    interleave(seed, record_at_last(worker, result), erase_owner(target))
+
+    assert_erased()
+    assert Attempt.objects.get().status_code == 200
+    assert Delivery.objects.get().status in ("cancelled", "succeeded")
+
+
+@pytest.mark.parametrize("seed", ROUNDS)
+def test_a_dispatch_finds_what_it_dispatched_erased(target: WebhookTarget, seed: int) -> None:
+    """An event that is dispatched while it is erased leaves nothing that waits."""
+    fire("thing.told", {"name": NAME}, owner=target.owner, ordering_key=NAME)
+
+    interleave(seed, lambda: dispatch.dispatch(DB), erase_owner(target))
+    dispatch.dispatch(DB)
+
+    assert_erased()
+
+
+@pytest.mark.parametrize("seed", ROUNDS)
+def test_a_subject_is_found_while_its_event_is_dispatched(target: WebhookTarget, seed: int) -> None:
+    """Whether it is still in the event's row or in the index already, the event is found."""
+    other = User.objects.create(username="other")
+    fire("thing.told", {"name": NAME}, owner=target.owner, subjects=[other])
+
+    interleave(seed, lambda: dispatch.dispatch(DB), lambda: erase(other))
+
+    assert_erased()
+    assert not Subject.objects.exists()
+
+
+@pytest.mark.parametrize("seed", ROUNDS)
+def test_a_retry_does_not_bring_back_what_is_erased(target: WebhookTarget, seed: int) -> None:
+    """A delivery that somebody retries while its event is erased ends cancelled, or is refused."""
+    fire("thing.told", {"name": NAME}, owner=target.owner)
+    dispatch.dispatch(DB)
+    worker = enlist()
+    (work,) = take(hold(worker))
+    record(worker, outcome(work, "failed", 500))()
+
+    interleave(seed, Delivery.objects.get().retry, erase_owner(target))
+
+    assert_erased()
+    assert_awake(target)
 
 
 def test_the_scheduler_can_find_a_race(target: WebhookTarget) -> None:

@@ -20,7 +20,7 @@ PROJECT = ROOT.parent
 #: A module imports only from rows above its own; a package is one entry, and free inside.
 LAYERS = (
     ("", "exceptions", "signals", "conf"),
-    ("signing", "encryption", "payload", "capture", "retry", "network", "database", "uid", "owners"),
+    ("signing", "encryption", "payload", "capture", "retry", "network", "database", "uid", "owners", "subjects"),
     ("transports", "models"),
     ("work",),
     ("dispatch", "lanes", "build", "fairness", "announce"),
@@ -28,7 +28,7 @@ LAYERS = (
     ("worker", "inline"),
     ("engines",),
     ("events",),
-    ("decorators", "checks", "explain", "metrics", "prune", "stats", "testing"),
+    ("decorators", "checks", "erasure", "explain", "metrics", "prune", "stats", "testing"),
     ("admin", "api", "portal", "inbox", "management", "apps"),
 )
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}

@@ -11,7 +11,7 @@ from rest_framework.response import Response
 from rest_framework.settings import api_settings
 from rest_framework.views import exception_handler
 
-from djwebhooks.exceptions import AlreadyFinished, IdempotencyConflict, InvalidEvent, InvalidPayload
+from djwebhooks.exceptions import AlreadyFinished, ErasedEvent, IdempotencyConflict, InvalidEvent, InvalidPayload
 
 
 class Conflict(APIException):
@@ -36,7 +36,7 @@ def answer_error(error: Exception, context: dict[str, Any]) -> Response | None:
 def translate(error: Exception) -> Exception:
     """Return the error of REST framework that means the same as *error*, or *error* itself."""
     match error:
-        case IdempotencyConflict() | AlreadyFinished():
+        case IdempotencyConflict() | AlreadyFinished() | ErasedEvent():
             return Conflict(str(error))
         case InvalidPayload():
             return ValidationError({"payload": [str(error)]})

@@ -146,10 +146,13 @@ class ListedEventSerializer(RowSerializer):
             "deliver_at",
             "expires_at",
             "dispatched_at",
+            "erased_at",
         )
 
     def get_payload_state(self, event: Event) -> str:
-        """Return ``built``, ``waiting`` or ``failed``; why it failed is for the staff."""
+        """Return ``built``, ``waiting``, ``failed`` or ``erased``; why it failed is for the staff."""
+        if event.erased_at is not None:
+            return "erased"
         if self.is_built(event):
             return "built"
         return "failed" if event.build_attempts >= BUILD_TRIES else "waiting"

@@ -84,6 +84,7 @@ class Migration(migrations.Migration):
                 ('call', models.TextField(blank=True, help_text="The function's captured arguments, until they are used.")),
                 ('payload', models.TextField(blank=True, help_text="The payload's JSON text, once it is built.")),
                 ('target_ids', models.TextField(blank=True, help_text='The targets of an event that goes straight to URLs.')),
+                ('subjects', models.TextField(blank=True, editable=False, help_text='What it is about, until that is indexed at its dispatch.')),
                 ('idempotency_key', models.CharField(blank=True, max_length=255)),
                 ('idempotency_digest', models.CharField(editable=False, max_length=64, null=True, unique=True)),
                 ('content_digest', models.CharField(blank=True, editable=False, max_length=64)),
@@ -95,11 +96,13 @@ class Migration(migrations.Migration):
                 ('build_attempts', models.PositiveSmallIntegerField(default=0)),
                 ('build_due_at', models.DateTimeField(blank=True, null=True)),
                 ('build_error', models.TextField(blank=True)),
+                ('erased_at', models.DateTimeField(blank=True, help_text='When its payload and its answers were erased.', null=True)),
                 ('owner', models.ForeignKey(blank=True, db_constraint=False, db_index=False, null=True, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to=owner_model())),
             ],
             options={
                 'db_table': 'djw_event',
                 'ordering': ['-id'],
+                'permissions': [('erase_event', 'Can erase the data of events')],
             },
         ),
         migrations.CreateModel(
@@ -113,6 +116,19 @@ class Migration(migrations.Migration):
             options={
                 'verbose_name_plural': 'bodies',
                 'db_table': 'djw_body',
+            },
+        ),
+        migrations.CreateModel(
+            name='Subject',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('digest', models.CharField(max_length=32)),
+                ('event', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to='djwebhooks.event')),
+            ],
+            options={
+                'db_table': 'djw_subject',
+                'indexes': [models.Index(fields=['event'], name='djw_subject_event')],
+                'constraints': [models.UniqueConstraint(fields=('digest', 'event'), name='djw_subject_once_per_event')],
             },
         ),
         migrations.CreateModel(

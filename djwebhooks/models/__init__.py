@@ -1,8 +1,8 @@
 """The tables, and what people may do with their rows."""
 
 from djwebhooks.models.deliveries import Attempt, Delivery
-from djwebhooks.models.events import Body, Event
+from djwebhooks.models.events import Body, Event, Subject
 from djwebhooks.models.lanes import Dispatcher, Lane, Worker
 from djwebhooks.models.targets import Subscription, WebhookTarget
 
-__all__ = ["Attempt", "Body", "Delivery", "Dispatcher", "Event", "Lane", "Subscription", "WebhookTarget", "Worker"]
+__all__ = ["Attempt", "Body", "Delivery", "Dispatcher", "Event", "Lane", "Subject", "Subscription", "WebhookTarget", "Worker"]

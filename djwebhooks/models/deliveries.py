@@ -9,7 +9,7 @@ from django.db.models import Q
 
 from djwebhooks import database
 from djwebhooks.database import DatabaseNow
-from djwebhooks.exceptions import AlreadyFinished, InvalidTarget
+from djwebhooks.exceptions import AlreadyFinished, ErasedEvent, InvalidTarget
 from djwebhooks.models.events import Event
 from djwebhooks.models.lanes import Lane
 from djwebhooks.models.managers import WriterManager
@@ -43,6 +43,11 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         """Deliveries to *owner*'s targets."""
         return self.filter(target__owner=owner)
 
+    def sendable(self) -> "DeliveryQuerySet":
+        """Deliveries of events that still have what is to be sent."""
+        erased = Event.objects.using(self.db).erased().filter(pk=models.OuterRef("event_id"))
+        return self.filter(~models.Exists(erased))
+
     def end(self, status: Status, reason: str) -> int:
         """End what is pending, without success; call it under the lanes' locks."""
         ended = self.pending()
@@ -60,12 +65,13 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         """Make deliveries of *lane*, which is locked, due now, with the whole retry schedule before them.
 
         On an ordered lane that is: as soon as they are the first of their keys. A payload that could not be built gets all
-        its tries again, too.
+        its tries again, too. What was erased stays as it is.
         """
-        keys = set(self.values_list("ordering_key", flat=True)) if lane.is_ordered else set()
-        unbuilt = Event.objects.using(self.db).filter(payload="", pk__in=list(self.values_list("event_id", flat=True)))
+        mine = self.sendable()
+        keys = set(mine.values_list("ordering_key", flat=True)) if lane.is_ordered else set()
+        unbuilt = Event.objects.using(self.db).filter(payload="", pk__in=list(mine.values_list("event_id", flat=True)))
         unbuilt.update(build_attempts=0, build_due_at=None)
-        reopened = self.update(
+        reopened = mine.update(
             status=Status.PENDING,
             reason="",
             trigger=Trigger.MANUAL,
@@ -148,7 +154,7 @@ class Delivery(models.Model):
     def retry(self) -> None:
         """Try it again as soon as a worker can, with the whole retry schedule before it; a pending retry is replaced.
 
-        Raises ``InvalidTarget`` when its target was deleted.
+        Raises ``InvalidTarget`` when its target was deleted, and ``ErasedEvent`` when its event's data was erased.
         """
         using = self._using()
         database.run_transaction(using, lambda: self._retry(using))
@@ -158,7 +164,9 @@ class Delivery(models.Model):
         lane = Lane.objects.using(using).select_for_update().filter(pk=self.target_id).first()
         if lane is None:
             raise InvalidTarget(f"Delivery {self.uid} cannot be retried: its target was deleted.")
-        Delivery.objects.using(using).filter(pk=self.pk).reopen(lane)
+        mine = Delivery.objects.using(using).filter(pk=self.pk)
+        if mine.exists() and not mine.reopen(lane):
+            raise ErasedEvent(f"Delivery {self.uid} cannot be retried: the data of its event was erased.")
         Lane.objects.using(using).make_due([self.target_id])
 
     def cancel(self) -> None:

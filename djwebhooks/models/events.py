@@ -1,14 +1,16 @@
 """What happened, once: the outbox, and each event's exact bytes."""
 
 import json
+from collections.abc import Iterable
 from datetime import timedelta
 
 from django.db import models, router
 from django.db.models import Q
 
-from djwebhooks.database import DatabaseNow, clean_text
+from djwebhooks.database import DatabaseNow, clean_text, insert_many
 from djwebhooks.models.managers import WriterManager
 from djwebhooks.owners import owner_model
+from djwebhooks.subjects import DIGEST_LENGTH
 from djwebhooks.uid import uuid7
 
 #: Characters of a traceback that are kept: its end says what happened.
@@ -22,20 +24,28 @@ class EventQuerySet(models.QuerySet["Event"]):
         """Events that no dispatcher has turned into deliveries yet."""
         return self.filter(dispatched_at__isnull=True)
 
+    def erased(self) -> "EventQuerySet":
+        """Events whose data was erased."""
+        return self.filter(erased_at__isnull=False)
+
+    def unbuilt(self, pk: int) -> "EventQuerySet":
+        """The event *pk*, if it has yet to get a payload."""
+        return self.filter(pk=pk, payload="", erased_at__isnull=True)
+
     def start_build(self, pk: int, lease: timedelta) -> bool:
         """Count a build before it runs, so that one that kills its worker is counted too; return whether it may run now."""
         free = Q(build_due_at__isnull=True) | Q(build_due_at__lte=DatabaseNow())
-        mine = self.filter(free, pk=pk, payload="", build_attempts__lt=BUILD_TRIES)
+        mine = self.unbuilt(pk).filter(free, build_attempts__lt=BUILD_TRIES)
         started = {"build_attempts": models.F("build_attempts") + 1, "build_due_at": DatabaseNow() + lease, "build_error": ""}
         return bool(mine.update(**started))
 
     def finish_build(self, pk: int, payload: str) -> None:
         """Keep the payload of the build that came first, and drop the captured call."""
-        self.filter(pk=pk, payload="").update(payload=payload, call="", build_error="", build_due_at=None)
+        self.unbuilt(pk).update(payload=payload, call="", build_error="", build_due_at=None)
 
     def fail_build(self, pk: int, error: str, delay: timedelta) -> None:
         """Keep the traceback for staff and try again after *delay*; after the last try, give up at once."""
-        mine = self.filter(pk=pk, payload="")
+        mine = self.unbuilt(pk)
         mine.update(build_error=clean_text(error)[-ERROR_LIMIT:], build_due_at=DatabaseNow() + delay)
         mine.filter(build_attempts__gte=BUILD_TRIES).update(build_due_at=None)
 
@@ -57,6 +67,7 @@ class Event(models.Model):
     call = models.TextField(blank=True, help_text="The function's captured arguments, until they are used.")
     payload = models.TextField(blank=True, help_text="The payload's JSON text, once it is built.")
     target_ids = models.TextField(blank=True, help_text="The targets of an event that goes straight to URLs.")
+    subjects = models.TextField(blank=True, editable=False, help_text="What it is about, until that is indexed at its dispatch.")
     idempotency_key = models.CharField(max_length=255, blank=True)
     idempotency_digest = models.CharField(max_length=64, null=True, unique=True, editable=False)  # noqa: DJ001 (NULLs never collide)
     content_digest = models.CharField(max_length=64, blank=True, editable=False)
@@ -68,12 +79,14 @@ class Event(models.Model):
     build_attempts = models.PositiveSmallIntegerField(default=0)
     build_due_at = models.DateTimeField(null=True, blank=True)
     build_error = models.TextField(blank=True)
+    erased_at = models.DateTimeField(null=True, blank=True, help_text="When its payload and its answers were erased.")
 
     objects = WriterManager.from_queryset(EventQuerySet)()
 
     class Meta:
         db_table = "djw_event"
         ordering = ["-id"]
+        permissions = [("erase_event", "Can erase the data of events")]
         indexes = [
             models.Index(
                 fields=["id"], name="djw_event_waiting", condition=Q(dispatched_at__isnull=True, deliver_at__isnull=True)
@@ -96,7 +109,7 @@ class Event(models.Model):
 
     @property
     def has_failed_to_build(self) -> bool:
-        return not self.payload and self.build_attempts >= BUILD_TRIES
+        return not self.payload and self.erased_at is None and self.build_attempts >= BUILD_TRIES
 
 
 class Body(models.Model):
@@ -115,6 +128,29 @@ class Body(models.Model):
 
     def __str__(self) -> str:
         return f"{self.format} of {self.event_id}"
+
+
+class Subject(models.Model):
+    """An event is about a model instance: the way to find it again when that instance's data is to be erased."""
+
+    event = models.ForeignKey(Event, models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+")
+    digest = models.CharField(max_length=DIGEST_LENGTH)
+
+    objects = WriterManager()
+
+    class Meta:
+        db_table = "djw_subject"
+        constraints = [models.UniqueConstraint(fields=["digest", "event"], name="djw_subject_once_per_event")]
+        indexes = [models.Index(fields=["event"], name="djw_subject_event")]
+
+    def __str__(self) -> str:
+        return f"{self.digest} of {self.event_id}"
+
+
+def index_subjects(using: str, events: Iterable[Event]) -> None:
+    """Write what *events* are about as rows, where they are not written yet."""
+    rows = [(event.pk, digest) for event in events for digest in event.subjects.split()]
+    insert_many(using, Subject, ("event", "digest"), rows)
 
 
 def events_database() -> str:

@@ -425,11 +425,14 @@ class WebhookTarget(models.Model):
         status: str = Status.FAILED,
         dry_run: bool = False,
     ) -> int:
-        """Try again what ended with *status* and was created from *since* to *until*; return how many deliveries that is."""
+        """Try again what ended with *status* and was created from *since* to *until*; return how many deliveries that is.
+
+        Events whose data was erased are left out.
+        """
         if status not in REPLAYABLE:
             raise ValueError(f"Only what ended without success can be replayed: {', '.join(REPLAYABLE)}, not {str(status)!r}.")
         using = self._using()
-        chosen = Delivery.objects.using(using).filter(target=self, status=status)
+        chosen = Delivery.objects.using(using).filter(target=self, status=status).sendable()
         if since is not None:
             chosen = chosen.filter(created_at__gte=since)
         if until is not None:

@@ -18,6 +18,7 @@ from django.views.debug import ExceptionReporter
 from rest_framework.test import APIRequestFactory, force_authenticate
 
 from djwebhooks.api.views import TargetViewSet
+from djwebhooks.erasure import erase
 from djwebhooks.events import fire
 from djwebhooks.models import Attempt, Delivery, Event, WebhookTarget
 from djwebhooks.models.events import BUILD_TRIES
@@ -570,6 +571,22 @@ def test_an_event_shows_its_payload_when_it_is_built() -> None:
     assert (waiting["payload"], waiting["payload_state"]) == (None, "waiting")
     assert (failed["payload"], failed["payload_state"]) == (None, "failed")
     assert "secret place" not in str(failed)
+
+
+def test_an_erased_event_says_so_and_cannot_be_retried() -> None:
+    """Its owner sees since when its payload is gone; a retry of its delivery is a conflict."""
+    webhooks = make_webhooks(owner := make_owner())
+    api = Api(owner)
+    assert api.get(f"events/{webhooks.event.uid}/").data["erased_at"] is None
+    erase(owner)
+
+    shown = api.get(f"events/{webhooks.event.uid}/").data
+    retried = api.post(f"deliveries/{webhooks.delivery.uid}/retry/")
+
+    assert (shown["payload"], shown["payload_state"]) == (None, "erased")
+    assert shown["erased_at"].endswith("Z")
+    assert api.get("events/").data["results"][0]["payload_state"] == "erased"
+    assert (retried.status, "was erased" in str(retried.data)) == (409, True)
 
 
 def test_a_list_of_events_has_no_payloads() -> None:

@@ -15,9 +15,11 @@ from django.apps import apps
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
+from django.db.models import Model
 from django.utils import timezone
 from django.utils.dateparse import parse_date, parse_datetime
 
+from djwebhooks.erasure import erase
 from djwebhooks.exceptions import ConfigurationError, InvalidEvent
 from djwebhooks.explain import ANYONE, Explanation, describe_count, explain_name, explain_uid
 from djwebhooks.management.listen import Listener
@@ -44,6 +46,7 @@ class Command(BaseCommand):
         self.add_work()
         self.add_replay()
         self.add_prune()
+        self.add_erase()
         self.add_explain()
         self.add_stats()
         self.add_listen()
@@ -127,6 +130,22 @@ class Command(BaseCommand):
         self.say(f"{'Would delete' if options['dry_run'] else 'Deleted'} {', '.join(counts)}.")
         if pruned.cancelled:
             self.say(f"{describe_count(pruned.cancelled, 'delivery', 'deliveries')} of deleted targets: cancelled.")
+
+    # -- erase ----------------------------------------------------------------------------------------------------------
+
+    def add_erase(self) -> None:
+        parser = self.add_verb(self.erase, "Erase what events said of a row, or of an owner, and what was answered.")
+        parser.add_argument("model", metavar="APP.MODEL", help="The row's model, such as auth.user.")
+        parser.add_argument("pk", metavar="PK", help="Its primary key; the row may be deleted already.")
+        parser.add_argument("--dry-run", action="store_true", help="Only say how much would be erased.")
+
+    def erase(self, options: Options) -> None:
+        erased = erase(read_row(options["model"], options["pk"]), dry_run=options["dry_run"], using=alias_of(options))
+        events, attempts = describe_count(erased.events, "event"), describe_count(erased.attempts, "attempt")
+        self.say(f"{'Would erase' if options['dry_run'] else 'Erased'} the payloads of {events} and the answers to {attempts}.")
+        if erased.cancelled:
+            waiting = describe_count(erased.cancelled, "delivery", "deliveries")
+            self.say(f"{'Would cancel' if options['dry_run'] else 'Cancelled'} {waiting} that waited.")
 
     # -- explain --------------------------------------------------------------------------------------------------------
 
@@ -252,6 +271,18 @@ def read_uid(text: str) -> UUID | None:
         return UUID(text) if "-" in text else None
     except ValueError as error:
         raise CommandError(f"{text!r} is neither the name of an event nor a uid.") from error
+
+
+def read_row(label: str, text: str) -> Model:
+    """Return an instance of the model *label* with the primary key *text*; nobody looks for its row. Raises ``CommandError``."""
+    try:
+        model = apps.get_model(label)
+        row: Model = model(pk=model._meta.pk.to_python(text))
+    except (LookupError, ValueError) as error:
+        raise CommandError(f"{label!r} is no model: {error} Write app_label.ModelName, such as auth.User.") from error
+    except ValidationError as error:
+        raise CommandError(f"{text!r} cannot be the primary key of {label}: {error.messages[0]}") from error
+    return row
 
 
 def alias_of(options: Options) -> str:

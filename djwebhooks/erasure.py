@@ -1,0 +1,179 @@
+"""Erase what events said of a model instance or an owner, and what was answered; that there were events stays on record."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from django.apps import apps
+from django.db.models import Model, QuerySet
+
+from djwebhooks import database
+from djwebhooks.database import DatabaseNow
+from djwebhooks.exceptions import InvalidEvent
+from djwebhooks.models import Attempt, Body, Delivery, Dispatcher, Event, Lane, Subject, WebhookTarget
+from djwebhooks.models.events import events_database, index_subjects
+from djwebhooks.owners import owner_model
+from djwebhooks.payload import FORMATS
+from djwebhooks.signals import work_written
+from djwebhooks.subjects import digests_of
+
+#: Events, or deliveries of one lane, that are erased in one transaction.
+PAGE = 500
+#: What an erased event loses. Its keys may hold somebody's name.
+NOTHING: dict[str, Any] = {
+    "payload": "",
+    "call": "",
+    "build_error": "",
+    "build_due_at": None,
+    "identifier": "",
+    "ordering_key": "",
+    "subjects": "",
+    "idempotency_key": "",
+    "idempotency_digest": None,
+    "content_digest": "",
+}
+#: What an attempt at one loses: whatever may quote the receiver.
+NO_ANSWER: dict[str, Any] = {"response_headers": {}, "response_body": "", "detail": ""}
+
+
+@dataclass(slots=True)
+class Erased:
+    """How many events lost their data, or would; how many deliveries were cancelled; how many attempts lost their answers."""
+
+    events: int = 0
+    cancelled: int = 0
+    attempts: int = 0
+
+
+def erase(instance: Model, *, dry_run: bool = False, using: str | None = None) -> Erased:
+    """Erase the data of all events that are about *instance*: ``User(pk=5)`` will do when the row itself is gone.
+
+    With an owner, also that of the owner's events, and the answers of the owner's targets to whatever they were sent. What was
+    not delivered yet is cancelled. A run that was broken off is completed by the next one. With *dry_run* nothing is written.
+    Raises ``InvalidEvent`` for an instance without a primary key.
+    """
+    if instance.pk is None:
+        kind = type(instance).__name__
+        raise InvalidEvent(f"This {kind} has no primary key. If its row was deleted, erase({kind}(pk=…)) finds its events.")
+    run = Run(using or events_database(), dry_run=dry_run)
+    run.erase_about(instance)
+    if isinstance(instance, apps.get_model(owner_model())):
+        run.erase_owner(instance.pk)
+    return run.finish()
+
+
+def erase_events(events: QuerySet[Event], *, dry_run: bool = False) -> Erased:
+    """Erase the data of these events."""
+    run = Run(events.db, dry_run=dry_run)
+    for ids in run.list_pages(events, "pk"):
+        run.erase_page(ids)
+    return run.finish()
+
+
+@dataclass(slots=True)
+class Run:
+    """One erasure, in pages. First an event loses its data, then its deliveries, and at last the way to find it again."""
+
+    using: str
+    dry_run: bool
+    erased: Erased = field(default_factory=Erased)
+    #: The events that a dry run has counted: one may be found in several ways.
+    seen: set[int] = field(default_factory=set)
+
+    def erase_about(self, instance: Model) -> None:
+        """Erase the events that have *instance* among their subjects."""
+        digest = digests_of(instance)[0]
+        for is_planned in (False, True):  # Each has an index of its own.
+            waiting = Event.objects.using(self.using).waiting().filter(deliver_at__isnull=not is_planned)
+            for ids in self.list_pages(waiting.filter(subjects__contains=digest), "pk"):
+                self.index(ids)
+                self.erase_page(ids)
+        for ids in self.list_pages(Subject.objects.using(self.using).filter(digest=digest), "event_id"):
+            self.erase_page(ids)
+
+    def erase_owner(self, owner_pk: Any) -> None:
+        """Erase the owner's events, and what the owner's targets answered to others'."""
+        for ids in self.list_pages(Event.objects.using(self.using).filter(owner=owner_pk), "pk"):
+            self.erase_page(ids)
+        for target in WebhookTarget.objects.using(self.using).filter(owner=owner_pk):
+            for ids in self.list_pages(Delivery.objects.using(self.using).filter(target=target), "sequence"):
+                self.erase_answers(target.pk, ids)
+
+    def list_pages(self, rows: QuerySet[Any], column: str) -> Iterator[list[int]]:
+        """The values of a *column* that is unique among *rows*, in its order, a page at a time."""
+        last = 0
+        while page := list(rows.filter(**{f"{column}__gt": last}).order_by(column).values_list(column, flat=True)[:PAGE]):
+            yield page
+            last = page[-1]
+
+    def finish(self) -> Erased:
+        if self.erased.cancelled:
+            work_written.send(Event, using=self.using)
+        return self.erased
+
+    # -- events ---------------------------------------------------------------------------------------------------------
+
+    def index(self, ids: list[int]) -> None:
+        """Write by what these events are found now already: when they have lost it, the next run must find them as well."""
+        if not self.dry_run:
+            index_subjects(self.using, Event.objects.using(self.using).filter(pk__in=ids).only("subjects"))
+
+    def erase_page(self, ids: list[int]) -> None:
+        """Erase these events with all that belongs to them."""
+        if self.dry_run:
+            self.count_page([pk for pk in ids if pk not in self.seen])
+            self.seen.update(ids)
+            return
+        self.erased.events += database.run_transaction(self.using, partial(self._empty, ids))
+        deliveries = Delivery.objects.using(self.using).filter(event__in=ids)
+        for target_id in sorted(set(deliveries.order_by().values_list("target_id", flat=True))):
+            # From here on a worker that comes late finds the event erased, so what it records has no answer.
+            cancelled, attempts = database.run_transaction(self.using, partial(self._end_deliveries, ids, target_id))
+            self.erased.cancelled += cancelled
+            self.erased.attempts += attempts
+        Subject.objects.using(self.using).filter(event__in=ids).delete()
+
+    def count_page(self, ids: list[int]) -> None:
+        deliveries = Delivery.objects.using(self.using).filter(event__in=ids)
+        self.erased.events += Event.objects.using(self.using).filter(pk__in=ids, erased_at__isnull=True).count()
+        self.erased.cancelled += deliveries.pending().count()
+        self.erased.attempts += self._answers(deliveries).count()
+
+    def _empty(self, ids: list[int]) -> int:
+        events = Event.objects.using(self.using).filter(pk__in=ids)
+        if events.waiting().exists():
+            # Whoever is dispatching one of them has read it, and is about to write its deliveries.
+            Dispatcher.wait_for_lock(self.using)
+            events.waiting().update(dispatched_at=DatabaseNow())
+        count = events.filter(erased_at__isnull=True).update(erased_at=DatabaseNow(), **NOTHING)
+        # A worker may have read a payload before: whichever body it writes now, an empty one was there first.
+        empty = [(pk, body_format, b"") for pk in ids for body_format in FORMATS]
+        database.insert_many(self.using, Body, ("event", "format", "content"), empty)
+        Body.objects.using(self.using).filter(event__in=ids).exclude(content=b"").update(content=b"")
+        return count
+
+    # -- deliveries -----------------------------------------------------------------------------------------------------
+
+    def _end_deliveries(self, event_ids: list[int], target_id: int) -> tuple[int, int]:
+        lane = Lane.objects.using(self.using).select_for_update().filter(pk=target_id).first()
+        deliveries = Delivery.objects.using(self.using).filter(target=target_id, event__in=event_ids)
+        cancelled = deliveries.cancel(lane or Lane(pk=target_id), "erased")
+        if cancelled:
+            Lane.objects.using(self.using).make_due([target_id])
+        deliveries.exclude(ordering_key="").update(ordering_key="")
+        return cancelled, self._answers(deliveries).update(**NO_ANSWER)
+
+    def erase_answers(self, target_id: int, sequences: list[int]) -> None:
+        """Erase what a target answered to these deliveries, unless their events were erased with all that belongs to them."""
+        deliveries = Delivery.objects.using(self.using).filter(target=target_id, sequence__in=sequences).sendable()
+        if self.dry_run:
+            owned = [pk for pk, event_id in deliveries.order_by().values_list("pk", "event_id") if event_id in self.seen]
+            self.erased.attempts += self._answers(deliveries).exclude(delivery__in=owned).count()
+        else:
+            self.erased.attempts += self._answers(deliveries).update(**NO_ANSWER)
+
+    def _answers(self, deliveries: QuerySet[Delivery]) -> QuerySet[Attempt]:
+        """The attempts at these deliveries that have something to erase."""
+        ids = list(deliveries.order_by().values_list("pk", flat=True))
+        return Attempt.objects.using(self.using).filter(delivery__in=ids).exclude(**NO_ANSWER)

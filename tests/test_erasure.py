@@ -1,0 +1,468 @@
+"""What was said of somebody can be erased, wherever it is by then; that something was said stays on record."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+from django.utils.functional import SimpleLazyObject
+
+from djwebhooks import dispatch
+from djwebhooks.database import execute
+from djwebhooks.decorators import hook
+from djwebhooks.erasure import Erased, erase, erase_events
+from djwebhooks.events import fire
+from djwebhooks.exceptions import ErasedEvent, InvalidEvent
+from djwebhooks.models import Attempt, Body, Delivery, Event, Subject
+from djwebhooks.models.deliveries import Status
+from djwebhooks.prune import prune
+from djwebhooks.testing import deliver
+from djwebhooks.transports.base import Reply, Request
+from tests.builders import make_target, make_user
+from tests.library.models import Author, Book, Item, Paperback
+
+pytestmark = pytest.mark.django_db
+
+DB = "default"
+#: What must not be found anywhere once it is erased.
+NAME = "Wilhelmina Crusoe"
+
+
+@hook("book.lent")
+def book_lent(book: Book, reader: str = "") -> dict[str, str]:
+    return {"title": book.title, "reader": reader}
+
+
+@hook("books.moved", build="now")
+def books_moved(books: dict[str, list[Book]]) -> list[str]:
+    return [book.title for book in books["moved"]]
+
+
+@hook("book.sold", subjects=lambda book: [book.author])
+def book_sold(book: Book) -> str:
+    return book.title
+
+
+@hook("book.failed")
+def book_failed(book: Book) -> None:
+    raise ValueError(book.title)
+
+
+def make_author() -> Author:
+    return Author.objects.create(name=NAME)
+
+
+def make_book(title: str = NAME, author: Author | None = None) -> Book:
+    return Book.objects.create(title=title, author=author)
+
+
+def say_it_all(author: Author, **options: Any) -> Event:
+    """Fire an event that has the name wherever one can have it."""
+    keys = dict.fromkeys(("identifier", "ordering_key", "idempotency_key"), NAME)
+    return fire("author.update", {"name": NAME}, subjects=[author], **keys, **options)
+
+
+def quote(request: Request) -> Reply:
+    """Answer as a receiver that tells what it was told."""
+    return Reply(request.key, status=500, headers={"x-name": NAME}, body=request.body, detail=f"About {NAME}.")
+
+
+def dump() -> str:
+    """All rows of all our tables as text, bytes included."""
+    tables = [name for name in connection.introspection.table_names() if name.startswith("djw_")]
+    rows = [row for table in tables for row in execute(DB, f"SELECT * FROM {table}")]
+    return "\n".join(str([bytes(value) if isinstance(value, memoryview) else value for value in row]) for row in rows)
+
+
+# -- what an event is about --------------------------------------------------------------------------------------------
+
+
+def test_an_event_is_one_insert_whatever_it_is_about() -> None:
+    """Its subjects are text in its own row."""
+    authors = [make_author() for _ in range(20)]
+
+    with CaptureQueriesContext(connection) as captured:
+        fire("a.b", 1, subjects=authors)
+
+    assert [query["sql"].split()[0] for query in captured] == ["INSERT"]
+
+
+def test_the_instances_in_a_hooks_call_are_its_subjects() -> None:
+    """Also those inside of other things; what has no row cannot be a subject."""
+    first, second, other = make_book(), make_book(), make_book("another")
+    book_lent(first)
+    books_moved({"moved": [second, Book(title="unsaved", pk=None)]})
+    book_lent(book=other)
+
+    assert erase(first) == Erased(events=1)
+    assert erase(second) == Erased(events=1)
+    assert Event.objects.filter(erased_at=None).count() == 1
+
+
+def test_a_hook_may_say_otherwise() -> None:
+    """``subjects=`` takes the place of what is found in the call."""
+    book = make_book(author=make_author())
+    assert book.author is not None
+    book_sold(book)
+
+    assert erase(book) == Erased()
+    assert erase(book.author) == Erased(events=1)
+
+
+def test_a_row_is_the_same_under_each_of_its_classes() -> None:
+    """An event about a book is about the item that the book is; so is one about it as a paperback."""
+    book = make_book()
+    fire("a.b", 1, subjects=[Paperback.objects.get(pk=book.pk)])
+    fire("a.b", 2, subjects=[book])
+    fire("a.b", 3, subjects=[Item.objects.get(pk=book.pk)])
+
+    assert erase(Book(pk=str(book.pk)), dry_run=True) == Erased(events=2)
+    assert erase(Item(pk=book.pk), dry_run=True) == Erased(events=3)
+
+
+def test_a_list_that_contains_itself_ends() -> None:
+    """Whatever a hook is called with can be looked through."""
+    book = make_book()
+    books: list[Any] = [book]
+    books += [books, books]
+    books_moved({"moved": [book], "all": books})
+
+    assert erase(book) == Erased(events=1)
+
+
+@pytest.mark.parametrize(
+    ("subjects", "message"),
+    [
+        (Author(name="unsaved"), "must be a list"),
+        (5, "must be a list of model instances, not int"),
+        (["library.author:5"], "one is str"),
+        ([Author(name="unsaved")], "one is Author, unsaved"),
+        ([Author(pk=number) for number in range(1001)], "not 1001"),
+    ],
+)
+def test_what_cannot_be_a_subject_is_said(subjects: Any, message: str) -> None:
+    """At the call, before anything is written."""
+    with pytest.raises(InvalidEvent, match=message):
+        fire("a.b", 1, subjects=subjects)
+    assert not Event.objects.exists()
+
+
+def test_erasing_needs_a_primary_key() -> None:
+    """A row that was deleted is named by its key."""
+    author = make_author()
+    key = author.pk
+    fire("a.b", 1, subjects=[author])
+    author.delete()
+
+    with pytest.raises(InvalidEvent, match=r"erase\(Author\(pk=…\)\)"):
+        erase(author)
+    assert erase(Author(pk=key)) == Erased(events=1)
+
+
+# -- what is erased ----------------------------------------------------------------------------------------------------
+
+
+def fire_only(author: Author) -> None:
+    say_it_all(author)
+
+
+def plan(author: Author) -> None:
+    say_it_all(author, deliver_at=timezone.now() + timedelta(days=1))
+
+
+def capture(author: Author) -> None:
+    book_lent(make_book(author=author), reader=NAME)
+
+
+def fail_to_build(author: Author) -> None:
+    book_failed(make_book(author=author))
+    deliver()
+
+
+def dispatch_only(author: Author) -> None:
+    say_it_all(author)
+    dispatch.dispatch(DB)
+
+
+def dispatch_in_part(author: Author) -> None:
+    for number in range(3):
+        make_target(url=f"http://127.0.0.1:9/{number}")
+    say_it_all(author)
+    dispatch.dispatch(DB, page=2)
+
+
+def try_once(author: Author) -> None:
+    say_it_all(author)
+    deliver(quote)
+
+
+def send(author: Author) -> None:
+    say_it_all(author)
+    deliver(lambda request: Reply(request.key, status=200, body=request.body, headers={"x-name": NAME}))
+
+
+@pytest.mark.parametrize(
+    "stage", [fire_only, plan, capture, fail_to_build, dispatch_only, dispatch_in_part, try_once, send], ids=lambda f: f.__name__
+)
+def test_nothing_of_it_is_left(stage: Callable[[Author], None]) -> None:
+    """However far an event has come, afterwards no column of ours has the name, and nobody is sent anything."""
+    make_target(is_ordered=True)
+    author = make_author()
+    stage(author)
+    assert NAME in dump()
+
+    erased = erase(author)
+    erase_events(Event.objects.all())
+
+    assert erased.events == (0 if stage in (capture, fail_to_build) else 1)
+    assert NAME not in dump()
+    assert deliver() == []
+    assert not Delivery.objects.pending().exists()
+    assert not Event.objects.waiting().exists()
+    assert not Subject.objects.exists()
+
+
+def test_the_skeleton_stays() -> None:
+    """What happened when, to whom it was sent and how that went is still there, and since when the rest is gone."""
+    make_target(retry_schedule=[])
+    author = make_author()
+    event = say_it_all(author)
+    deliver(quote)
+    before = [list(rows.values(*names)) for rows, names in SKELETON]
+
+    erase(author)
+
+    assert [list(rows.all().values(*names)) for rows, names in SKELETON] == before
+    event.refresh_from_db()
+    assert event.erased_at is not None
+    assert event.created_at <= event.erased_at
+
+
+SKELETON = [
+    (Event.objects.all(), ["pk", "uid", "name", "owner", "is_broadcast", "created_at", "dispatched_at"]),
+    (Delivery.objects.all(), ["pk", "uid", "event", "target", "sequence", "status", "reason", "finished_at", "attempt_count"]),
+    (Attempt.objects.all(), ["delivery", "number", "url", "address", "started_at", "duration", "status_code", "error"]),
+]
+
+
+def test_others_keep_theirs() -> None:
+    """Only what is about the instance goes: not what is about another one, or about another model's row with its key."""
+    make_target()
+    author, other = make_author(), make_author()
+    user = User.objects.create(pk=author.pk, username="same")
+    fire("a.b", {"n": 1}, subjects=[other])
+    fire("a.b", {"n": 2}, subjects=[user])
+    fire("a.b", {"n": 3}, owner=user)
+    deliver(lambda request: Reply(request.key, status=200, body=b"thanks"))
+
+    assert erase(author) == Erased()
+    assert Event.objects.exclude(payload="").count() == 3
+    assert Attempt.objects.filter(response_body="thanks").count() == 3
+
+
+def test_what_was_not_sent_is_cancelled() -> None:
+    """Its delivery says why, and what stood behind it in its line goes on."""
+    make_target(is_ordered=True)
+    author = make_author()
+    say_it_all(author)
+    fire("a.b", "next", ordering_key=NAME)
+    deliver(500)
+
+    assert erase(author) == Erased(events=1, cancelled=1)
+    assert list(Delivery.objects.order_by("sequence").values_list("status", "reason")) == [
+        ("cancelled", "erased"),
+        ("pending", ""),
+    ]
+    assert [request.body[-7:] for request in deliver()] == [b'"next"}']
+
+
+def test_what_was_erased_is_not_sent_again() -> None:
+    """A retry says so, a replay leaves it out, and nothing is built again."""
+    target = make_target(retry_schedule=[])
+    author = make_author()
+    say_it_all(author)
+    fire("a.b", 1)
+    deliver(500)
+    erase(author)
+    erased, kept = Delivery.objects.order_by("pk")
+
+    with pytest.raises(ErasedEvent, match=f"Delivery {erased.uid} cannot be retried"):
+        erased.retry()
+    assert target.replay(dry_run=True) == 1
+    assert target.replay() == 1
+    assert [request.headers["webhook-id"] for request in deliver()] == [str(kept.event.uid)]
+    erased.refresh_from_db()
+    assert erased.status == Status.FAILED
+
+
+def test_an_idempotency_key_is_free_again() -> None:
+    """It may hold a name, so it goes, and the same call fires another event."""
+    author = make_author()
+    first = say_it_all(author)
+    assert say_it_all(author) == first
+
+    erase(author)
+
+    assert say_it_all(author) != first
+
+
+def test_a_dry_run_only_counts() -> None:
+    """It counts what the run would do, each event once, and writes nothing."""
+    owner = make_user()
+    make_target(owner)
+    make_target(owner, event="other", url="http://127.0.0.1:9/2").pause()
+    fire("a.b", {"name": NAME}, owner=owner, subjects=[owner])
+    fire("other", {"name": NAME}, owner=owner)
+    fire("all", {"n": 1}, broadcast=True)
+    deliver(lambda request: Reply(request.key, status=200, body=NAME.encode()))
+    before = dump()
+
+    foreseen = erase(owner, dry_run=True)
+
+    assert dump() == before
+    assert erase(owner) == foreseen == Erased(events=2, cancelled=1, attempts=3)
+    assert erase(owner) == erase(owner, dry_run=True) == Erased()
+
+
+# -- owners ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_owners_events_are_about_the_owner() -> None:
+    """No row of the index is needed for it, however the owner was given."""
+    owner = make_user()
+    fire("a.b", 1, owner=owner, subjects=[owner])
+    fire("a.b", 2, owner=SimpleLazyObject(lambda: owner), subjects=[SimpleLazyObject(lambda: owner)])
+    dispatch.dispatch(DB)
+
+    assert not Subject.objects.exists()
+    assert erase(User(pk=owner.pk)) == Erased(events=2)
+
+
+def test_what_an_owners_receiver_said_goes_too() -> None:
+    """An answer of theirs to somebody else's event is erased, and the event stays."""
+    ada, bob = make_user("ada"), make_user("bob")
+    make_target(ada)
+    make_target(bob, url="http://127.0.0.1:9/bob")
+    fire("maintenance.planned", {"at": "noon"}, broadcast=True)
+    deliver(quote)
+
+    assert erase(ada) == Erased(attempts=1)
+    assert Event.objects.get().payload == '{"at":"noon"}'
+    answers = Attempt.objects.order_by("delivery__target_id").values_list("detail", flat=True)
+    assert list(answers) == ["", f"About {NAME}."]
+
+
+def test_an_owner_is_erased_after_its_deletion() -> None:
+    """What is known of the owner is its key in the events; its targets went with it."""
+    owner = make_user()
+    make_target(owner)
+    fire("a.b", {"name": NAME}, owner=owner)
+    deliver(500)
+    key = owner.pk
+    owner.delete()
+
+    assert erase(User(pk=key)).events == 1
+    assert NAME not in dump()
+
+
+# -- the index ---------------------------------------------------------------------------------------------------------
+
+
+def test_dispatch_moves_the_subjects_into_the_index() -> None:
+    """Also of events that nobody wants; of one with many targets with its last page."""
+    for number in range(3):
+        make_target(url=f"http://127.0.0.1:9/{number}")
+    authors = [make_author(), make_author()]
+    event = fire("a.b", 1, subjects=authors)
+    dispatch.dispatch(DB, page=2)
+    event.refresh_from_db()
+    assert (event.dispatched_at, Subject.objects.count(), len(event.subjects.split())) == (None, 0, 2)
+    while dispatch.dispatch(DB, page=2):
+        pass
+    event.refresh_from_db()
+
+    assert event.dispatched_at is not None
+    assert (event.subjects, Subject.objects.filter(event=event).count()) == ("", 2)
+    assert str(Subject.objects.all()[0]).endswith(f" of {event.pk}")
+
+
+def test_pruning_takes_the_index_along() -> None:
+    """No row of it outlives its event."""
+    fire("a.b", 1, subjects=[make_author()])
+    dispatch.dispatch(DB)
+    kept = fire("a.b", 2, subjects=[make_author()])
+    Event.objects.exclude(pk=kept.pk).update(created_at="2020-01-01T00:00Z", dispatched_at="2020-01-01T00:00Z")
+    dispatch.dispatch(DB)
+
+    prune()
+
+    assert [subject.event_id for subject in Subject.objects.all()] == [kept.pk]
+
+
+def test_an_erased_event_is_pruned_like_any_other() -> None:
+    """With the empty bodies that keep late ones out."""
+    author = make_author()
+    say_it_all(author)
+    erase(author)
+    Event.objects.update(created_at="2020-01-01T00:00Z", dispatched_at="2020-01-01T00:00Z")
+    assert Body.objects.exists()
+
+    assert prune().events == 1
+    assert not Body.objects.exists()
+
+
+# -- broken off --------------------------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing catches it, and the open transaction is rolled back."""
+
+
+class Killer:
+    """Lets so many statements pass."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def __call__(self, execute: Callable[..., Any], *arguments: Any) -> Any:
+        if not self.left:
+            raise Killed
+        self.left -= 1
+        return execute(*arguments)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_run_that_was_killed_is_completed_by_the_next() -> None:
+    """Whichever its last statement was, the second run finds what the first one left."""
+    make_target(is_ordered=True)
+    make_target(url="http://127.0.0.1:9/2")
+    author = make_author()
+    statements = 0
+    while True:
+        say_it_all(author)
+        deliver(quote)
+        fire("author.update", {"name": NAME}, subjects=[author])
+        try:
+            with connection.execute_wrapper(Killer(statements)):
+                erase(author)
+        except Killed:
+            statements += 1
+        else:
+            break
+        erase(author)
+        assert_erased()
+    assert statements > 20
+    assert_erased()
+
+
+def assert_erased() -> None:
+    """Of events that are about somebody no trace is left, and no way to them but their ids."""
+    events = Event.objects.filter(name="author.update")
+    assert NAME not in dump()
+    assert not events.filter(erased_at=None).exists()
+    assert not Delivery.objects.pending().filter(event__in=events).exists()
+    assert not Subject.objects.exists()
