@@ -15,9 +15,10 @@ from rq.timeouts import BaseTimeoutException
 
 from djwebhooks import __version__, database, payload, retry, signing
 from djwebhooks.conf import conf
-from djwebhooks.exceptions import InvalidPayload, UndecryptableSecret
+from djwebhooks.exceptions import InvalidPayload, InvalidTarget, UndecryptableSecret
 from djwebhooks.models import Body, Event, WebhookTarget
 from djwebhooks.models.deliveries import Status
+from djwebhooks.models.validation import check_authentication
 from djwebhooks.owners import name_of_owner, owner_model
 from djwebhooks.transports.base import Request
 from djwebhooks.work import OWN_FAULT_PAUSE, Held, Outcome, Work
@@ -66,7 +67,7 @@ def prepare(using: str, works: Sequence[Work], held: dict[int, Held], now: datet
     return prepared
 
 
-@sensitive_variables("signers")
+@sensitive_variables("signers", "headers")
 def _sign(
     prepared: Prepared,
     work: Work,
@@ -84,14 +85,16 @@ def _sign(
         prepared.outcomes.append(Outcome(work, Status.CANCELLED, "erased"))
         return
     try:
-        signers = signers_of(target)
-    except UndecryptableSecret:
+        headers = _authenticate(target, now) | _headers(work, event, body_format, signers_of(target), body, now)
+        request = _request(work, target, headers, body)
+    except (UndecryptableSecret, InvalidTarget) as error:
         # Our own fault: nothing is counted, and nothing is lost.
-        rest = Outcome(work, Status.PENDING, "undecryptable_secret", due_at=now, hold_until=now + OWN_FAULT_PAUSE)
+        reason = "undecryptable_secret" if isinstance(error, UndecryptableSecret) else "invalid_authentication"
+        logger.warning("target=%s cannot be sent to: %s", target.uid, error)
+        rest = Outcome(work, Status.PENDING, reason, due_at=now, hold_until=now + OWN_FAULT_PAUSE)
         prepared.outcomes.append(rest)
     else:
-        headers = _headers(work, target, event, body_format, signers, body, now)
-        prepared.ready.append((work, target, _request(work, target.target_url, headers, body)))
+        prepared.ready.append((work, target, request))
 
 
 def _read_signers(target: WebhookTarget, now: datetime) -> list[signing.Signer]:
@@ -132,12 +135,24 @@ def _format_for(target: WebhookTarget) -> str:
     return payload.envelope_format(target.envelope or conf.ENVELOPE, with_owner=target.owner_id is None)
 
 
+@sensitive_variables()
+def _authenticate(target: WebhookTarget, now: datetime) -> dict[str, str]:
+    """Return the target's own headers, and those that tell its receiver who sends.
+
+    Raises ``UndecryptableSecret``, and ``InvalidTarget`` for a target that was saved without being checked.
+    """
+    kind = check_authentication(target.authentication)
+    credentials = kind.headers(target.target_url, now) if kind is not None else {}
+    own = {name: value for name, value in target.headers.items() if name.lower() not in credentials}
+    return own | credentials
+
+
+@sensitive_variables("signers")
 def _headers(
-    work: Work, target: WebhookTarget, event: Event, body_format: str, signers: list[signing.Signer], body: bytes, now: datetime
+    work: Work, event: Event, body_format: str, signers: list[signing.Signer], body: bytes, now: datetime
 ) -> dict[str, str]:
     timestamp = int(now.timestamp())
     return {
-        **target.headers,
         "content-type": payload.content_type(body_format),
         "user-agent": USER_AGENT,
         "webhook-id": str(event.uid),
@@ -148,15 +163,17 @@ def _headers(
     }
 
 
-def _request(work: Work, url: str, headers: dict[str, str], body: bytes) -> Request:
+@sensitive_variables("headers")
+def _request(work: Work, target: WebhookTarget, headers: dict[str, str], body: bytes) -> Request:
     return Request(
         key=work.delivery_id,
-        url=url,
+        url=target.target_url,
         body=body,
         headers=headers,
         timeout=conf.seconds("TIMEOUT"),
         connect_timeout=conf.seconds("CONNECT_TIMEOUT"),
         response_limit=conf.RESPONSE_LIMIT,
+        client_certificate=target.client_certificate,
     )
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import requests
+import trustme
 from django.conf import LazySettings
 from django.contrib.auth.models import User
 from django.core.management import call_command
@@ -35,6 +36,7 @@ from djwebhooks.models import Delivery, Event, Lane, WebhookTarget, Worker
 from djwebhooks.stats import QueueStats, Stats, TargetStats, WorkerStats
 from djwebhooks.testing import deliver
 from djwebhooks.transports.base import Reply
+from tests.keys import make_certificate
 from tests.transports.receiver import Conversation, Receiver
 
 PAGE = Path(djwebhooks.__file__).parent.parent / "docs" / "reference" / "commands.rst"
@@ -496,30 +498,43 @@ def test_reencrypt_makes_old_keys_superfluous(settings: LazySettings) -> None:
     """Afterwards the newest key alone opens every secret and key pair, and they are the same."""
     settings.DJWEBHOOKS_ENCRYPTION_KEYS = ["old"]
     owner = make_owner()
-    targets = [make_target(owner, f"http://127.0.0.1:9/{number}") for number in range(3)]
+    fields = {
+        "headers": {"x": "1"},
+        "authentication": {"type": "bearer", "token": "t"},
+        "client_certificate": make_certificate(trustme.CA()),
+    }
+    targets = [make_target(owner, f"http://127.0.0.1:9/{number}", **fields) for number in range(3)]
+    Lane.objects.create(target=targets[0], access_token={"text": "t"})
     keyrings = [target.keyring for target in targets]
     settings.DJWEBHOOKS_ENCRYPTION_KEYS = ["new", "old"]
 
     assert run("reencrypt") == "The secrets of 3 targets are encrypted with the newest key.\n"
 
     settings.DJWEBHOOKS_ENCRYPTION_KEYS = ["new"]
-    assert [WebhookTarget.objects.get(pk=target.pk).keyring for target in targets] == keyrings
+    again = [WebhookTarget.objects.get(pk=target.pk) for target in targets]
+    assert [target.keyring for target in again] == keyrings
+    assert all(getattr(target, name) == value for target in again for name, value in fields.items())
+    assert Lane.objects.get().access_token == {}
     assert reencrypt_secrets(page=1).count == 3
 
 
 @pytest.mark.django_db
 def test_reencrypt_names_what_no_key_opens(settings: LazySettings) -> None:
-    """The others are encrypted all the same."""
+    """The others are encrypted all the same, and so is what can be read of that target."""
     owner = make_owner()
     settings.DJWEBHOOKS_ENCRYPTION_KEYS = ["lost"]
     lost = make_target(owner, "http://127.0.0.1:9/lost")
-    settings.DJWEBHOOKS_ENCRYPTION_KEYS = ["new"]
+    settings.DJWEBHOOKS_ENCRYPTION_KEYS = ["old"]
+    WebhookTarget.objects.update(headers={"x": "1"})
+    settings.DJWEBHOOKS_ENCRYPTION_KEYS = ["new", "old"]
     make_target(owner, "http://127.0.0.1:9/")
 
     output = StringIO()
     with pytest.raises(CommandError, match=f"No key opens the secrets of 1 target: {lost.uid}. Add the key"):
         call_command("webhooks", "reencrypt", stdout=output)
     assert output.getvalue() == "The secrets of 1 target are encrypted with the newest key.\n"
+    settings.DJWEBHOOKS_ENCRYPTION_KEYS = ["new"]
+    assert WebhookTarget.objects.get(pk=lost.pk).headers == {"x": "1"}
     settings.DJWEBHOOKS_ENCRYPTION_KEYS = "one string"
     with pytest.raises(CommandError, match="is a list of keys"):
         run("reencrypt")

@@ -20,7 +20,20 @@ PROJECT = ROOT.parent
 #: A module imports only from rows above its own; a package is one entry, and free inside.
 LAYERS = (
     ("", "exceptions", "signals", "conf"),
-    ("signing", "encryption", "payload", "capture", "retry", "network", "database", "uid", "owners", "subjects"),
+    (
+        "signing",
+        "encryption",
+        "payload",
+        "capture",
+        "retry",
+        "network",
+        "database",
+        "uid",
+        "owners",
+        "subjects",
+        "authentication",
+        "certificates",
+    ),
     ("transports", "models"),
     ("work",),
     ("dispatch", "lanes", "build", "fairness", "announce"),

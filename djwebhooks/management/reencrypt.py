@@ -3,10 +3,14 @@
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from django.db.models import QuerySet
+
 from djwebhooks import encryption
 from djwebhooks.exceptions import UndecryptableSecret
-from djwebhooks.models import WebhookTarget
+from djwebhooks.models import Lane, WebhookTarget
 from djwebhooks.models.events import events_database
+from djwebhooks.models.sealed import Sealed
+from djwebhooks.models.targets import SEALED
 
 #: Targets that are read at once.
 PAGE = 500
@@ -39,10 +43,26 @@ def reencrypt_secrets(*, using: str | None = None, page: int = PAGE) -> Reencryp
 
 
 def reencrypt_one(using: str, pk: int) -> bool:
-    """Encrypt one target's secrets anew, unless it was deleted meanwhile. Raises ``UndecryptableSecret``."""
+    """Encrypt one target's columns anew, unless it was deleted meanwhile.
+
+    Raises ``UndecryptableSecret`` when no key opens one of them, after the others.
+    """
     target = WebhookTarget.objects.using(using).filter(pk=pk)
-    while (old := target.values_list("secrets", flat=True).first()) is not None:
-        # A secret that is rotated at this moment must not be overwritten by the one before it.
-        if target.filter(secrets=old).update(secrets=encryption.reencrypt(old)):
-            return True
-    return False
+    # What a token server gave is asked for again.
+    Lane.objects.using(using).filter(pk=pk).exclude(access_token={}).update(access_token={})
+    if unreadable := [column for column in ("secrets", *SEALED) if not reencrypt_column(target, column)]:
+        raise UndecryptableSecret(f"No key opens {unreadable[0]}.")
+    return target.exists()
+
+
+def reencrypt_column(target: QuerySet[WebhookTarget], column: str) -> bool:
+    """Encrypt one column anew, if there is something in it; return whether it could be read."""
+    while old := target.values_list(column, flat=True).first():
+        token = old.token if isinstance(old, Sealed) else old
+        try:
+            # A secret that is rotated at this moment must not be overwritten by the one before it.
+            if not token or target.filter(**{column: old}).update(**{column: encryption.reencrypt(token)}):
+                return True
+        except UndecryptableSecret:
+            return False
+    return True

@@ -3,6 +3,7 @@
 import django.db.models.deletion
 import djwebhooks.database
 import djwebhooks.models.keyring
+import djwebhooks.models.sealed
 import djwebhooks.models.targets
 import djwebhooks.uid
 from django.db import migrations, models
@@ -41,7 +42,9 @@ class Migration(migrations.Migration):
                 ('is_ordered', models.BooleanField(default=False, help_text='Send events of one ordering key one at a time, in the order they were fired.')),
                 ('is_hidden', models.BooleanField(default=False, editable=False, help_text='Made by fire(urls=…), shown to nobody.')),
                 ('secrets', models.TextField(default=djwebhooks.models.keyring.new_secrets, editable=False)),
-                ('headers', models.JSONField(blank=True, default=dict, help_text='Additional request headers, name to value.')),
+                ('headers', djwebhooks.models.sealed.SealedField(blank=True, default=dict, help_text='Additional request headers, name to value.')),
+                ('authentication', djwebhooks.models.sealed.SealedField(blank=True, default=dict, editable=False, help_text='How the receiver is told who sends: a type and its parts.')),
+                ('client_certificate', djwebhooks.models.sealed.SealedField(blank=True, default=str, editable=False, help_text='For receivers that want one: the certificate chain and its key, in PEM.')),
                 ('envelope', models.CharField(blank=True, choices=[('standard', 'standard'), ('flat', 'flat'), ('cloudevents', 'cloudevents')], help_text="How the body is wrapped; empty is the setting's.", max_length=16)),
                 ('signatures', models.CharField(blank=True, choices=[('v1', 'v1'), ('v1a', 'v1a'), ('v1 v1a', 'v1 and v1a')], help_text="What it is signed with: v1 (a shared secret), v1a (a public key) or both; empty is the setting's.", max_length=16)),
                 ('retry_schedule', models.JSONField(blank=True, help_text="Seconds between attempts, such as [5, 300, 1800]; empty is the setting's.", null=True)),
@@ -147,6 +150,7 @@ class Migration(migrations.Migration):
                 ('disabled_at', models.DateTimeField(null=True)),
                 ('disabled_reason', models.CharField(blank=True, max_length=64)),
                 ('next_free_at', models.DateTimeField(help_text="The rate limit's next free instant.", null=True)),
+                ('access_token', djwebhooks.models.sealed.SealedField(blank=True, default=dict, help_text='What a token server gave for its target, until when.')),
             ],
             options={
                 'db_table': 'djw_lane',

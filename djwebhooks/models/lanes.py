@@ -8,6 +8,7 @@ from django.db.models.functions import Coalesce, Least
 
 from djwebhooks.database import DatabaseNow, lock_free_rows, lock_rows
 from djwebhooks.models.managers import WriterManager
+from djwebhooks.models.sealed import SealedField
 
 #: Seconds after which a lane that holds its deliveries back looks for expired ones.
 RECHECK = 300
@@ -50,6 +51,7 @@ class Lane(models.Model):
     disabled_at = models.DateTimeField(null=True)
     disabled_reason = models.CharField(max_length=64, blank=True)
     next_free_at = models.DateTimeField(null=True, help_text="The rate limit's next free instant.")
+    access_token = SealedField(default=dict, blank=True, help_text="What a token server gave for its target, until when.")
 
     objects = WriterManager.from_queryset(LaneQuerySet)()
 

@@ -14,7 +14,7 @@ from django.dispatch import receiver
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
-from djwebhooks import database, network, payload, signing
+from djwebhooks import authentication, certificates, database, network, payload, signing
 from djwebhooks.conf import conf
 from djwebhooks.database import DatabaseNow
 from djwebhooks.exceptions import InvalidEvent, InvalidTarget, TooManyTargets, UndecryptableSecret
@@ -23,9 +23,13 @@ from djwebhooks.models.events import Event
 from djwebhooks.models.keyring import Keyring, new_secrets
 from djwebhooks.models.lanes import Lane
 from djwebhooks.models.managers import WriterManager
+from djwebhooks.models.sealed import SealedField
 from djwebhooks.models.validation import (
+    check_authentication,
+    check_certificate,
     check_headers,
     check_number_of_events,
+    check_one_authorization,
     check_rate,
     check_schedule,
     check_storable,
@@ -43,6 +47,16 @@ TEST_EVENT = "webhook.test"
 REPLAYABLE = (Status.FAILED, Status.EXPIRED, Status.CANCELLED)
 #: Deliveries that a bulk operation changes in one transaction.
 PAGE = 1000
+
+
+#: The columns that are encrypted as a whole, and what is checked of each.
+SEALED: dict[str, Callable[[Any], object]] = {
+    "headers": check_headers,
+    "authentication": check_authentication,
+    "client_certificate": check_certificate,
+}
+#: The summary of what no key opens.
+UNREADABLE = {"type": "unreadable"}
 
 
 class DigestField(models.CharField):  # type: ignore[type-arg]  # not subscriptable at run time
@@ -163,7 +177,16 @@ class WebhookTarget(models.Model):
     )
     is_hidden = models.BooleanField(default=False, editable=False, help_text="Made by fire(urls=…), shown to nobody.")
     secrets = models.TextField(default=new_secrets, editable=False)
-    headers = models.JSONField(default=dict, blank=True, help_text="Additional request headers, name to value.")
+    headers = SealedField(default=dict, blank=True, help_text="Additional request headers, name to value.")
+    authentication = SealedField(
+        default=dict, blank=True, editable=False, help_text="How the receiver is told who sends: a type and its parts."
+    )
+    client_certificate = SealedField(
+        default=str,
+        blank=True,
+        editable=False,
+        help_text="For receivers that want one: the certificate chain and its key, in PEM.",
+    )
     envelope = models.CharField(
         max_length=16,
         blank=True,
@@ -232,7 +255,7 @@ class WebhookTarget(models.Model):
         check_number_of_events(len(self.events))
         for name in self.events:
             check_subscription(name)
-        check_headers(self.headers)
+        self._check_sealed()
         check_schedule(self.retry_schedule)
         check_rate(self.rate_limit)
         if self.concurrency_limit == 0:
@@ -243,6 +266,15 @@ class WebhookTarget(models.Model):
             self._check_number()
         else:
             self._check_owner()
+
+    @sensitive_variables()
+    def _check_sealed(self) -> None:
+        for name, check in SEALED.items():
+            try:
+                check(getattr(self, name))
+            except UndecryptableSecret as error:
+                raise InvalidTarget(f"{error} It is in the target's {name}, which has to be set anew.") from error
+        check_one_authorization(self.headers, self.authentication)
 
     def _check_owner(self) -> None:
         before = WebhookTarget.objects.using(self._using()).filter(pk=self.pk).values_list("owner_id", flat=True)
@@ -358,6 +390,22 @@ class WebhookTarget(models.Model):
             self.secrets = self._keyring_if_possible().rotate(timezone.now(), length).seal()
             self.save(update_fields=["secrets", "modified_at"])
         return self.secret
+
+    @property
+    def authentication_summary(self) -> dict[str, Any]:
+        """What of ``authentication`` is not secret: its type and some of its parts; empty if there is none."""
+        try:
+            return authentication.summarize(self.authentication)
+        except UndecryptableSecret:
+            return UNREADABLE
+
+    @property
+    def client_certificate_summary(self) -> dict[str, Any]:
+        """The subject of ``client_certificate``, and when it ends; empty if there is none."""
+        try:
+            return certificates.read(self.client_certificate).summary if self.client_certificate else {}
+        except UndecryptableSecret:
+            return UNREADABLE
 
     def _keyring_if_possible(self) -> Keyring:
         try:

@@ -2,8 +2,13 @@
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
-from djwebhooks import payload
+from django.utils import timezone
+from django.views.decorators.debug import sensitive_variables
+
+from djwebhooks import authentication, certificates, network, payload
+from djwebhooks.authentication.base import Authentication, TokenAuthentication
 from djwebhooks.conf import conf
 from djwebhooks.exceptions import InvalidEvent, InvalidTarget
 
@@ -45,6 +50,35 @@ OUR_HEADERS = frozenset({
     "connection", "content-encoding", "content-length", "content-type", "expect", "host", "keep-alive", "te", "trailer",
     "transfer-encoding", "upgrade", "user-agent",
 })  # fmt: skip
+
+
+@sensitive_variables()
+def check_authentication(told: Mapping[str, Any]) -> Authentication | None:
+    """Return what *told* describes, nothing for nothing. Raises ``InvalidTarget`` for what cannot work."""
+    if not told:
+        return None
+    found = authentication.read(told)
+    found.check()
+    if isinstance(found, TokenAuthentication):
+        try:
+            network.check_url(found.token_url)
+        except InvalidTarget as error:
+            raise InvalidTarget(f"The token_url: {error.message}") from error
+    return found
+
+
+@sensitive_variables()
+def check_certificate(pem: str) -> None:
+    """Raise ``InvalidTarget`` for a client certificate that cannot be shown to anybody; none is none."""
+    if pem:
+        certificates.check(pem, timezone.now())
+
+
+@sensitive_variables()
+def check_one_authorization(headers: Mapping[str, str], told: Mapping[str, Any]) -> None:
+    """Raise ``InvalidTarget`` for an authentication beside a header that says something else."""
+    if told and "authorization" in map(str.lower, headers):
+        raise InvalidTarget("The target has both an authentication and a header Authorization: remove one of them.")
 
 
 def check_schedule(schedule: object) -> None:

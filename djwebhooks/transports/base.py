@@ -10,7 +10,8 @@ class Request:
     """One POST to make.
 
     *key* is the caller's own name for it and comes back on the reply. *timeout* is one deadline in seconds for the whole
-    exchange, from the first DNS query to the last byte kept; *connect_timeout* bounds its beginning.
+    exchange, from the first DNS query to the last byte kept; *connect_timeout* bounds its beginning. *client_certificate* is
+    shown to a receiver that asks for one: certificates and key in PEM. No other request uses a connection that was made with it.
     """
 
     key: Hashable
@@ -20,6 +21,7 @@ class Request:
     timeout: float
     connect_timeout: float
     response_limit: int
+    client_certificate: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

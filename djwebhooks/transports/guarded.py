@@ -11,12 +11,14 @@ from collections import OrderedDict
 from email.errors import MultipartInvariantViolationDefect, StartBoundaryNotFoundDefect
 from typing import Any
 
+from django.views.decorators.debug import sensitive_variables
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.ssl_ import create_urllib3_context
 
-from djwebhooks.exceptions import DjWebhooksError
+from djwebhooks import certificates
+from djwebhooks.exceptions import DjWebhooksError, InvalidTarget
 from djwebhooks.network import GetAddrInfo, name_dns_fault, resolve
 from djwebhooks.retry import OUR_OWN_FAULTS
 from djwebhooks.transports.base import Reply, Request
@@ -26,6 +28,8 @@ from djwebhooks.transports.base import Reply, Request
 IDLE_SECONDS = 4.0
 #: How many origins have a pool of connections.
 POOLS = 256
+#: How many client certificates are ready to be shown; each takes some 700 KiB, with all authorities that are trusted.
+CERTIFICATES = 64
 #: Bytes of a response's head, informational ones included.
 HEAD_LIMIT = 64 * 1024
 #: Bytes received for every byte of a body that is kept: a chunk of one byte takes six.
@@ -358,21 +362,44 @@ class GuardedTLSPool(GuardedPool, HTTPSConnectionPool):
 class GuardedAdapter(HTTPAdapter):
     """The pools of requests with guarded connections. Proxies, netrc, cookies and redirects are its Session's, and unused."""
 
-    def __init__(self, maxsize: int, ca_bundle: str) -> None:
+    def __init__(self, maxsize: int, ca_bundle: str, *, certificates: int = CERTIFICATES) -> None:
         self.ca_bundle = ca_bundle
+        self._most_contexts = certificates
+        self._contexts: OrderedDict[str, ssl.SSLContext] = OrderedDict()
+        self._lock = threading.Lock()
         super().__init__(pool_connections=POOLS, pool_maxsize=maxsize)
 
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **pool_kwargs: Any) -> None:
         super().init_poolmanager(connections, maxsize, block, ssl_context=make_tls_context(self.ca_bundle), **pool_kwargs)
         self.poolmanager.pool_classes_by_scheme = {"http": GuardedPool, "https": GuardedTLSPool}
 
-    def find_pool(self, scheme: str, host: str, port: int | None) -> HTTPConnectionPool:
-        pool: HTTPConnectionPool = self.poolmanager.connection_from_host(host, port=port, scheme=scheme)
+    @sensitive_variables("certificate")
+    def find_pool(self, scheme: str, host: str, port: int | None, certificate: str = "") -> HTTPConnectionPool:
+        """Return the connections to an origin that were made with this client certificate, or without one."""
+        # urllib3 shares no connections between contexts: they are part of a pool's key.
+        own = {"ssl_context": self._find_context(certificate)} if certificate and scheme == "https" else None
+        pool: HTTPConnectionPool = self.poolmanager.connection_from_host(host, port=port, scheme=scheme, pool_kwargs=own)
         return pool
 
+    @sensitive_variables()
+    def _find_context(self, certificate: str) -> ssl.SSLContext:
+        with self._lock:
+            try:
+                context = self._contexts.get(certificate) or make_tls_context(self.ca_bundle, certificate)
+            except (InvalidTarget, ssl.SSLError):
+                raise ExchangeFailed("tls_error", "The client certificate cannot be used.") from None
+            self._contexts[certificate] = context
+            self._contexts.move_to_end(certificate)
+            if len(self._contexts) > self._most_contexts:
+                self._contexts.popitem(last=False)
+        return context
 
-def make_tls_context(ca_bundle: str) -> ssl.SSLContext:
+
+@sensitive_variables("certificate")
+def make_tls_context(ca_bundle: str, certificate: str = "") -> ssl.SSLContext:
     context = create_urllib3_context(ssl_minimum_version=ssl.TLSVersion.TLSv1_2)
     context.load_verify_locations(ca_bundle)
     context.sslsocket_class = TimedTLSSocket
+    if certificate:
+        certificates.read(certificate).load_into(context)
     return context

@@ -117,7 +117,7 @@ def describe_fault(exchange: Exchange, exc: Exception) -> Reply:
 def post(exchange: Exchange, adapter: GuardedAdapter) -> Reply:
     request = exchange.request
     scheme, host, port, target = split_url(request.url)
-    response = adapter.find_pool(scheme, host, port).urlopen(
+    response = adapter.find_pool(scheme, host, port, request.client_certificate).urlopen(
         "POST",
         target,
         body=request.body,

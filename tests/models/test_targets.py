@@ -21,6 +21,7 @@ from djwebhooks.exceptions import InvalidEvent, InvalidTarget, TooManyTargets, U
 from djwebhooks.models import Attempt, Delivery, Event, Lane, Subscription, WebhookTarget
 from djwebhooks.models.deliveries import Status
 from djwebhooks.testing import deliver, fired
+from tests.authentication.test_kinds import OAUTH2
 from tests.builders import URL, live_secrets, make_deliveries, make_target, make_user
 
 NOW = datetime(2026, 9, 21, 14, 13, 20, tzinfo=UTC)
@@ -452,6 +453,12 @@ def test_bulk_create_saves_events() -> None:
         ({"headers": {"Content-Type": "x"}}, "'Content-Type'"),
         ({"headers": {"Webhook-Id": "x"}}, "'Webhook-Id'"),
         ({"headers": {"Transfer-Encoding": "chunked"}}, "'Transfer-Encoding'"),
+        ({"headers": None}, "Headers are an object"),
+        ({"authentication": {"type": "digest"}}, "whose type is one of basic"),
+        ({"authentication": {"type": "basic", "username": "ada"}}, "needs a part 'password'"),
+        ({"authentication": OAUTH2 | {"token_url": "https://10.0.0.1/"}}, "The token_url: The address 10.0.0.1 is forbidden"),
+        ({"authentication": OAUTH2, "headers": {"AUTHORIZATION": "x"}}, "remove one of them"),
+        ({"client_certificate": "no PEM"}, "0 certificates and 0 keys"),
         ({"retry_schedule": "5"}, "retry schedule"),
         ({"retry_schedule": {"5": 5}}, "retry schedule"),
         ({"retry_schedule": [-1]}, "retry schedule"),

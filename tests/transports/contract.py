@@ -19,6 +19,7 @@ import trustme
 from django.conf import LazySettings
 
 from djwebhooks.transports.base import Reply, Request, Transport
+from tests.keys import YESTERDAY, make_certificate
 from tests.transports.receiver import Conversation, Receiver, Script, answer_with, hang, send_raw
 
 Make = Callable[..., Transport]
@@ -721,6 +722,50 @@ class NetworkContract(TransportContract):
 
         assert post(make(), f"https://127.0.0.1:{receiver.port}/").error == "tls_error"
 
+    # Client certificates.
+
+    def test_certificate_is_shown(
+        self, make: Make, serve: Callable[..., Receiver], authority: trustme.CA, ca_bundle: str
+    ) -> None:
+        """A receiver that asks for a certificate gets the request's, whatever kind of key it has."""
+        receiver = serve(tls=make_strict_context(authority, "receiver.example"))
+        transport = make(getaddrinfo=lookup(["127.0.0.1"]), ca_bundle=ca_bundle)
+        url = receiver.url_for("receiver.example")
+
+        for pem in (make_certificate(authority), make_certificate(authority, kind=trustme.KeyType.RSA)):
+            assert post(transport, url, client_certificate=pem).status == 200
+
+    def test_wrong_or_no_certificate(
+        self, make: Make, serve: Callable[..., Receiver], authority: trustme.CA, ca_bundle: str
+    ) -> None:
+        """A receiver that refuses the certificate, or the lack of one, is a TLS error, and it gets nothing of the request."""
+        receiver = serve(tls=make_strict_context(authority, "receiver.example"))
+        transport = make(getaddrinfo=lookup(["127.0.0.1"]), ca_bundle=ca_bundle)
+        url = receiver.url_for("receiver.example")
+        stranger, expired = make_certificate(trustme.CA()), make_certificate(authority, expires_at=YESTERDAY)
+        replies = [post(transport, url, client_certificate=pem) for pem in ("", stranger, expired, "no certificate")]
+
+        assert [(reply.status, reply.error) for reply in replies] == [(None, "tls_error")] * 4
+        assert receiver.requests == []
+
+    def test_connections_are_not_shared_between_certificates(
+        self, make: Make, serve: Callable[..., Receiver], authority: trustme.CA, ca_bundle: str
+    ) -> None:
+        """Two senders at one host are told apart: each request uses a connection that was made with its own certificate."""
+        receiver = serve(tls=make_server_context(authority, "receiver.example"))
+        transport = make(getaddrinfo=lookup(["127.0.0.1"]), ca_bundle=ca_bundle)
+        url = receiver.url_for("receiver.example")
+        ada, bob = make_certificate(authority), make_certificate(authority)
+        for pem in (ada, bob, "", ada, bob, ""):
+            assert post(transport, url, client_certificate=pem).status == 200
+
+        connections = [received.connection for received in receiver.requests]
+        assert connections[:3] == connections[3:] == [1, 2, 3]
+
+    def test_certificate_over_plain_http(self, transport: Transport, url: str) -> None:
+        """Without TLS there is nobody to show it to."""
+        assert post(transport, url, client_certificate="no certificate").status == 200
+
     def test_handshake_that_hangs(self, make: Make, serve: Callable[..., Receiver]) -> None:
         """The connect timeout covers the TLS handshake."""
         receiver = serve(Conversation.wait_closed)
@@ -858,6 +903,14 @@ class NetworkContract(TransportContract):
 def make_server_context(authority: trustme.CA, name: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(name).configure_cert(context)
+    return context
+
+
+def make_strict_context(authority: trustme.CA, name: str) -> ssl.SSLContext:
+    """The context of a receiver that talks only to those with a certificate of the same authority."""
+    context = make_server_context(authority, name)
+    authority.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
     return context
 
 

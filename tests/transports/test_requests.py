@@ -8,13 +8,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import trustme
+from requests.adapters import DEFAULT_CA_BUNDLE_PATH
 from urllib3 import HTTPConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.connection import is_connection_dropped
 
 from djwebhooks.transports.base import Transport
-from djwebhooks.transports.guarded import IDLE_SECONDS, Exchange, ExchangeFailed, IdleConnections
+from djwebhooks.transports.guarded import IDLE_SECONDS, Exchange, ExchangeFailed, GuardedAdapter, IdleConnections
 from djwebhooks.transports.requests import FIRST_THREADS, RequestsTransport
+from tests.keys import make_certificate
 from tests.transports.contract import NetworkContract, build_request, collect, lookup, post
 from tests.transports.receiver import Conversation, Receiver, answer_with
 
@@ -162,6 +165,18 @@ class TestRequestsTransport(NetworkContract):
                 transport.wait(0.01)
 
             assert receiver.connections == 12
+
+
+def test_certificates_that_are_ready_are_bounded() -> None:
+    """However many targets have one, only the last few are in memory, and the same one is not made ready twice."""
+    authority = trustme.CA()
+    adapter = GuardedAdapter(1, DEFAULT_CA_BUNDLE_PATH, certificates=2)
+    pems = [make_certificate(authority) for _ in range(3)]
+    pools = [adapter.find_pool("https", "receiver.example", 443, pem) for pem in (*pems, pems[2], pems[1], pems[0])]
+
+    assert len(adapter._contexts) == 2
+    assert pools[3:5] == [pools[2], pools[1]]
+    assert pools[5] is not pools[0]
 
 
 def test_exchange_without_a_connection_is_broken_off() -> None:

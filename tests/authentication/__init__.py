@@ -1,0 +1,1 @@
+"""Tests of djwebhooks.authentication, a module for each module."""
