@@ -20,6 +20,7 @@ from djwebhooks.engines.base import Engine
 from djwebhooks.exceptions import ConfigurationError, DjWebhooksError
 from djwebhooks.models import Event
 from djwebhooks.owners import owner_model
+from djwebhooks.weaknesses import WEAKNESSES
 
 
 def check_names(**_: Any) -> Iterator[CheckMessage]:
@@ -336,7 +337,8 @@ def register_all() -> None:
     for function in CHECKS:
         register(_listing(function), "djwebhooks")
     register(_listing(check_isolation), Tags.database)
-    register(_listing(check_http), "djwebhooks", deploy=True)
+    for function in (check_http, *WEAKNESSES):
+        register(_listing(function), "djwebhooks", deploy=True)
 
 
 # Django knows by the function what is registered already, when a test's INSTALLED_APPS make the app ready again.

@@ -17,7 +17,9 @@ from django.db import connection
 from django.utils.module_loading import import_string
 
 from djwebhooks import checks
+from djwebhooks.weaknesses import WEAKNESSES
 from tests.connections import postgresql_only
+from tests.test_weaknesses import WEAK
 
 #: Django's own checks may ask the databases what they can do.
 pytestmark = pytest.mark.django_db(databases="__all__")
@@ -246,11 +248,11 @@ def test_a_snapshot_for_each_transaction_is_an_error(options: dict[str, Any]) ->
 def test_ids_are_unique() -> None:
     """One id means one thing, and each is tested here."""
     checks_of = defaultdict(set)
-    for function in (*checks.CHECKS, checks.check_isolation, checks.check_http):
+    for function in (*checks.CHECKS, checks.check_isolation, checks.check_http, *WEAKNESSES):
         for identifier in re.findall(r"djwebhooks\.[EW]\d{3}", getsource(function)):
             checks_of[identifier].add(function.__name__)
     elsewhere = {"djwebhooks.E011", "djwebhooks.E015", "djwebhooks.W001", "djwebhooks.W002", "djwebhooks.W003"}
-    tested = {case[0] for case in BAD} | elsewhere
+    tested = {case[0] for case in BAD} | elsewhere | {f"djwebhooks.{case[0]}" for case in WEAK} | {"djwebhooks.W011"}
 
     assert all(len(functions) == 1 for functions in checks_of.values())
     assert set(checks_of) == tested

@@ -40,7 +40,7 @@ LAYERS = (
     ("messages", "verdicts"),
     ("worker", "inline"),
     ("engines",),
-    ("events",),
+    ("events", "weaknesses"),
     ("decorators", "checks", "erasure", "explain", "metrics", "prune", "stats", "testing"),
     ("admin", "api", "portal", "inbox", "management", "apps"),
 )

@@ -1,0 +1,179 @@
+"""What works but is weak is a warning of ``check --deploy``, and every setting has been thought about."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.conf import LazySettings
+from django.core import checks as django_checks
+
+from djwebhooks.conf import conf
+
+#: Django's own checks may ask the databases what they can do.
+pytestmark = pytest.mark.django_db(databases="__all__")
+
+KEY = "5Zp0wYq2eT7uXk9cVb1nM4aQ8rL6sD3f"
+OTHER_KEY = KEY[::-1]
+RQ = "djwebhooks.engines.rq.RQEngine"
+
+#: Each check's id, the settings that it complains about, and what it says.
+WEAK: list[tuple[str, dict[str, Any], str]] = [
+    ("W001", {"ALLOW_HTTP": True}, "payloads may travel unencrypted"),
+    ("W002", {"ALLOWED_NETWORKS": ["10.0.0.0/8"]}, "['10.0.0.0/8']"),
+    ("E020", {"ALLOWED_NETWORKS": ["169.254.0.0/16"]}, "'169.254.0.0/16': whoever may make a target can ask 169.254.169.254"),
+    ("E020", {"ALLOWED_NETWORKS": ["0.0.0.0/0"]}, "credentials"),
+    ("E020", {"ALLOWED_NETWORKS": ["fd00::/8"]}, "fd00:ec2::254"),
+    ("W004", {"ENCRYPTION_KEYS": ["short"]}, "Key 1 of DJWEBHOOKS_ENCRYPTION_KEYS, which"),
+    ("W004", {"ENCRYPTION_KEYS": [KEY, "ab" * 30]}, "Key 2 of DJWEBHOOKS_ENCRYPTION_KEYS, which"),
+    (
+        "W005",
+        {"ENCRYPTION_KEYS": [KEY, "the key of the tests, long enough that no check complains about it"]},
+        "has the SECRET_KEY",
+    ),
+    ("W006", {"ENCRYPTION_KEYS": [KEY, OTHER_KEY, KEY + OTHER_KEY]}, "3 keys open"),
+    ("W007", {"TIMEOUT": 121}, "DJWEBHOOKS_TIMEOUT is longer than 120 seconds"),
+    ("W007", {"CONNECT_TIMEOUT": timedelta(minutes=1)}, "DJWEBHOOKS_CONNECT_TIMEOUT is longer than 30 seconds"),
+    ("W007", {"RETENTION": timedelta(days=4000)}, "DJWEBHOOKS_RETENTION is longer than 400 days"),
+    ("W007", {"EXPIRE_AFTER": timedelta(days=91)}, "DJWEBHOOKS_EXPIRE_AFTER is longer than 90 days"),
+    ("W007", {"DISABLE_AFTER": timedelta(days=91)}, "DJWEBHOOKS_DISABLE_AFTER is longer than 90 days"),
+    ("W008", {"PAYLOAD_LIMIT": 2**30}, "DJWEBHOOKS_PAYLOAD_LIMIT is 1073741824, more than 4194304"),
+    ("W008", {"RESPONSE_LIMIT": 2**30}, "DJWEBHOOKS_RESPONSE_LIMIT is 1073741824"),
+    ("W008", {"CONCURRENCY": 100_000}, "DJWEBHOOKS_CONCURRENCY is 100000"),
+    ("W008", {"RQ_JOBS": 100}, "DJWEBHOOKS_RQ_JOBS is 100"),
+    ("W008", {"TARGETS_PER_OWNER": 10**9}, "DJWEBHOOKS_TARGETS_PER_OWNER is 1000000000"),
+    ("W009", {"RETRY_SCHEDULE": [86400] * 31}, "DJWEBHOOKS_RETRY_SCHEDULE"),
+    ("W009", {"RETRY_SCHEDULE": [1] * 101}, "DJWEBHOOKS_RETRY_SCHEDULE"),
+    ("W009", {"RETRY_SCHEDULE": [0, 0]}, "DJWEBHOOKS_RETRY_SCHEDULE"),
+    ("W010", {"ENGINE": "djwebhooks.engines.immediate.ImmediateEngine"}, "requests wait for receivers"),
+    ("W010", {"TRANSPORT": "djwebhooks.transports.memory.MemoryTransport"}, "nothing is sent"),
+    ("W012", {"FORBIDDEN_HOSTS": ()}, "may go to the application itself"),
+]
+#: Settings that cannot be weak, and why.
+CANNOT_BE_WEAK = {
+    "OWNER_MODEL": "says whose the targets are, and does nothing else",
+    "REQUEST_OWNER": "is code: no check can tell which owner it should return",
+    "OWNER_FIELD": "shows what the application wants to be shown",
+    "EVENTS": "names events; an empty one allows any name, and still only those that the application fires",
+    "ENVELOPE": "all three are signed as a whole",
+    "SIGNATURES": "both versions are strong, and none at all is an error",
+    "JSON_ENCODER": "is code, and what it makes is only ever data",
+    "GIVE_UP_ON": "ends deliveries earlier, as its owner wants it",
+    "QUEUE": "is a name; what stands behind it is looked at as W011",
+    "ALLOWED_PORTS": "narrows; on any port a forbidden address stays forbidden",
+}
+
+
+@pytest.fixture(autouse=True)
+def production(settings: LazySettings) -> LazySettings:
+    """Settings with no weakness, to be spoilt by each test in one way."""
+    settings.DJWEBHOOKS_ALLOW_HTTP = False
+    settings.DJWEBHOOKS_ALLOWED_NETWORKS = ()
+    settings.RQ_QUEUES = {"default": {"URL": "rediss://:password@redis.example.com/0"}}
+    return settings
+
+
+def run_checks() -> list[django_checks.CheckMessage]:
+    """The messages of djwebhooks' own checks at a deployment."""
+    found = django_checks.run_checks(include_deployment_checks=True)
+    return [message for message in found if str(message.id).startswith("djwebhooks.")]
+
+
+def apply(settings: LazySettings, values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        setattr(settings, f"DJWEBHOOKS_{name}", value)
+
+
+@pytest.mark.parametrize(("identifier", "values", "message"), WEAK, ids=[f"{case[0]} {list(case[1])}" for case in WEAK])
+def test_a_weak_setting_is_said(settings: LazySettings, identifier: str, values: dict[str, Any], message: str) -> None:
+    """One message names the setting; a private network is told of besides, whichever it is."""
+    apply(settings, values)
+
+    found = [one for one in run_checks() if one.id != "djwebhooks.W002" or identifier == "W002"]
+
+    assert [one.id for one in found] == [f"djwebhooks.{identifier}"]
+    assert message in found[0].msg
+
+
+def test_the_defaults_are_strong(settings: LazySettings) -> None:
+    """Nothing is said of them, nor of a rotation that is under way."""
+    assert run_checks() == []
+    settings.DJWEBHOOKS_ENCRYPTION_KEYS = [KEY, OTHER_KEY]
+    settings.DJWEBHOOKS_ENGINE = RQ
+
+    assert run_checks() == []
+
+
+def test_every_setting_has_been_thought_about() -> None:
+    """A setting can be weak, and a check says so, or it cannot, and the reason is written down."""
+    checked = {name for _, values, _ in WEAK for name in values}
+
+    assert checked.isdisjoint(CANNOT_BE_WEAK)
+    assert {f"DJWEBHOOKS_{name}" for name in checked.union(CANNOT_BE_WEAK)} == set(conf.names())
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"ENCRYPTION_KEYS": "one key"},
+        {"ENCRYPTION_KEYS": [b"bytes"]},
+        {"TIMEOUT": "15"},
+        {"RETRY_SCHEDULE": 5},
+        {"RETRY_SCHEDULE": ["5"]},
+        {"ALLOWED_NETWORKS": ["10.0.0.0/33"]},
+        {"ALLOWED_NETWORKS": 5},
+        {"CONCURRENCY": "many"},
+        {"ENGINE": 5},
+    ],
+    ids=str,
+)
+def test_what_is_wrong_is_not_called_weak(settings: LazySettings, values: dict[str, Any]) -> None:
+    """No check stumbles over what another one reports as an error."""
+    apply(settings, values)
+
+    assert {str(message.id)[:12] for message in run_checks() if message.id != "djwebhooks.W002"} == {"djwebhooks.E"}
+
+
+def test_no_key_is_shown(settings: LazySettings) -> None:
+    """A message says which key it is by its place alone."""
+    settings.DJWEBHOOKS_ENCRYPTION_KEYS = ["hunter2", "the key of the tests, long enough that no check complains about it", "x"]
+
+    said = str([(message.msg, message.hint) for message in run_checks()])
+
+    assert "Key 1" in said
+    assert "hunter2" not in said
+    assert "the key of the tests" not in said
+
+
+def test_the_secret_key_must_be_strong_where_it_encrypts(settings: LazySettings) -> None:
+    """Without keys of our own it is the key, and so are its fallbacks; with some it is Django's business alone."""
+    settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = "django-insecure-" + KEY, ["old"]
+
+    assert [message.msg.partition(",")[0] for message in run_checks()] == ["SECRET_KEY", "Key 1 of SECRET_KEY_FALLBACKS"]
+    settings.DJWEBHOOKS_ENCRYPTION_KEYS = [KEY]
+    assert run_checks() == []
+
+
+@pytest.mark.parametrize(
+    ("queue", "is_open"),
+    [
+        ({"URL": "redis://redis.example.com/0"}, True),
+        ({"HOST": "10.0.0.5", "PORT": 6379}, True),
+        ({"URL": "redis://:password@redis.example.com/0"}, False),
+        ({"URL": "rediss://redis.example.com/0"}, False),
+        ({"HOST": "10.0.0.5", "PASSWORD": "password"}, False),
+        ({"HOST": "10.0.0.5", "SSL": True}, False),
+        ({"URL": "redis://localhost:6379/0"}, False),
+        ({"URL": "redis://127.0.0.1:6379/0"}, False),
+        ({"URL": "unix:///run/redis.sock"}, False),
+        ({"UNIX_SOCKET_PATH": "/run/redis.sock"}, False),
+        ({"HOST": "localhost"}, False),
+    ],
+    ids=str,
+)
+def test_a_redis_elsewhere_must_be_guarded(settings: LazySettings, queue: dict[str, Any], is_open: bool) -> None:
+    """Whoever can write to it can run code in RQ's workers; with another engine it is not ours."""
+    settings.RQ_QUEUES = {"default": queue}
+    assert run_checks() == []
+    settings.DJWEBHOOKS_ENGINE = RQ
+
+    assert [message.id for message in run_checks()] == (["djwebhooks.W011"] if is_open else [])
