@@ -4,17 +4,20 @@ PYTHON ?= python3
 VENV ?= .venv
 # A further requirement, such as DJANGO="django~=6.1.0".
 DJANGO ?=
-# Options for what is run: make test ARGS="-k lanes", make demo ARGS=--once
+# Options for what is run: make test ARGS="-k lanes", make soak ARGS="--minutes 2", make demo ARGS=--once
 ARGS ?=
 
 RUN = $(VENV)/bin/python
 comma := ,
 
 .DELETE_ON_ERROR:
-.PHONY: test demo bench lint types docs migrations clean
+.PHONY: test soak demo bench lint types docs migrations clean
 
 test: $(VENV)/.with-test-postgres
 	$(RUN) -m tests $(ARGS)
+
+soak: $(VENV)/.with-test-postgres
+	$(RUN) -m tests.faults.soak $(ARGS)
 
 demo: $(VENV)/.with-demo
 	$(RUN) example_project/demo.py $(ARGS)

@@ -5,10 +5,8 @@ from dataclasses import dataclass
 
 from djwebhooks.models import Attempt, Body, Delivery, Event, Lane, WebhookTarget, Worker
 from djwebhooks.models.deliveries import Status, Trigger
-from tests.faults.ledger import Arrival, Ledger
-
-#: An attempt, as both sides know it: the target's path, the webhook-id and the number.
-Key = tuple[str, str, int]
+from tests.faults.ledger import Arrival, Key, Ledger
+from tests.faults.world import ORDERED
 
 
 @dataclass(frozen=True)
@@ -25,12 +23,8 @@ class Books:
 def unrecorded(ledger: Ledger) -> set[Key]:
     """The attempts that have arrived and are not recorded: what was in flight, or answered, when a worker was killed."""
     ledger.settle()
-    return {entry.arrival.key for entry in ledger.entries} - recorded(ledger)
-
-
-def recorded(ledger: Ledger) -> set[Key]:
-    rows = Attempt.objects.values_list("url", "delivery__event__uid", "number")
-    return {(url.removeprefix(ledger.url_for("")), str(uid), number) for url, uid, number in rows}
+    pending = Delivery.objects.pending().values_list("target__target_url", "event__uid", "attempt_count")
+    return {(ledger.path_of(url), str(uid), count + 1) for url, uid, count in pending} & set(ledger.arrived)
 
 
 def check_books(ledger: Ledger) -> Books:
@@ -46,8 +40,7 @@ def check_books(ledger: Ledger) -> Books:
     check_statuses(ledger)
     check_bodies(ledger)
     check_order(ledger)
-    arrived = Counter(entry.arrival.key for entry in ledger.entries)
-    repeated = Counter({key: times - 1 for key, times in arrived.items() if times > 1})
+    repeated = Counter({key: times - 1 for key, times in ledger.arrived.items() if times > 1})
     return Books(Event.objects.count(), Delivery.objects.count(), len(ledger.entries), repeated)
 
 
@@ -77,23 +70,18 @@ def check_attempts(ledger: Ledger) -> None:
         numbers[delivery_id].append(number)
     for pk, count in Delivery.objects.values_list("pk", "attempt_count"):
         assert numbers[pk] == list(range(1, count + 1))
-    arrived = {entry.arrival.key for entry in ledger.entries}
-    assert recorded(ledger) - arrived == set()
-    assert arrived - recorded(ledger) == set()
+    rows = Attempt.objects.values_list("url", "delivery__event__uid", "number")
+    recorded = {(ledger.path_of(url), str(uid), number) for url, uid, number in rows}
+    assert recorded.symmetric_difference(ledger.arrived) == set()
 
 
 def check_statuses(ledger: Ledger) -> None:
     """What is called succeeded was answered with 2xx, and nothing else was; the events have their payloads."""
-    answered = {(e.arrival.path, e.arrival.id) for e in ledger.entries if is_success(e.answer.status)}
-    for path, uid, status in _deliveries(ledger):
-        assert (status == Status.SUCCEEDED) == ((path, uid) in answered), (path, uid, status)
+    answered_well = {entry.arrival.pair for entry in ledger.entries if is_success(entry.answer.status)}
+    succeeded = Delivery.objects.filter(status=Status.SUCCEEDED).values_list("target__target_url", "event__uid")
+    assert {(ledger.path_of(url), str(uid)) for url, uid in succeeded}.symmetric_difference(answered_well) == set()
     assert list(Event.objects.filter(payload="")) == []
     assert list(Event.objects.exclude(call="")) == []
-
-
-def _deliveries(ledger: Ledger) -> list[tuple[str, str, str]]:
-    rows = Delivery.objects.values_list("target__target_url", "event__uid", "status")
-    return [(url.removeprefix(ledger.url_for("")), str(uid), status) for url, uid, status in rows]
 
 
 def is_success(status: int | None) -> bool:
@@ -111,11 +99,11 @@ def check_order(ledger: Ledger) -> None:
 
     What did not succeed in the end steps aside, and what was tried again by hand goes when it is retried.
     """
-    before = _predecessors(ledger)
+    before = find_predecessors(ledger)
     arrived_well: set[tuple[str, str]] = set()
     seen: set[tuple[str, str]] = set()
     for entry in ledger.entries:
-        pair = entry.arrival.path, entry.arrival.id
+        pair = entry.arrival.pair
         if pair not in seen:
             assert before.get(pair) is None or before[pair] in arrived_well, describe(entry.arrival)
         seen.add(pair)
@@ -123,16 +111,18 @@ def check_order(ledger: Ledger) -> None:
             arrived_well.add(pair)
 
 
-def _predecessors(ledger: Ledger) -> dict[tuple[str, str], tuple[str, str]]:
+def find_predecessors(ledger: Ledger) -> dict[tuple[str, str], tuple[str, str]]:
     """The one before each delivery to an ordered target, in its key and in the order of the events."""
-    rows = Delivery.objects.filter(target__is_ordered=True, status=Status.SUCCEEDED).exclude(attempts__trigger=Trigger.MANUAL)
+    ordered = [ledger.url_for(path) for path in ORDERED]
+    rows = Delivery.objects.filter(target__target_url__in=ordered, status=Status.SUCCEEDED)
+    rows = rows.exclude(attempts__trigger=Trigger.MANUAL).order_by("event_id")
     last: dict[tuple[str, str], tuple[str, str]] = {}
     before = {}
-    for url, key, uid in rows.order_by("event_id").values_list("target__target_url", "ordering_key", "event__uid"):
-        pair = url.removeprefix(ledger.url_for("")), str(uid)
-        if (pair[0], key) in last:
-            before[pair] = last[pair[0], key]
-        last[pair[0], key] = pair
+    for url, key, uid in rows.values_list("target__target_url", "ordering_key", "event__uid"):
+        path = ledger.path_of(url)
+        if (path, key) in last:
+            before[path, str(uid)] = last[path, key]
+        last[path, key] = path, str(uid)
     return before
 
 

@@ -5,6 +5,7 @@ import selectors
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,8 @@ from typing import Self
 
 #: The path that is answered but not written down.
 BARRIER = "/barrier"
+#: An attempt, as both sides know it: the target's path, the webhook-id and the number.
+Key = tuple[str, str, int]
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,12 @@ class Arrival:
         return int(self.headers["webhook-attempt"])
 
     @property
-    def key(self) -> tuple[str, str, int]:
+    def pair(self) -> tuple[str, str]:
+        """The delivery that it is an attempt of."""
+        return self.path, self.id
+
+    @property
+    def key(self) -> Key:
         """The attempt that it is: no other request may be the same, unless a worker was killed."""
         return self.path, self.id, self.attempt
 
@@ -72,6 +80,8 @@ class Ledger:
     def __init__(self, decide: Callable[[Arrival], Answer] = lambda arrival: Answer()) -> None:
         self.decide = decide
         self.entries: list[Entry] = []
+        #: How often each attempt has arrived.
+        self.arrived: Counter[Key] = Counter()
         self._later: list[tuple[float, int, Connection, int]] = []
         self._kept_waiting: list[tuple[int, Connection]] = []
         self._selector = selectors.DefaultSelector()
@@ -84,6 +94,9 @@ class Ledger:
 
     def url_for(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}{path}"
+
+    def path_of(self, url: str) -> str:
+        return url.removeprefix(self.url_for(""))
 
     def settle(self) -> None:
         """Return when everything is written down that was sent before by processes that have ended."""
@@ -160,6 +173,7 @@ class Ledger:
         answer = self.decide(arrival)
         number = len(self.entries)
         self.entries.append(Entry(arrival, answer))
+        self.arrived[arrival.key] += 1
         if answer.status is None:
             self._kept_waiting.append((number, connection))
         else:

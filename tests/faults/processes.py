@@ -129,11 +129,11 @@ class Launcher:
 
 
 @contextmanager
-def launching(environment: dict[str, str], directory: Path) -> Iterator[Launcher]:
-    """Run a launcher on the databases and servers that *environment* names."""
+def launching(environment: dict[str, str], directory: Path, cwd: Path = PROJECT) -> Iterator[Launcher]:
+    """Run a launcher on the databases and servers that *environment* names, with the package that is in *cwd*."""
     command = [sys.executable, "-m", "tests.faults.launcher"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, env=environment, cwd=PROJECT, start_new_session=True, **pipes) as process:
+    with subprocess.Popen(command, env=environment, cwd=cwd, start_new_session=True, **pipes) as process:
         launcher = Launcher(process, directory)
         try:
             yield launcher

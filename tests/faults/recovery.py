@@ -8,7 +8,7 @@ from django.contrib.auth.models import User
 from django.db import connection
 
 from djwebhooks.database import DatabaseNow
-from djwebhooks.models import Event, Worker
+from djwebhooks.models import Delivery, Event, Worker
 from tests.engines.processes import wait_until
 from tests.faults.books import Books, check_books, unrecorded
 from tests.faults.ledger import Ledger
@@ -41,8 +41,21 @@ def run_fresh_worker(work: Callable[[], Child], code: int = 0) -> Child:
     wait_for_connections()
     expire_leases()
     worker = work()
-    assert worker.wait() == code, f"{worker.code}: {worker.output}"
+    wait_while_it_works(worker)
+    assert worker.code == code, f"{worker.code}: {worker.output}"
     return worker
+
+
+def wait_while_it_works(worker: Child) -> None:
+    """Return when it has ended; however long that takes, there is less and less left to do."""
+    left = [Delivery.objects.pending().count()]
+
+    def has_moved() -> bool:
+        left.append(Delivery.objects.pending().count())
+        return worker.poll() is not None or left[-1] < left[-2]
+
+    while worker.poll() is None:
+        wait_until(has_moved, f"less is left to do; the worker says: {worker.output}")
 
 
 def expire_leases() -> None:

@@ -1,5 +1,7 @@
 """The application of these tests: its targets, what it fires, and its hook."""
 
+import random
+import time
 from typing import Any
 
 from django.contrib.auth.models import User
@@ -11,9 +13,9 @@ from djwebhooks.models import Event, WebhookTarget
 from tests.faults.ledger import Ledger
 from tests.library.models import Author
 
-#: Targets that keep an order, and those that do not.
-ORDERED, LOOSE = ("/ordered/a", "/ordered/b"), ("/loose/a",)
-PATHS = (*ORDERED, *LOOSE)
+#: Targets that keep an order, and others.
+ORDERED, LOOSE = ("/ordered/a", "/ordered/b"), "/loose"
+PATHS = (*ORDERED, LOOSE)
 KEYS = ("k", "l")
 
 
@@ -34,7 +36,7 @@ def make_world(ledger: Ledger) -> User:
 @hook("author.added", ordering_key=lambda author, owner: author.name)
 def author_added(author: Author, owner: User) -> dict[str, Any]:
     """A payload that is built in the worker."""
-    return {"name": author.name}
+    return {"number": author.pk}
 
 
 def add_author(key: str, owner: User) -> Event:
@@ -58,3 +60,19 @@ def add_authors(count: int) -> None:
     owner = User.objects.get()
     for number in range(count):
         add_author(KEYS[number % len(KEYS)], owner)
+
+
+def be_an_application(number: int, seed: int, count: int) -> None:
+    """Make *count* transactions, of which some are rolled back, in lines of its own; each makes an author and tells of it."""
+    lots = random.Random(seed)
+    owner = User.objects.get()
+    for _ in range(count):
+        name = f"{number}.{lots.randrange(5)}"
+        with transaction.atomic():
+            author = Author.objects.create(name=name)
+            if lots.random() < 0.5:
+                author_added(author=author, owner=owner)
+            else:
+                fire("author.added", {"number": author.pk}, owner=owner, ordering_key=name)
+            transaction.set_rollback(lots.random() < 0.2)
+        time.sleep(0.05 * lots.random())
