@@ -15,6 +15,8 @@ DjWebhooksError
 ├── ForbiddenAddress
 ├── AlreadyFinished         (ValueError)
 ├── ErasedEvent             (ValueError)
+├── KeyNotAccepted          (ValueError)
+├── TargetLocked            (RuntimeError)
 ├── InvalidSignature        (SuspiciousOperation)
 └── UndecryptableSecret     (ValueError)
 """
@@ -88,6 +90,14 @@ class AlreadyFinished(DjWebhooksError, ValueError):
 
 class ErasedEvent(DjWebhooksError, ValueError):
     """The event's data was erased, so it cannot be sent again."""
+
+
+class KeyNotAccepted(DjWebhooksError, ValueError):
+    """The receiver has not been seen to accept the newest key, so the old ones cannot be ended."""
+
+
+class TargetLocked(DjWebhooksError, RuntimeError):
+    """A transaction that goes on keeps the target locked: try again when it is over."""
 
 
 class InvalidSignature(DjWebhooksError, SuspiciousOperation):

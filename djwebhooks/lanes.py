@@ -283,6 +283,7 @@ def _record(using: str, worker_id: int, outcomes: Sequence[Outcome], now: dateti
     _write_statuses(using, result.outcomes, now)
     _line_up_next(using, result.outcomes, lanes, now)
     _write_health(using, result, lanes, now)
+    _write_key_checks(using, result.outcomes, lanes, now)
     return result
 
 
@@ -371,6 +372,14 @@ def _write_health(using: str, result: Recorded, lanes: dict[int, Lane], now: dat
             result.closed.add(pk)
 
 
+def _write_key_checks(using: str, outcomes: Iterable[Outcome], lanes: dict[int, Lane], now: datetime) -> None:
+    for outcome in outcomes:
+        if outcome.key_answer:
+            lane = lanes[outcome.work.target_id]
+            lane.note_key_check(outcome.work.only_key, outcome.key_answer, now)
+            lane.save(using=using, update_fields=["key_checks"])
+
+
 HEALTH = ["held_until", "failing_since", "failure_count", "disabled_at", "disabled_reason"]
 
 
@@ -382,7 +391,7 @@ def _judge_health(lane: Lane, outcomes: list[Outcome], now: datetime) -> None:
     for outcome in outcomes:
         if outcome.hold_until is not None:
             lane.held_until = max(lane.held_until or outcome.hold_until, outcome.hold_until)
-        if outcome.is_success:
+        if outcome.is_success and outcome.counts:
             lane.failing_since, lane.failure_count = None, 0
         elif _is_failure(outcome):
             lane.failing_since = lane.failing_since or now

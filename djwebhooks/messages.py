@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cache, partial
 from typing import Any
@@ -18,6 +18,7 @@ from djwebhooks.conf import conf
 from djwebhooks.exceptions import InvalidPayload, InvalidTarget, UndecryptableSecret
 from djwebhooks.models import Body, Event, WebhookTarget
 from djwebhooks.models.deliveries import Status
+from djwebhooks.models.keyring import UNKNOWN_KEY, Key
 from djwebhooks.models.validation import check_authentication
 from djwebhooks.owners import name_of_owner, owner_model
 from djwebhooks.transports.base import Request
@@ -75,7 +76,7 @@ def _sign(
     event: Event,
     body_format: str,
     body: bytes,
-    signers_of: Callable[[WebhookTarget], list[signing.Signer]],
+    signers_of: Callable[[WebhookTarget, str], list[signing.Signer]],
     now: datetime,
 ) -> None:
     if body == UNFIT:
@@ -85,7 +86,8 @@ def _sign(
         prepared.outcomes.append(Outcome(work, Status.CANCELLED, "erased"))
         return
     try:
-        headers = _authenticate(target, now) | _headers(work, event, body_format, signers_of(target), body, now)
+        signers = signers_of(target, event.only_key)
+        headers = _authenticate(target, now) | _headers(work, event, body_format, signers, body, now)
         request = _request(work, target, headers, body)
     except (UndecryptableSecret, InvalidTarget) as error:
         # Our own fault: nothing is counted, and nothing is lost.
@@ -93,15 +95,26 @@ def _sign(
         logger.warning("target=%s cannot be sent to: %s", target.uid, error)
         rest = Outcome(work, Status.PENDING, reason, due_at=now, hold_until=now + OWN_FAULT_PAUSE)
         prepared.outcomes.append(rest)
-    else:
-        prepared.ready.append((work, target, request))
+        return
+    if not signers:
+        prepared.outcomes.append(Outcome(work, Status.CANCELLED, "key_retired"))
+        return
+    prepared.ready.append((replace(work, only_key=event.only_key), target, request))
 
 
-def _read_signers(target: WebhookTarget, now: datetime) -> list[signing.Signer]:
-    """What signs for *target*: every live key, in each version that it gets."""
+@sensitive_variables()
+def _read_signers(target: WebhookTarget, only_key: str, now: datetime) -> list[signing.Signer]:
+    """What signs for *target*, in each version that it gets: every live key, or for a key check the one that it is about."""
     versions = target.signature_versions
-    ring = target.complete_keyring() if signing.V1A in versions else target.keyring
-    return [signer for key in ring.live(now) for signer in key.read_signers(versions)]
+    return [signer for key in _find_keys(target, only_key, now) for signer in key.read_signers(versions)]
+
+
+def _find_keys(target: WebhookTarget, only_key: str, now: datetime) -> list[Key]:
+    if only_key == UNKNOWN_KEY:
+        return [Key.new(now)]
+    needs_pairs = only_key or signing.V1A in target.signature_versions
+    ring = target.complete_keyring() if needs_pairs else target.keyring
+    return [key for key in ring.live(now) if not only_key or key.id == only_key]
 
 
 @contextmanager

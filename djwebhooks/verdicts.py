@@ -7,10 +7,14 @@ from djwebhooks import retry
 from djwebhooks.conf import conf
 from djwebhooks.database import clean_text
 from djwebhooks.models.deliveries import Status
+from djwebhooks.models.keyring import UNKNOWN_KEY
 from djwebhooks.transports.base import Reply
 from djwebhooks.work import OWN_FAULT_PAUSE, Flight, Outcome, Sent
 
 logger = logging.getLogger(__name__)
+
+#: Client errors that are about the moment and not about the request.
+SAYS_NOTHING = frozenset({408, 425, 429})
 
 
 def judge(flight: Flight, reply: Reply, now: datetime) -> Outcome:
@@ -27,7 +31,7 @@ def judge(flight: Flight, reply: Reply, now: datetime) -> Outcome:
     due_at = None if verdict.delay is None else now + timedelta(seconds=verdict.delay)
     if due_at is not None and work.expires_at is not None:
         due_at = min(due_at, work.expires_at)
-    return Outcome(
+    outcome = Outcome(
         work,
         verdict.status,
         verdict.reason,
@@ -37,6 +41,31 @@ def judge(flight: Flight, reply: Reply, now: datetime) -> Outcome:
         hold_until=now + timedelta(seconds=verdict.hold) if verdict.hold else None,
         disables=verdict.disables,
     )
+    is_check = work.only_key and verdict.counts
+    return _judge_check(outcome, reply) if is_check else outcome
+
+
+def _judge_check(outcome: Outcome, reply: Reply) -> Outcome:
+    """Return what a reply to a key check means: it ends at once, and says nothing about the target's health.
+
+    It succeeded if the receiver did what it should: accept the newest key, and refuse one that it cannot know.
+    """
+    answer, reason = _answer_to_key(reply), retry.describe(reply)
+    is_unknown = outcome.work.only_key == UNKNOWN_KEY
+    is_right = answer == ("refused" if is_unknown else "accepted")
+    if answer == "accepted":
+        reason = "unknown_key_accepted" if is_unknown else ""
+    elif is_right:
+        reason = "unknown_key_refused"
+    status = Status.SUCCEEDED if is_right else Status.FAILED
+    return Outcome(outcome.work, status, reason, sent=outcome.sent, counts=False, key_answer=answer)
+
+
+def _answer_to_key(reply: Reply) -> str:
+    """What a receiver says about a signature; a server error, or a wish for a pause, says nothing."""
+    if reply.error or reply.status is None or reply.status in SAYS_NOTHING:
+        return ""
+    return {2: "accepted", 4: "refused"}.get(reply.status // 100, "")
 
 
 def _sent(reply: Reply, url: str, started_at: datetime) -> Sent:

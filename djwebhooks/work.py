@@ -28,6 +28,8 @@ class Work:
     schedule_offset: int
     trigger: str
     expires_at: datetime | None
+    #: The key that alone signs it, by its id, if it is a check of that key.
+    only_key: str = ""
 
 
 @dataclass(slots=True)
@@ -137,6 +139,8 @@ class Outcome:
     hold_until: datetime | None = None
     #: Why the target is to be disabled, in a word.
     disables: str = ""
+    #: What the receiver said to a key check: ``accepted`` or ``refused``.
+    key_answer: str = ""
 
     @property
     def is_success(self) -> bool:

@@ -197,16 +197,17 @@ def test_no_page_shows_a_secret(admin_client: Client) -> None:
     target = WebhookTarget.objects.get()
     old_secret = target.secret
     delivery = send(target, 500)
-    for name in ("test", "deactivate", "activate", "rotate-secret", "retry-failed"):
+    for name in ("test", "deactivate", "activate", "rotate-secret", "check-keys", "finish-rotation", "retry-failed"):
         act(admin_client, target, name)
     target.refresh_from_db()
-    hidden = [old_secret, target.secret, target.secrets]
+    hidden = [old_secret, target.secret, target.secrets, *(key.pair for key in target.keyring.keys)]
     pages = [*list_pages(target, delivery, delivery.event), page_of(target, "delete")]
     shown = "".join(admin_client.get(page).content.decode() for page in pages)
 
     assert all(admin_client.get(page).status_code == 200 for page in pages)
     assert not [secret for secret in hidden if secret in shown]
     assert "whsec_" not in shown
+    assert "whsk_" not in shown
 
 
 def test_a_new_secret_is_shown_once(admin_client: Client) -> None:
@@ -236,6 +237,49 @@ def test_a_rotated_secret_is_shown_once_and_overlaps(admin_client: Client) -> No
     assert live_secrets(target, now + timedelta(hours=23)) == [target.secret, old]
     assert live_secrets(target, now + timedelta(hours=25)) == [target.secret]
     assert "Rotated" in LogEntry.objects.get().change_message
+
+
+def test_keys_are_checked_and_a_rotation_is_finished(admin_client: Client) -> None:
+    """The page shows each key with what the receiver makes of it; only a key that was accepted ends the others."""
+    target = make_target()
+    act(admin_client, target, "rotate-secret")
+    target.refresh_from_db()
+    newest, oldest = target.keyring.keys
+    before = text_of(admin_client.get(page_of(target)))
+    assert all(key.id in before and key.public_key in before for key in (newest, oldest))
+    assert "It is not known whether the receiver verifies signatures" in before
+    assert "has not answered to the newest key alone" in text_of(act(admin_client, target, "finish-rotation"))
+
+    act(admin_client, target, "check-keys")
+    deliver(lambda request: Reply(request.key, status=200 if request.headers["webhook-sequence"] == "1" else 401))
+
+    checked = text_of(admin_client.get(page_of(target)))
+    assert "accepted alone" in checked
+    assert "The receiver refuses what it cannot verify." in checked
+    act(admin_client, target, "finish-rotation")
+    after = text_of(admin_client.get(page_of(target)))
+    assert newest.id in after
+    assert oldest.id not in after
+    assert "Finish rotation" not in after
+
+
+@pytest.mark.parametrize(("status", "words"), [(401, "refused 20"), (200, "anybody may send to it in your name")])
+def test_what_a_receiver_makes_of_keys_is_said(status: int, words: str, admin_client: Client) -> None:
+    """That it lacks the newest key, or that it verifies nothing at all."""
+    target = make_target()
+    act(admin_client, target, "check-keys")
+    deliver(status)
+
+    assert words in text_of(admin_client.get(page_of(target)))
+
+
+def test_keys_that_cannot_be_opened_say_so(admin_client: Client, settings: LazySettings) -> None:
+    """The page of the target comes all the same, as what can be done about it is there."""
+    target = make_target()
+    settings.DJWEBHOOKS_ENCRYPTION_KEYS = ["another"]
+
+    assert "No key opens them: rotate the secret." in text_of(admin_client.get(page_of(target)))
+    assert "No key of DJWEBHOOKS_ENCRYPTION_KEYS opens this secret." in text_of(act(admin_client, target, "check-keys"))
 
 
 def test_secrets_of_many_targets_are_rotated_at_once(admin_client: Client) -> None:

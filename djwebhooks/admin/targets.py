@@ -27,17 +27,26 @@ from djwebhooks.admin.pages import (
     link_to_list,
     list_action,
     name_owner,
+    show_time,
 )
 from djwebhooks.database import read_clock
+from djwebhooks.exceptions import DjWebhooksError
 from djwebhooks.explain import describe_time, list_holds
 from djwebhooks.models import Delivery, Subscription, WebhookTarget
 from djwebhooks.models.deliveries import Status
 from djwebhooks.models.events import events_database
+from djwebhooks.models.keyring import KeyState
 from djwebhooks.models.targets import target_digest
 from djwebhooks.owners import owner_model
 
 #: Who may make targets that see every owner's events.
 SYSTEM_PERMISSION = "djwebhooks.add_system_target"
+#: What is known of a receiver by ``accepts_unknown_keys``.
+VERIFICATION = {
+    None: "It is not known whether the receiver verifies signatures: check the keys.",
+    False: "The receiver refuses what it cannot verify.",
+    True: "The receiver accepts what it cannot have verified: anybody may send to it in your name.",
+}
 #: For how long an old secret signs beside its successor.
 OVERLAP_HOURS = 24
 
@@ -63,6 +72,25 @@ def deactivate(target: WebhookTarget) -> Done:
 def rotate_secret(target: WebhookTarget) -> Done:
     words = f"Rotated the secret: the old one signs as well for {OVERLAP_HOURS} hours."
     return Done(words, target.rotate_secret(overlap=OVERLAP_HOURS * 3600))
+
+
+def check_keys(target: WebhookTarget) -> Done:
+    target.check_keys()
+    link = link_to_list(Delivery, "See what is answered", target=target.pk)
+    return Done("Fired two events: one that only the newest key signs, and one that no key of the receiver's can.", link=link)
+
+
+def finish_rotation(target: WebhookTarget) -> Done:
+    target.finish_rotation()
+    return Done("Finished the rotation: the newest key signs alone.")
+
+
+def read_keys(target: WebhookTarget) -> list[KeyState]:
+    """Return the target's keys, none when they cannot be read."""
+    try:
+        return target.keys
+    except DjWebhooksError:
+        return []
 
 
 def retry_failed(target: WebhookTarget) -> Done:
@@ -252,12 +280,24 @@ class WebhookTargetAdmin(ActingAdmin):
     list_select_related = ("owner", "lane")
     list_filter = (StateFilter, KindFilter, "is_active", "is_ordered")
     search_help_text = "A part of the URL, the identifier or the owner's name."
-    readonly_fields = ("condition", "logs", "uid", "created_at", "modified_at", "header_names", "owner_link")
+    readonly_fields = (
+        "condition",
+        "key_states",
+        "verification",
+        "logs",
+        "uid",
+        "created_at",
+        "modified_at",
+        "header_names",
+        "owner_link",
+    )
     row_actions = (
         RowAction("test", "Send test event", send_test),
         RowAction("activate", "Activate", activate, suits=lambda target: target.state in {"paused", "disabled", "suspended"}),
         RowAction("deactivate", "Deactivate", deactivate, suits=lambda target: target.is_active),
         RowAction("rotate-secret", "Rotate secret", rotate_secret),
+        RowAction("check-keys", "Check keys", check_keys),
+        RowAction("finish-rotation", "Finish rotation", finish_rotation, suits=lambda target: len(read_keys(target)) > 1),
         RowAction("retry-failed", "Retry failed deliveries", retry_failed),
     )
     actions = tuple(list_action(action) for action in row_actions)
@@ -301,10 +341,12 @@ class WebhookTargetAdmin(ActingAdmin):
         headers = "headers" if can_write else "header_names"
         sending = ("is_ordered", "envelope", "signatures", headers, "retry_schedule", "rate_limit", "concurrency_limit")
         condition = [("Condition", {"fields": ("condition", "logs", "uid", "created_at", "modified_at")})] if obj else []
+        keys = [("Keys", {"fields": ("key_states", "verification")})] if obj else []
         return [
             *condition,
             (None, {"fields": ("target_url", *owner, "identifier", "description", "is_active")}),
             ("How it is sent", {"fields": sending, "description": "What is left empty is as the project's settings say."}),
+            *keys,
         ]
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
@@ -323,6 +365,18 @@ class WebhookTargetAdmin(ActingAdmin):
                 f"failed attempts since the last success: {lane.failure_count}, from {describe_time(lane.failing_since, now)}"
             )
         return format_html("{} {}", badge(target.state), "; ".join(reasons))
+
+    @admin.display(description="keys")
+    def key_states(self, target: WebhookTarget) -> SafeString | str:
+        keys = [(key.id, key.public_key, "; ".join(describe_key(key))) for key in read_keys(target)]
+        return (
+            format_html_join("", "<p><code>{}</code><br><code>{}</code><br>{}</p>", keys)
+            or "No key opens them: rotate the secret."
+        )
+
+    @admin.display(description="verification")
+    def verification(self, target: WebhookTarget) -> SafeString | str:
+        return VERIFICATION[target.accepts_unknown_keys]
 
     @admin.display(description="deliveries")
     def logs(self, target: WebhookTarget) -> SafeString:
@@ -353,6 +407,17 @@ class WebhookTargetAdmin(ActingAdmin):
         if IS_POPUP_VAR in request.POST:
             return super().response_add(request, obj, post_url_continue)
         return self.show_secrets(request, [(obj, Done("Added.", obj.secret))])
+
+
+def describe_key(key: KeyState) -> Iterator[str]:
+    """Say what is known of a key, one thing at a time."""
+    yield f"made {show_time(key.created_at)}"
+    if key.until is not None:
+        yield f"signs until {show_time(key.until)}"
+    if key.last_accepted_at is not None:
+        yield f"accepted alone {show_time(key.last_accepted_at)}"
+    if key.last_refused_at is not None:
+        yield f"refused {show_time(key.last_refused_at)}"
 
 
 def may_touch(request: HttpRequest, target: WebhookTarget | None) -> bool:

@@ -11,7 +11,15 @@ from rest_framework.response import Response
 from rest_framework.settings import api_settings
 from rest_framework.views import exception_handler
 
-from djwebhooks.exceptions import AlreadyFinished, ErasedEvent, IdempotencyConflict, InvalidEvent, InvalidPayload
+from djwebhooks.exceptions import (
+    AlreadyFinished,
+    ErasedEvent,
+    IdempotencyConflict,
+    InvalidEvent,
+    InvalidPayload,
+    KeyNotAccepted,
+    TargetLocked,
+)
 
 
 class Conflict(APIException):
@@ -36,7 +44,7 @@ def answer_error(error: Exception, context: dict[str, Any]) -> Response | None:
 def translate(error: Exception) -> Exception:
     """Return the error of REST framework that means the same as *error*, or *error* itself."""
     match error:
-        case IdempotencyConflict() | AlreadyFinished() | ErasedEvent():
+        case IdempotencyConflict() | AlreadyFinished() | ErasedEvent() | KeyNotAccepted() | TargetLocked():
             return Conflict(str(error))
         case InvalidPayload():
             return ValidationError({"payload": [str(error)]})

@@ -10,9 +10,11 @@ from djwebhooks import events
 from djwebhooks.api.catalogue import check_event_type, check_subscription
 from djwebhooks.api.errors import Conflict
 from djwebhooks.api.fields import AnyField, NumberField, RowSerializer, StrictSerializer, TimeField
+from djwebhooks.exceptions import DjWebhooksError
 from djwebhooks.models import Attempt, Delivery, Event, WebhookTarget
 from djwebhooks.models.deliveries import Status
 from djwebhooks.models.events import BUILD_TRIES, events_database
+from djwebhooks.models.keyring import KeyState
 from djwebhooks.models.targets import REPLAYABLE
 from djwebhooks.models.validation import check_headers, check_rate, check_schedule
 from djwebhooks.network import check_url
@@ -24,6 +26,17 @@ MONTH = 30 * 24 * 3600
 
 class NothingSerializer(StrictSerializer[Any]):
     """The body of a request that needs none."""
+
+
+class KeySerializer(serializers.Serializer[KeyState]):
+    """What may be told of a key."""
+
+    id = serializers.CharField()
+    public_key = serializers.CharField()
+    created_at = TimeField()
+    until = TimeField()
+    last_accepted_at = TimeField()
+    last_refused_at = TimeField()
 
 
 class TargetSerializer(StrictSerializer[Any], RowSerializer):
@@ -54,6 +67,8 @@ class TargetSerializer(StrictSerializer[Any], RowSerializer):
         validators=[check_rate], required=False, allow_null=True, help_text="Requests per second; null is no limit."
     )
     state = serializers.SerializerMethodField()
+    keys = serializers.SerializerMethodField()
+    accepts_unknown_keys = serializers.BooleanField(read_only=True)
 
     class Meta:
         model = WebhookTarget
@@ -72,6 +87,8 @@ class TargetSerializer(StrictSerializer[Any], RowSerializer):
             "rate_limit",
             "concurrency_limit",
             "state",
+            "keys",
+            "accepts_unknown_keys",
             "created_at",
             "modified_at",
         )
@@ -81,6 +98,13 @@ class TargetSerializer(StrictSerializer[Any], RowSerializer):
     def get_state(self, target: WebhookTarget) -> str:
         """Return how *target* fares, in a word."""
         return target.state
+
+    def get_keys(self, target: WebhookTarget) -> list[dict[str, Any]] | None:
+        """Return the live keys of *target*, without their secrets; ``None`` when they cannot be read."""
+        try:
+            return [dict(KeySerializer(key).data) for key in target.keys]
+        except DjWebhooksError:
+            return None
 
     def validate_target_url(self, url: str) -> str:
         """Return *url* as it is kept. Raises ``InvalidTarget``."""
@@ -117,6 +141,12 @@ class RotationSerializer(StrictSerializer[Any]):
     overlap = NumberField(
         min_value=0, max_value=MONTH, required=False, help_text="Seconds that the old secret signs as well; a day by default."
     )
+
+
+class FinishSerializer(StrictSerializer[Any]):
+    """How to finish a rotation."""
+
+    force = serializers.BooleanField(default=False, help_text="Whatever is known of the receiver.")
 
 
 class ReplaySerializer(StrictSerializer[Any]):

@@ -37,6 +37,7 @@ from djwebhooks.api.serializers import (
     AttemptSerializer,
     DeliverySerializer,
     EventSerializer,
+    FinishSerializer,
     ListedEventSerializer,
     NothingSerializer,
     PublicationSerializer,
@@ -147,6 +148,20 @@ class TargetViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.Des
             target = self.lock()
             secret = target.rotate_secret(**self.read(RotationSerializer))
         return self.show(target, secret=secret)
+
+    @action(["post"], detail=True, url_path="check-keys")
+    def check_keys(self, request: Request, **_: Any) -> Response:
+        """Find out what its receiver verifies with."""
+        target = self.get_object()
+        self.read(NothingSerializer)
+        return Response({"events": EventSerializer(target.check_keys(), many=True).data}, status.HTTP_202_ACCEPTED)
+
+    @action(["post"], detail=True, url_path="finish-rotation")
+    def finish_rotation(self, request: Request, **_: Any) -> Response:
+        """End all keys but the newest."""
+        with transaction.atomic(using=events_database()):
+            self.lock().finish_rotation(**self.read(FinishSerializer))
+        return self.show(self.get_object())
 
     @action(["post"], detail=True)
     def pause(self, request: Request, **_: Any) -> Response:

@@ -88,6 +88,7 @@ class Migration(migrations.Migration):
                 ('payload', models.TextField(blank=True, help_text="The payload's JSON text, once it is built.")),
                 ('target_ids', models.TextField(blank=True, help_text='The targets of an event that goes straight to URLs.')),
                 ('subjects', models.TextField(blank=True, editable=False, help_text='What it is about, until that is indexed at its dispatch.')),
+                ('only_key', models.CharField(blank=True, editable=False, help_text='The key that alone signs it; empty is all that are live.', max_length=43)),
                 ('idempotency_key', models.CharField(blank=True, max_length=255)),
                 ('idempotency_digest', models.CharField(editable=False, max_length=64, null=True, unique=True)),
                 ('content_digest', models.CharField(blank=True, editable=False, max_length=64)),
@@ -151,6 +152,7 @@ class Migration(migrations.Migration):
                 ('disabled_reason', models.CharField(blank=True, max_length=64)),
                 ('next_free_at', models.DateTimeField(help_text="The rate limit's next free instant.", null=True)),
                 ('access_token', djwebhooks.models.sealed.SealedField(blank=True, default=dict, help_text='What a token server gave for its target, until when.')),
+                ('key_checks', models.JSONField(default=dict, help_text='When the receiver last accepted, and last refused, a key alone.')),
             ],
             options={
                 'db_table': 'djw_lane',

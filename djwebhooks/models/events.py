@@ -68,6 +68,9 @@ class Event(models.Model):
     payload = models.TextField(blank=True, help_text="The payload's JSON text, once it is built.")
     target_ids = models.TextField(blank=True, help_text="The targets of an event that goes straight to URLs.")
     subjects = models.TextField(blank=True, editable=False, help_text="What it is about, until that is indexed at its dispatch.")
+    only_key = models.CharField(
+        max_length=43, blank=True, editable=False, help_text="The key that alone signs it; empty is all that are live."
+    )
     idempotency_key = models.CharField(max_length=255, blank=True)
     idempotency_digest = models.CharField(max_length=64, null=True, unique=True, editable=False)  # noqa: DJ001 (NULLs never collide)
     content_digest = models.CharField(max_length=64, blank=True, editable=False)

@@ -12,6 +12,8 @@ from djwebhooks import encryption, signing
 
 #: Keys that sign at once, at most; of more, the oldest are dropped.
 LIVE_KEYS = 10
+#: Stands for the id of a key that no receiver can know.
+UNKNOWN_KEY = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,10 @@ class Key:
     #: When it ends; the newest goes on.
     until: datetime | None = None
 
+    @classmethod
+    def new(cls, now: datetime) -> "Key":
+        return cls(signing.new_secret(), signing.new_key_pair(), now)
+
     @property
     def public_key(self) -> str:
         return signing.public_key(self.pair)
@@ -34,9 +40,33 @@ class Key:
         """Its name, which says nothing about the secret."""
         return signing.thumbprint(self.public_key)
 
+    @sensitive_variables()
     def read_signers(self, versions: Iterable[str]) -> list[signing.Signer]:
         texts = {signing.V1: self.secret, signing.V1A: self.pair}
         return [signing.read_signer(texts[version]) for version in versions]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyState:
+    """What may be told of a key, and what its target's receiver is known to make of it."""
+
+    id: str
+    public_key: str
+    created_at: datetime | None
+    until: datetime | None
+    #: When the receiver last accepted, and last refused, what this key alone had signed.
+    last_accepted_at: datetime | None = None
+    last_refused_at: datetime | None = None
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether it was accepted alone, and not refused since."""
+        return is_later(self.last_accepted_at, self.last_refused_at)
+
+
+def is_later(at: datetime | None, other: datetime | None) -> bool:
+    """Whether something happened, and the other thing did not, or before it."""
+    return at is not None and (other is None or other < at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +109,16 @@ class Keyring:
     def rotate(self, now: datetime, overlap: timedelta) -> "Keyring":
         """Return a ring with a new key, beside which the others sign until *overlap* is over, or until their own end."""
         old = Keyring(tuple(replace(key, until=key.until or now + overlap) for key in self.keys)).live(now)
-        new = Key(signing.new_secret(), signing.new_key_pair(), now)
-        return Keyring((new, *old[: LIVE_KEYS - 1]))
+        return Keyring((Key.new(now), *old[: LIVE_KEYS - 1]))
+
+    def finish(self) -> "Keyring":
+        """Return a ring with the newest key alone."""
+        return Keyring(self.keys[:1])
 
 
 def new_secrets() -> str:
     """Return the encrypted keys of a new target."""
-    return Keyring().rotate(timezone.now(), timedelta()).seal()
+    return Keyring((Key.new(timezone.now()),)).seal()
 
 
 @sensitive_variables("secret", "pair")

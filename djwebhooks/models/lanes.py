@@ -7,11 +7,14 @@ from django.db import models
 from django.db.models.functions import Coalesce, Least
 
 from djwebhooks.database import DatabaseNow, lock_free_rows, lock_rows
+from djwebhooks.models.keyring import LIVE_KEYS
 from djwebhooks.models.managers import WriterManager
 from djwebhooks.models.sealed import SealedField
 
 #: Seconds after which a lane that holds its deliveries back looks for expired ones.
 RECHECK = 300
+#: Keys whose checks are kept: all that can be live, and the one that stands for an unknown key.
+MOST_KEY_CHECKS = LIVE_KEYS + 1
 
 
 class LaneQuerySet(models.QuerySet["Lane"]):
@@ -52,6 +55,7 @@ class Lane(models.Model):
     disabled_reason = models.CharField(max_length=64, blank=True)
     next_free_at = models.DateTimeField(null=True, help_text="The rate limit's next free instant.")
     access_token = SealedField(default=dict, blank=True, help_text="What a token server gave for its target, until when.")
+    key_checks = models.JSONField(default=dict, help_text="When the receiver last accepted, and last refused, a key alone.")
 
     objects = WriterManager.from_queryset(LaneQuerySet)()
 
@@ -61,6 +65,18 @@ class Lane(models.Model):
 
     def __str__(self) -> str:
         return f"lane {self.pk}"
+
+    def note_key_check(self, key_id: str, answer: str, at: datetime) -> None:
+        """Keep when a key was *answer* alone: ``accepted`` or ``refused``. Of more keys than can be live, forget the oldest."""
+        checks = self.key_checks | {key_id: self.key_checks.get(key_id, {}) | {answer: at.isoformat()}}
+        latest = sorted(checks, key=lambda name: max(checks[name].values()), reverse=True)
+        self.key_checks = {name: checks[name] for name in latest[:MOST_KEY_CHECKS]}
+
+    def read_key_check(self, key_id: str) -> tuple[datetime | None, datetime | None]:
+        """When a key was last accepted alone, and when it was last refused."""
+        check = self.key_checks.get(key_id, {})
+        accepted_at, refused_at = (check.get(answer) for answer in ("accepted", "refused"))
+        return accepted_at and datetime.fromisoformat(accepted_at), refused_at and datetime.fromisoformat(refused_at)
 
 
 class Worker(models.Model):

@@ -17,10 +17,10 @@ from django.views.decorators.debug import sensitive_variables
 from djwebhooks import authentication, certificates, database, network, payload, signing
 from djwebhooks.conf import conf
 from djwebhooks.database import DatabaseNow
-from djwebhooks.exceptions import InvalidEvent, InvalidTarget, TooManyTargets, UndecryptableSecret
+from djwebhooks.exceptions import InvalidEvent, InvalidTarget, KeyNotAccepted, TargetLocked, TooManyTargets, UndecryptableSecret
 from djwebhooks.models.deliveries import Delivery, DeliveryQuerySet, Status
 from djwebhooks.models.events import Event
-from djwebhooks.models.keyring import Keyring, new_secrets
+from djwebhooks.models.keyring import UNKNOWN_KEY, Keyring, KeyState, is_later, new_secrets
 from djwebhooks.models.lanes import Lane
 from djwebhooks.models.managers import WriterManager
 from djwebhooks.models.sealed import SealedField
@@ -43,6 +43,8 @@ from djwebhooks.uid import uuid7
 
 #: The event that ``send_test`` sends.
 TEST_EVENT = "webhook.test"
+#: How long a key check may wait, say for a target that is paused: what it tells is told of the present.
+CHECK_LIFETIME = timedelta(hours=1)
 #: What ``replay`` tries again.
 REPLAYABLE = (Status.FAILED, Status.EXPIRED, Status.CANCELLED)
 #: Deliveries that a bulk operation changes in one transaction.
@@ -359,7 +361,7 @@ class WebhookTarget(models.Model):
     def complete_keyring(self) -> Keyring:
         """Return its keys with all of their pairs: those of a row from before there were pairs get theirs now.
 
-        Raises ``UndecryptableSecret``, and ``InvalidTarget`` when they cannot be written for somebody else's lock.
+        Raises ``UndecryptableSecret``, and ``TargetLocked`` when they cannot be written now.
         """
         ring, using = self.keyring, self._using()
         return ring if ring.is_complete else database.run_transaction(using, lambda: self._add_pairs(using))
@@ -372,7 +374,7 @@ class WebhookTarget(models.Model):
             self.secrets = ring.seal()
             rows.update(secrets=self.secrets)
             return ring
-        raise InvalidTarget(f"Target {self.uid} is locked by a transaction that goes on, so its keys cannot be completed now.")
+        raise TargetLocked
 
     @sensitive_variables()
     def rotate_secret(self, overlap: float | timedelta = timedelta(days=1)) -> str:
@@ -384,11 +386,8 @@ class WebhookTarget(models.Model):
         length = overlap if isinstance(overlap, timedelta) else timedelta(seconds=overlap)
         with database.engine_transaction(using):
             # What somebody else has made in the meantime goes on signing, too.
-            self.secrets = (
-                WebhookTarget.objects.using(using).select_for_update().values_list("secrets", flat=True).get(pk=self.pk)
-            )
-            self.secrets = self._keyring_if_possible().rotate(timezone.now(), length).seal()
-            self.save(update_fields=["secrets", "modified_at"])
+            self._lock_secrets(using)
+            self._save_keys(self._keyring_if_possible().rotate(timezone.now(), length))
         return self.secret
 
     @property
@@ -407,11 +406,77 @@ class WebhookTarget(models.Model):
         except UndecryptableSecret:
             return UNREADABLE
 
+    def finish_rotation(self, *, force: bool = False) -> None:
+        """End all keys but the newest, at once.
+
+        Raises ``KeyNotAccepted`` unless ``check_keys`` has shown that the receiver verifies, and accepts the newest key
+        alone. With *force* that is not asked.
+        """
+        using = self._using()
+        with database.engine_transaction(using):
+            self._lock_secrets(using)
+            if len(self.keyring.live(timezone.now())) > 1 and not force:
+                self._check_accepted()
+            self._save_keys(self.keyring.finish())
+
+    def _lock_secrets(self, using: str) -> None:
+        rows = WebhookTarget.objects.using(using).select_for_update()
+        self.secrets = rows.values_list("secrets", flat=True).get(pk=self.pk)
+
+    def _save_keys(self, ring: Keyring) -> None:
+        self.secrets = ring.seal()
+        self.save(update_fields=["secrets", "modified_at"])
+
+    def _check_accepted(self) -> None:
+        self._state.fields_cache.pop("lane", None)
+        newest = self.keys[0]
+        if self.accepts_unknown_keys:
+            why = "accepts what it cannot have verified, so it is not known which keys it has"
+        elif newest.is_accepted:
+            return
+        elif newest.last_refused_at is None:
+            why = "has not answered to the newest key alone"
+        else:
+            why = "refuses the newest key"
+        raise KeyNotAccepted(
+            f"The rotation cannot be finished: the receiver of {self.target_url} {why}. "
+            "Give it the newest key and check the keys, or finish with force=True."
+        )
+
     def _keyring_if_possible(self) -> Keyring:
         try:
             return self.keyring
         except UndecryptableSecret:
             return Keyring()  # A new secret is the way out.
+
+    @property
+    def keys(self) -> list[KeyState]:
+        """Its live keys, the newest first, with what ``check_keys`` found out about them. Raises ``UndecryptableSecret``."""
+        lane = self._find_lane() or Lane()
+        return [
+            KeyState(key.id, key.public_key, key.created_at, key.until, *lane.read_key_check(key.id))
+            for key in self.complete_keyring().live(timezone.now())
+        ]
+
+    @property
+    def accepts_unknown_keys(self) -> bool | None:
+        """Whether the receiver accepts what it cannot have verified; ``None`` before ``check_keys`` has got an answer."""
+        accepted_at, refused_at = (self._find_lane() or Lane()).read_key_check(UNKNOWN_KEY)
+        return None if accepted_at is None and refused_at is None else is_later(accepted_at, refused_at)
+
+    def check_keys(self) -> list[Event]:
+        """Find out what the receiver verifies with, by two ``webhook.test`` events to it alone; return them.
+
+        The newest key alone signs the first, and a key that the receiver cannot know the second, which it should refuse.
+        What it answers shows in ``keys`` and ``accepts_unknown_keys``. It says nothing of the target's health, and neither
+        event is tried again by itself.
+        """
+        newest = self.complete_keyring().newest.id
+        with transaction.atomic(using=self._using()):
+            return [
+                self._fire_test("Only the newest key has signed this: it should be accepted.", only_key=newest),
+                self._fire_test("No key that you know has signed this: it should be refused.", only_key=UNKNOWN_KEY),
+            ]
 
     # -- state ----------------------------------------------------------------------------------------------------------
 
@@ -420,8 +485,7 @@ class WebhookTarget(models.Model):
         """One word: ``healthy``, ``degraded``, ``suspended``, ``disabled`` or ``paused``."""
         if not self.is_active:
             return "paused"
-        cache = self._state.fields_cache
-        lane: Lane | None = cache["lane"] if "lane" in cache else self._read_lane()
+        lane = self._find_lane()
         if lane is None:
             return "healthy"
         if lane.disabled_at is not None:
@@ -429,6 +493,11 @@ class WebhookTarget(models.Model):
         if lane.held_until is not None and lane.held_until > timezone.now():
             return "suspended"
         return "degraded" if lane.failure_count else "healthy"
+
+    def _find_lane(self) -> Lane | None:
+        cache = self._state.fields_cache
+        lane: Lane | None = cache["lane"] if "lane" in cache else self._read_lane()
+        return lane
 
     def _read_lane(self) -> Lane | None:
         return Lane.objects.using(self._using()).filter(pk=self.pk).first()
@@ -455,12 +524,19 @@ class WebhookTarget(models.Model):
 
     def send_test(self) -> Event:
         """Send this target, and no other, a ``webhook.test`` event; return the event."""
+        return self._fire_test("This is a test.")
+
+    def _fire_test(self, message: str, *, only_key: str = "") -> Event:
         using = self._using()
         event = Event.objects.using(using).create(
             name=TEST_EVENT,
             owner_id=self.owner_id,
-            payload=payload.encode({"target": str(self.uid), "message": "This is a test."}),
+            payload=payload.encode({"target": str(self.uid), "message": message}),
             target_ids=json.dumps([self.pk]),
+            only_key=only_key,
+            # A check stands in nobody's way on an ordered target.
+            ordering_key=TEST_EVENT if only_key else "",
+            expires_at=timezone.now() + CHECK_LIFETIME if only_key else None,
         )
         work_written.send(type(self), using=using)
         return event

@@ -56,7 +56,8 @@ def test_all_addresses_are_known() -> None:
     assert sorted(ROUTES) == sorted([
         "targets/",
         "targets/<str:webhooks_id>/",
-        *(f"targets/<str:webhooks_id>/{name}/" for name in ("test", "rotate-secret", "pause", "resume", "replay")),
+        *(f"targets/<str:webhooks_id>/{name}/" for name in ("test", "rotate-secret", "check-keys", "finish-rotation")),
+        *(f"targets/<str:webhooks_id>/{name}/" for name in ("pause", "resume", "replay")),
         "events/",
         "events/<str:webhooks_id>/",
         "deliveries/",

@@ -20,9 +20,12 @@ from rest_framework.test import APIRequestFactory, force_authenticate
 from djwebhooks.api.views import TargetViewSet
 from djwebhooks.erasure import erase
 from djwebhooks.events import fire
+from djwebhooks.exceptions import InvalidSignature
 from djwebhooks.models import Attempt, Delivery, Event, WebhookTarget
 from djwebhooks.models.events import BUILD_TRIES
+from djwebhooks.signing import verify
 from djwebhooks.testing import deliver
+from djwebhooks.transports.base import Reply, Request
 from tests.api.world import URL, Api, make_owner, make_publisher, make_target, make_webhooks
 from tests.builders import live_secrets
 
@@ -278,6 +281,72 @@ def test_an_overlap_that_cannot_be_rotates_nothing(overlap: object) -> None:
 
     assert (answer.status, list(answer.data)) == (400, ["overlap"])
     assert WebhookTarget.objects.get().secret == target.secret
+
+
+def test_a_target_shows_its_keys_without_their_secrets() -> None:
+    """What a receiver of v1a needs, what is known of each key, and nothing that signs."""
+    target = make_target(owner := make_owner(), "a")
+    Api(owner).post(f"targets/{target.uid}/rotate-secret/", {"overlap": 3600})
+    target.refresh_from_db()
+
+    shown = Api(owner).get(f"targets/{target.uid}/").data
+
+    newest, oldest = target.keyring.keys
+    assert [key["id"] for key in shown["keys"]] == [newest.id, oldest.id]
+    assert shown["keys"][0]["public_key"] == target.public_key
+    assert shown["keys"][0]["until"] is None
+    assert datetime.fromisoformat(shown["keys"][1]["until"]) == oldest.until
+    assert {"last_accepted_at": None, "last_refused_at": None}.items() <= shown["keys"][0].items()
+    assert shown["accepts_unknown_keys"] is None
+    assert not [text for key in target.keyring.keys for text in (key.secret, key.pair) if text in json.dumps(shown)]
+
+
+def test_keys_that_cannot_be_opened_are_null(settings: LazySettings) -> None:
+    """A lost key of the settings' hides no target from its owner."""
+    target = make_target(owner := make_owner(), "a")
+    settings.DJWEBHOOKS_ENCRYPTION_KEYS = ["another"]
+
+    answer = Api(owner).get(f"targets/{target.uid}/")
+
+    assert (answer.status, answer.data["keys"], answer.data["target_url"]) == (200, None, URL)
+
+
+def test_keys_are_checked_and_a_rotation_is_finished() -> None:
+    """202 with the two events; 409 until the receiver has accepted the newest key; then there is one key."""
+    target = make_target(owner := make_owner(), "a")
+    api, path = Api(owner), f"targets/{target.uid}/"
+    new = api.post(path + "rotate-secret/").data["secret"]
+
+    answer = api.post(path + "check-keys/")
+    assert (answer.status, [event["name"] for event in answer.data["events"]]) == (202, ["webhook.test"] * 2)
+    refused = api.post(path + "finish-rotation/")
+    assert (refused.status, "has not answered to the newest key" in refused.data["detail"]) == (409, True)
+    deliver(lambda request: Reply(request.key, status=200 if is_signed(request, new) else 401))
+    shown = api.post(path + "finish-rotation/")
+
+    assert (shown.status, shown.data["accepts_unknown_keys"]) == (200, False)
+    [key] = shown.data["keys"]
+    assert key["last_accepted_at"] is not None
+    assert live_secrets(WebhookTarget.objects.get()) == [new]
+
+
+def is_signed(request: Request, secret: str) -> bool:
+    try:
+        verify(request.body, request.headers, secret)
+    except InvalidSignature:
+        return False
+    return True
+
+
+def test_a_rotation_is_finished_by_force() -> None:
+    """Whoever knows better need not check."""
+    target = make_target(owner := make_owner(), "a")
+    new = Api(owner).post(f"targets/{target.uid}/rotate-secret/").data["secret"]
+
+    answer = Api(owner).post(f"targets/{target.uid}/finish-rotation/", {"force": True})
+
+    assert (answer.status, len(answer.data["keys"])) == (200, 1)
+    assert live_secrets(WebhookTarget.objects.get()) == [new]
 
 
 def test_pausing_holds_and_resuming_sends() -> None:
@@ -813,7 +882,7 @@ def test_equal_events_at_once_become_one() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("action", ["pause", "resume", "rotate-secret"])
+@pytest.mark.parametrize("action", ["pause", "resume", "rotate-secret", "finish-rotation"])
 def test_a_target_that_is_deleted_meanwhile_is_not_found(action: str) -> None:
     """404: whoever deletes it before the request may change it, comes first."""
     target = make_target(owner := make_owner())
