@@ -9,11 +9,13 @@ ARGS ?=
 
 RUN = $(VENV)/bin/python
 comma := ,
+# The driver for MariaDB is compiled on the spot, for which its headers must be there.
+TESTS = test-postgres$(shell command -v mariadb_config >/dev/null && echo -mysql)
 
 .DELETE_ON_ERROR:
 .PHONY: test soak demo bench lint types docs migrations clean
 
-test: $(VENV)/.with-test-postgres
+test: $(VENV)/.with-$(TESTS)
 	$(RUN) -m tests $(ARGS)
 
 soak: $(VENV)/.with-test-postgres
@@ -35,7 +37,7 @@ types: $(VENV)/.with-lint
 docs: $(VENV)/.with-docs
 	$(RUN) -m sphinx -W --keep-going --quiet -b html docs docs/_build/html
 
-migrations: $(VENV)/.with-test-postgres
+migrations: $(VENV)/.with-$(TESTS)
 	DJANGO_SETTINGS_MODULE=tests.settings $(RUN) -m django makemigrations djwebhooks --check --dry-run
 
 clean:

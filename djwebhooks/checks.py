@@ -14,7 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
 from django.utils.module_loading import import_string
 
-from djwebhooks import network, payload, signing
+from djwebhooks import database, network, payload, signing
 from djwebhooks.conf import conf
 from djwebhooks.engines.base import Engine
 from djwebhooks.exceptions import ConfigurationError, DjWebhooksError
@@ -266,13 +266,22 @@ def check_locking(**_: Any) -> Iterator[CheckMessage]:
 
 def check_isolation(databases: Sequence[str] | None = None, **_: Any) -> Iterator[CheckMessage]:
     """A database whose isolation level hides from one worker what another has done."""
-    connection = connections[router.db_for_write(Event)]
-    level = connection.settings_dict.get("OPTIONS", {}).get("isolation_level")
-    if connection.vendor == "postgresql" and level not in (None, import_string(LEVELS).READ_COMMITTED):
+    alias = router.db_for_write(Event)
+    if not database.has_read_committed(alias):
+        level = connections[alias].settings_dict["OPTIONS"]["isolation_level"]
         yield Error(
-            f"The database {connection.alias!r} has isolation level {level!r}, but workers need READ COMMITTED.",
+            f"The database {alias!r} has isolation level {level!r}, but workers need READ COMMITTED.",
+            hint=f"Leave 'isolation_level' out of the OPTIONS of DATABASES[{alias!r}].",
             id="djwebhooks.E011",
         )
+
+
+def check_server(databases: Sequence[str] | None = None, **_: Any) -> Iterator[CheckMessage]:
+    """A database server that is too old, or not made for this."""
+    alias = router.db_for_write(Event)
+    fault = database.find_fault(alias) if alias in (databases or ()) else ""
+    if fault:
+        yield Error(f"The database {alias!r} {fault}", id="djwebhooks.E021")
 
 
 def check_signatures(**_: Any) -> Iterator[CheckMessage]:
@@ -307,8 +316,6 @@ KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
 ENTRY_KEYS = ("description", "schema", "sample", "internal")
 #: The longest duration that makes sense, in seconds: sums of times must stay in the calendar.
 CENTURY = 100 * 365 * 24 * 3600
-#: The levels have other numbers in each driver.
-LEVELS = "django.db.backends.postgresql.psycopg_any.IsolationLevel"
 CHECKS = (
     check_names,
     check_paths,
@@ -337,6 +344,7 @@ def register_all() -> None:
     for function in CHECKS:
         register(_listing(function), "djwebhooks")
     register(_listing(check_isolation), Tags.database)
+    register(_listing(check_server), Tags.database)
     for function in (check_http, *WEAKNESSES):
         register(_listing(function), "djwebhooks", deploy=True)
 

@@ -2,20 +2,25 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from django.db import OperationalError, connections, models, transaction
+from django.db import Error, OperationalError, connections, models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.backends.ddl_references import Statement
 from django.db.models.functions import Now
+from django.utils.module_loading import import_string
 
-#: How long, in milliseconds, an engine's statement or its idle transaction may hold locks before PostgreSQL breaks it off.
-STATEMENT_TIMEOUT, IDLE_TIMEOUT = 30_000, 10_000
-#: How long, in milliseconds, an engine waits for a row that an application has locked.
-LOCK_TIMEOUT = 250
+#: How long, in seconds, an engine's statement or its idle transaction may hold locks before the server breaks it off.
+STATEMENT_TIMEOUT, IDLE_TIMEOUT = 30, 10
+#: How long, in milliseconds, an engine waits for a row that an application has locked; MariaDB knows whole seconds only.
+LOCK_TIMEOUT, MARIADB_LOCK_TIMEOUT = 250, 1000
 #: SELECTs in one UNION; SQLite takes 500 at most.
 UNION_SIZE = 100
+#: Statements that are sent at once.
+STATEMENTS = 500
 #: How often a transaction that lost a deadlock or a race is run again.
 TRIES = 5
 
@@ -33,6 +38,50 @@ class DatabaseNow(Now):
     def as_mysql(self, compiler: Any, connection: BaseDatabaseWrapper, **extra: Any) -> Any:
         # There Now() is the server's zone, while stored values are UTC.
         return self.as_sql(compiler, connection, template="UTC_TIMESTAMP(6)", **extra)
+
+
+class ExactCharField(models.CharField):  # type: ignore[type-arg]  # not subscriptable at run time
+    """A text that is compared letter by letter: to MariaDB's usual collations ``ORDER-1`` and ``order-1`` are one."""
+
+    def db_parameters(self, connection: BaseDatabaseWrapper) -> Any:
+        parameters = super().db_parameters(connection)
+        # Not utf8mb4_bin, which takes no notice of spaces at the end.
+        return parameters | {"collation": "utf8mb4_nopad_bin"} if connection.vendor == "mysql" else parameters
+
+
+class PartialIndex(models.Index):
+    """An index of the rows *where* something is so; MariaDB, which cannot have one, gets one of all rows on *otherwise*.
+
+    Without *otherwise* it gets none: another index does there.
+    """
+
+    def __init__(self, *, fields: Sequence[str], name: str, where: models.Q, otherwise: Sequence[str] = ()) -> None:
+        # Not as Django's own ``condition``, or every ``migrate`` there would warn of what is provided for.
+        super().__init__(fields=fields, name=name)
+        self.where = where
+        self.otherwise = list(otherwise)
+
+    def deconstruct(self) -> Any:
+        path, arguments, options = super().deconstruct()
+        return path, arguments, options | {"where": self.where, "otherwise": self.otherwise}
+
+    def create_sql(self, model: Any, schema_editor: BaseDatabaseSchemaEditor, using: str = "", **options: Any) -> Statement:
+        if schema_editor.connection.features.supports_partial_indexes:
+            index = models.Index(fields=self.fields, name=self.name, condition=self.where)
+        elif self.otherwise:
+            index = models.Index(fields=self.otherwise, name=self.name)
+        else:
+            return Statement(NO_STATEMENT)
+        return index.create_sql(model, schema_editor, using, **options)
+
+    def remove_sql(self, model: Any, schema_editor: BaseDatabaseSchemaEditor, **options: Any) -> Any:
+        if schema_editor.connection.features.supports_partial_indexes or self.otherwise:
+            return super().remove_sql(model, schema_editor, **options)
+        return Statement(NO_STATEMENT)
+
+
+#: Does nothing, where a statement is expected.
+NO_STATEMENT = "DO 0"
 
 
 class DatabaseClock:
@@ -65,15 +114,60 @@ def read_clock(using: str) -> datetime:
         return as_time(cursor.fetchone()[0]).astimezone(UTC)
 
 
+def has_read_committed(using: str) -> bool:
+    """Whether the connection's transactions see what others have committed meanwhile; Django's own choice for it does."""
+    connection = connections[using]
+    options = connection.settings_dict.get("OPTIONS", {})
+    match connection.vendor:
+        case "postgresql":
+            return options.get("isolation_level") in (None, import_string(LEVELS).READ_COMMITTED)
+        case "mysql":
+            return str(options.get("isolation_level", "read committed")).lower() == "read committed"
+    return True
+
+
+#: PostgreSQL's levels have other numbers in each driver.
+LEVELS = "django.db.backends.postgresql.psycopg_any.IsolationLevel"
+
+
+def find_fault(using: str) -> str:
+    """Say what is wrong with the server; empty if nothing is."""
+    connection: Any = connections[using]
+    if connection.vendor != "mysql":
+        return ""
+    [(charset,)] = execute(using, "SELECT @@character_set_database")
+    return describe_fault(connection.mysql_version, charset, is_mariadb=connection.mysql_is_mariadb)
+
+
+def describe_fault(version: tuple[int, ...], charset: str, *, is_mariadb: bool) -> str:
+    """See ``find_fault``: the same for a server of the MySQL family."""
+    if not is_mariadb:
+        return "is a MySQL, which djwebhooks does not support: it misses limits and collations of MariaDB. Use MariaDB."
+    if version < OLDEST_MARIADB:
+        return f"is a MariaDB {'.'.join(map(str, version))}: djwebhooks needs SKIP LOCKED, which came with 10.6."
+    if charset != "utf8mb4":
+        return f"has the character set {charset}, which cannot hold every text: ALTER DATABASE … CHARACTER SET utf8mb4."
+    return ""
+
+
+#: The first MariaDB with SKIP LOCKED.
+OLDEST_MARIADB = (10, 6)
+
+
 @contextmanager
 def engine_transaction(using: str) -> Iterator[None]:
     """Run the engine's own writes: short, bounded, and never failing half-way for want of SQLite's write lock."""
     connection = connections[using]
-    is_outermost = not connection.in_atomic_block
-    with transaction.atomic(using=using):
-        if is_outermost:
+    if connection.in_atomic_block:
+        with transaction.atomic(using=using):
+            yield
+    elif connection.vendor == "mysql":
+        with _bounded_session(connection), transaction.atomic(using=using):
+            yield
+    else:
+        with transaction.atomic(using=using):
             _prepare(connection)
-        yield
+            yield
 
 
 def _prepare(connection: BaseDatabaseWrapper) -> None:
@@ -81,12 +175,29 @@ def _prepare(connection: BaseDatabaseWrapper) -> None:
         if connection.vendor == "postgresql":
             # A frozen holder of locks must not stop everybody else for good.
             cursor.execute(
-                f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT}; "
-                f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_TIMEOUT}"
+                f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}s'; "
+                f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}s'"
             )
         elif connection.vendor == "sqlite" and getattr(connection, "transaction_mode", None) != "IMMEDIATE":
             # Reading first and writing later fails at once there, whatever the timeout: so write first.
             cursor.execute("UPDATE djw_dispatcher SET id = id WHERE id = 0")
+
+
+@contextmanager
+def _bounded_session(connection: BaseDatabaseWrapper) -> Iterator[None]:
+    """See ``_prepare``. MariaDB's limits are the session's, so the application's own come back afterwards."""
+    # idle_write_transaction_timeout would let live who has locked rows, but written none.
+    limits = {"max_statement_time": STATEMENT_TIMEOUT, "idle_transaction_timeout": IDLE_TIMEOUT}
+    with connection.cursor() as cursor:
+        cursor.execute("SET " + ", ".join(f"@djw_{name} = @@{name}, SESSION {name} = {value}" for name, value in limits.items()))
+    session = connection.connection
+    try:
+        yield
+    finally:
+        # One that broke, or was broken off, has no limits any more.
+        if connection.connection is session:
+            with suppress(Error), connection.cursor() as cursor:
+                cursor.execute("SET " + ", ".join(f"SESSION {name} = @djw_{name}" for name in limits))
 
 
 def run_transaction(using: str, act: Callable[[], T], *, tries: int = TRIES) -> T:
@@ -111,14 +222,9 @@ def is_transient(error: OperationalError) -> bool:
 
 def lock_rows(rows: models.QuerySet[M], using: str) -> list[M]:
     """Lock *rows* in their order; those that somebody else keeps locked for longer than a moment are left out."""
-    if connections[using].vendor != "postgresql":
-        return lock_free_rows(rows, using)
     try:
-        with transaction.atomic(using=using), connections[using].cursor() as cursor:
-            cursor.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT}")
-            locked = list(rows.select_for_update())
-            cursor.execute("SET LOCAL lock_timeout = 0")
-            return locked
+        with _impatient(using):
+            return list(rows.select_for_update())
     except OperationalError as error:
         if not is_lock_timeout(error):
             raise
@@ -127,27 +233,49 @@ def lock_rows(rows: models.QuerySet[M], using: str) -> list[M]:
 
 def insert_unless_locked(using: str, insert: Callable[[], object]) -> None:
     """Call *insert*, which leaves alone what is there; give up when it waits for somebody's lock for longer than a moment."""
-    if connections[using].vendor != "postgresql":
-        insert()
-        return
     try:
-        with transaction.atomic(using=using), connections[using].cursor() as cursor:
-            cursor.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT}")
+        with _impatient(using):
             insert()
-            cursor.execute("SET LOCAL lock_timeout = 0")
     except OperationalError as error:
         if not is_lock_timeout(error):
             raise
 
 
+@contextmanager
+def _impatient(using: str) -> Iterator[None]:
+    """Wait for no lock longer than a moment: then what is run in here fails, and is undone."""
+    connection = connections[using]
+    match connection.vendor:
+        case "postgresql":
+            with transaction.atomic(using=using), connection.cursor() as cursor:
+                cursor.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT}")
+                yield
+                cursor.execute("SET LOCAL lock_timeout = 0")
+        case "mysql":
+            with transaction.atomic(using=using), connection.execute_wrapper(_wait_briefly):
+                yield
+        case _:  # SQLite has one writer: no row is locked but by itself.
+            yield
+
+
+def _wait_briefly(execute: Callable[..., Any], sql: str, *arguments: Any) -> Any:
+    return execute(f"SET STATEMENT innodb_lock_wait_timeout = {MARIADB_LOCK_TIMEOUT // 1000} FOR {sql}", *arguments)
+
+
 def is_lock_timeout(error: OperationalError) -> bool:
-    """Whether PostgreSQL gave up waiting for a lock."""
-    return getattr(error.__cause__, "sqlstate", None) == "55P03"
+    """Whether the server gave up waiting for a lock."""
+    return getattr(error.__cause__, "sqlstate", None) == "55P03" or error.args[:1] == (1205,)
 
 
 def lock_free_rows(rows: models.QuerySet[M], using: str) -> list[M]:
     """Lock those of *rows* that nobody else has locked; SQLite has one writer, so there all of them."""
     return list(rows.select_for_update(skip_locked=connections[using].features.has_select_for_update_skip_locked))
+
+
+def lock_against_changes(rows: models.QuerySet[Any], using: str) -> None:
+    """Lock *rows* until the transaction ends; where the database knows the difference, others may still refer to them."""
+    no_key = connections[using].features.has_select_for_no_key_update
+    list(rows.select_for_update(no_key=no_key).values_list("pk"))
 
 
 def clean_text(text: str) -> str:
@@ -169,9 +297,18 @@ def execute(using: str, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[
 
 def execute_many(using: str, sql: str, rows: Sequence[Sequence[Any]]) -> None:
     """Run one statement once per row, without a round trip for each."""
-    if rows:
-        with connections[using].cursor() as cursor:
+    if not rows:
+        return
+    with connections[using].cursor() as cursor:
+        if connections[using].vendor != "mysql":
             cursor.executemany(sql, rows)
+            return
+        # Its driver would wait for each but inserts.
+        for start in range(0, len(rows), STATEMENTS):
+            page = rows[start : start + STATEMENTS]
+            cursor.execute("; ".join([sql] * len(page)), [value for row in page for value in row])
+            while cursor.nextset():
+                pass
 
 
 def insert_many(using: str, model: type[models.Model], columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -182,10 +319,15 @@ def insert_many(using: str, model: type[models.Model], columns: Sequence[str], r
     values = [[field.get_db_prep_save(value, connection) for field, value in zip(fields, row, strict=True)] for row in rows]
     names = ", ".join(quote(field.column) for field in fields)
     marks = ", ".join(["%s"] * len(fields))
-    ignore = "INSERT IGNORE" if connection.vendor == "mysql" else "INSERT"
-    on_conflict = "" if connection.vendor == "mysql" else " ON CONFLICT DO NOTHING"
-    sql = f"{ignore} INTO {quote(model._meta.db_table)} ({names}) VALUES ({marks}){on_conflict}"
-    execute_many(using, sql, values)
+    insert = f"INSERT INTO {quote(model._meta.db_table)} ({names}) VALUES ({marks})"
+    if connection.vendor == "mysql":
+        # INSERT IGNORE would cut off what is too long, too.
+        sql = f"{insert} ON DUPLICATE KEY UPDATE {quote(fields[0].column)} = {quote(fields[0].column)}"
+    else:
+        sql = f"{insert} ON CONFLICT DO NOTHING"
+    if values:
+        with connection.cursor() as cursor:
+            cursor.executemany(sql, values)
 
 
 def to_database(using: str, value: datetime | None) -> object:

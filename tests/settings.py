@@ -19,12 +19,18 @@ POSTGRESQL: dict[str, object] = {
     "PORT": os.environ.get("PGPORT", ""),
     "USER": os.environ.get("PGUSER", "postgres"),
 }
+MARIADB: dict[str, object] = {
+    "ENGINE": "django.db.backends.mysql",
+    "HOST": os.environ.get("MYSQL_UNIX_PORT", ""),
+    "USER": "root",
+}
+SERVERS = {"sqlite": SQLITE, "postgresql": POSTGRESQL, "mariadb": MARIADB}
 # A process that a test starts is told the names of the test's own databases.
 NAMES = {
     "default": os.environ.get("DJWEBHOOKS_TEST_NAME", ":memory:" if DATABASE == "sqlite" else "djwebhooks"),
     "other": os.environ.get("DJWEBHOOKS_TEST_NAME_OTHER", ":memory:" if DATABASE == "sqlite" else "djwebhooks_other"),
 }
-DATABASES = {alias: {"NAME": name, **{"sqlite": SQLITE, "postgresql": POSTGRESQL}[DATABASE]} for alias, name in NAMES.items()}
+DATABASES = {alias: {"NAME": name, **SERVERS[DATABASE]} for alias, name in NAMES.items()}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # Nothing listens on port 1: only a test that asks for the fixture `redis` has one.

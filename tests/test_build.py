@@ -23,7 +23,7 @@ from djwebhooks.testing import deliver
 from djwebhooks.transports.memory import MemoryTransport
 from djwebhooks.worker import Worker
 from tests.builders import make_target, make_user
-from tests.connections import Thread, postgresql_only
+from tests.connections import Thread, server_only
 
 DB = "default"
 
@@ -137,7 +137,7 @@ def test_nobody_builds_what_is_being_built() -> None:
     assert calls == ["x"]
 
 
-@postgresql_only
+@server_only
 @threaded
 def test_of_two_builders_at_once_one_runs_the_function() -> None:
     """Builders that come at the same moment run the function once between them."""

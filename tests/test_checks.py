@@ -16,9 +16,9 @@ from django.core.management.base import SystemCheckError
 from django.db import connection
 from django.utils.module_loading import import_string
 
-from djwebhooks import checks
+from djwebhooks import checks, database
 from djwebhooks.weaknesses import WEAKNESSES
-from tests.connections import postgresql_only
+from tests.connections import mariadb_only, server_only
 from tests.test_weaknesses import WEAK
 
 #: Django's own checks may ask the databases what they can do.
@@ -233,10 +233,10 @@ def test_sqlite_must_wait_for_its_writer(options: dict[str, Any], mode: str | No
     assert [message.id for message in run_checks()] == (ids if connection.vendor == "sqlite" else [])
 
 
-@postgresql_only
+@server_only
 def test_a_snapshot_for_each_transaction_is_an_error(options: dict[str, Any]) -> None:
     """Under REPEATABLE READ one worker does not see what another one has done."""
-    levels = import_string("django.db.backends.postgresql.psycopg_any.IsolationLevel")
+    levels: Any = import_string(database.LEVELS) if connection.vendor == "postgresql" else Levels
     assert run_checks(databases=["default"]) == []
     options["isolation_level"] = levels.READ_COMMITTED
     assert run_checks(databases=["default"]) == []
@@ -245,13 +245,57 @@ def test_a_snapshot_for_each_transaction_is_an_error(options: dict[str, Any]) ->
     assert [message.id for message in run_checks(databases=["default"])] == ["djwebhooks.E011"]
 
 
+class Levels:
+    """As Django calls MariaDB's."""
+
+    READ_COMMITTED = "read committed"
+    REPEATABLE_READ = "repeatable read"
+
+
+@mariadb_only
+def test_the_servers_own_level_may_be_another(options: dict[str, Any]) -> None:
+    """Who tells Django to leave the level to the server has to say READ COMMITTED instead."""
+    options["isolation_level"] = None
+
+    assert [message.id for message in run_checks(databases=["default"])] == ["djwebhooks.E011"]
+
+
+@mariadb_only
+@pytest.mark.django_db
+def test_a_database_must_hold_every_text() -> None:
+    """A database with another character set than utf8mb4 is an error."""
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE DATABASE djw_latin CHARACTER SET latin1")
+        cursor.execute(f"USE {connection.ops.quote_name('djw_latin')}")
+        try:
+            messages = run_checks(databases=["default"])
+        finally:
+            cursor.execute(f"USE {connection.ops.quote_name(connection.settings_dict['NAME'])}")
+            cursor.execute("DROP DATABASE djw_latin")
+
+    assert [message.id for message in messages] == ["djwebhooks.E021"]
+    assert "latin1" in messages[0].msg
+
+
+@pytest.mark.parametrize(
+    ("version", "is_mariadb", "words"),
+    [((8, 4, 2), False, "MySQL"), ((10, 5, 26), True, "10.5.26"), ((10, 6, 0), True, ""), ((11, 4, 2), True, "")],
+)
+def test_old_servers_and_mysql_are_not_supported(version: tuple[int, ...], is_mariadb: bool, words: str) -> None:
+    """What misses a part that the promises rest on is named."""
+    fault = database.describe_fault(version, "utf8mb4", is_mariadb=is_mariadb)
+
+    assert words in fault
+    assert bool(fault) == bool(words)
+
+
 def test_ids_are_unique() -> None:
     """One id means one thing, and each is tested here."""
     checks_of = defaultdict(set)
-    for function in (*checks.CHECKS, checks.check_isolation, checks.check_http, *WEAKNESSES):
+    for function in (*checks.CHECKS, checks.check_isolation, checks.check_server, checks.check_http, *WEAKNESSES):
         for identifier in re.findall(r"djwebhooks\.[EW]\d{3}", getsource(function)):
             checks_of[identifier].add(function.__name__)
-    elsewhere = {"djwebhooks.E011", "djwebhooks.E015", "djwebhooks.W001", "djwebhooks.W002", "djwebhooks.W003"}
+    elsewhere = {"djwebhooks.E011", "djwebhooks.E015", "djwebhooks.E021", "djwebhooks.W001", "djwebhooks.W002", "djwebhooks.W003"}
     tested = {case[0] for case in BAD} | elsewhere | {f"djwebhooks.{case[0]}" for case in WEAK} | {"djwebhooks.W011"}
 
     assert all(len(functions) == 1 for functions in checks_of.values())

@@ -5,14 +5,15 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from django.db import OperationalError, connection, transaction
+from django.db import Error, OperationalError, connection, transaction
+from django.db.models import Model
 from django.test.utils import CaptureQueriesContext
 
 from djwebhooks import database
-from djwebhooks.database import DatabaseClock, DatabaseNow, read_clock
-from djwebhooks.models import Body, Event, Lane
+from djwebhooks.database import DatabaseClock, DatabaseNow, ExactCharField, PartialIndex, read_clock
+from djwebhooks.models import Body, Delivery, Event, Lane, Subscription, WebhookTarget
 from tests.builders import make_target
-from tests.connections import Thread, postgresql_only, second_connection
+from tests.connections import Thread, second_connection, server_only
 
 DB = "default"
 
@@ -48,7 +49,7 @@ def test_stored_times_are_the_clocks() -> None:
         assert before - timedelta(seconds=1) <= moment <= read_clock(DB) + timedelta(milliseconds=1)
 
 
-@postgresql_only
+@server_only
 def test_the_clock_goes_on_inside_a_transaction() -> None:
     """The clock is that of the statement, not of the transaction's beginning."""
     assert read_clock(DB) < read_clock(DB)
@@ -155,7 +156,7 @@ def test_nothing_is_tried_again_inside_somebody_elses_transaction() -> None:
     assert work.calls == 1
 
 
-@postgresql_only
+@server_only
 @pytest.mark.django_db(transaction=True)
 def test_deadlocks_are_run_again() -> None:
     """Of two transactions that lock each other out, both do their work in the end."""
@@ -180,28 +181,78 @@ def test_deadlocks_are_run_again() -> None:
 
 
 def wait_until_blocked() -> None:
+    sql = {
+        "postgresql": "SELECT count(*) FROM pg_locks WHERE NOT granted",
+        "mysql": (
+            "SELECT CAST(variable_value AS INTEGER) FROM information_schema.global_status "
+            "WHERE variable_name = 'INNODB_ROW_LOCK_CURRENT_WAITS'"
+        ),
+    }
     for _ in range(100_000):
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
-            if cursor.fetchone()[0]:
-                return
+        [(count,)] = database.execute(DB, sql[connection.vendor])
+        if count:
+            return
     raise AssertionError("nobody waits")
 
 
-@postgresql_only
+#: Names of the limits on a statement, on an idle transaction and on waiting for a lock; and how to set one for the session.
+LIMITS = {
+    "postgresql": ("SHOW {}", "SET {} = '{}s'", ("statement_timeout", "idle_in_transaction_session_timeout", "lock_timeout")),
+    "mysql": (
+        "SELECT @@{}",
+        "SET SESSION {} = {}",
+        ("max_statement_time", "idle_transaction_timeout", "innodb_lock_wait_timeout"),
+    ),
+}
+
+
+def show_limits() -> list[object]:
+    show, _, names = LIMITS[connection.vendor]
+    return [database.execute(DB, show.format(name))[0][0] for name in names]
+
+
+def limit_idle_transaction(seconds: int) -> None:
+    _, assign, names = LIMITS[connection.vendor]
+    database.execute(DB, assign.format(names[1], seconds))
+
+
+@server_only
 @pytest.mark.django_db(transaction=True)
 def test_an_engines_transaction_is_bounded() -> None:
-    """A frozen engine loses its locks: statements and idle transactions have a limit, which ends with the transaction."""
-    names = ("statement_timeout", "idle_in_transaction_session_timeout", "lock_timeout")
-
-    def show() -> list[str]:
-        return [database.execute(DB, f"SHOW {name}")[0][0] for name in names]
-
-    before = show()
+    """Statements and idle transactions of an engine have a limit, which ends with the transaction, whatever was set before."""
+    limit_idle_transaction(77)
+    before = show_limits()
     with database.engine_transaction(DB):
-        assert show()[:2] == ["30s", "10s"]
+        assert show_limits()[:2] in (["30s", "10s"], [30.0, 10])
+    assert show_limits() == before
 
-    assert show() == before
+    with suppress(ZeroDivisionError), database.engine_transaction(DB):
+        raise ZeroDivisionError
+    assert show_limits() == before
+
+
+@server_only
+@pytest.mark.django_db(transaction=True)
+def test_a_frozen_engine_loses_its_locks() -> None:
+    """Who holds locks and does nothing more is broken off, also if it has written nothing; then it can begin anew."""
+    make_lanes(1)
+
+    def wait_for_lock() -> int:
+        with transaction.atomic():
+            return len(Lane.objects.select_for_update())
+
+    def freeze() -> None:
+        with database.engine_transaction(DB):
+            list(Lane.objects.select_for_update())
+            limit_idle_transaction(1)
+            assert Thread(wait_for_lock).result() == 1
+            Lane.objects.count()
+
+    with pytest.raises(Error):
+        freeze()
+
+    with database.engine_transaction(DB):
+        assert Lane.objects.count() == 1
 
 
 @pytest.mark.django_db(transaction=True)
@@ -212,7 +263,7 @@ def test_a_nested_engine_transaction_is_part_of_the_outer_one() -> None:
             Event.objects.create(name="a.b")
         transaction.set_rollback(True)
 
-    assert not any("SET LOCAL" in query["sql"] for query in captured)
+    assert not any(query["sql"].startswith("SET ") for query in captured)
     assert not Event.objects.exists()
 
 
@@ -227,22 +278,23 @@ def test_rows_are_locked_in_their_order() -> None:
     assert [lane.pk for lane in database.lock_free_rows(Lane.objects.order_by("pk"), DB)] == [1, 2, 3]
 
 
-@postgresql_only
+@server_only
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("lock", [database.lock_rows, database.lock_free_rows])
 def test_rows_that_others_keep_locked_are_left_out(lock: Any) -> None:
     """A lock that lasts is not waited for; the transaction goes on, and its later waits are not cut short."""
     make_lanes(3)
+    before = show_limits()[2]
     with second_connection() as other, transaction.atomic(using=other):
         list(Lane.objects.using(other).select_for_update().filter(pk=2))
         with transaction.atomic():
             found = [lane.pk for lane in lock(Lane.objects.order_by("pk"), DB)]
-            assert database.execute(DB, "SHOW lock_timeout") == [("0",)]
+            assert show_limits()[2] == before
 
     assert found == [1, 3]
 
 
-@postgresql_only
+@server_only
 @pytest.mark.django_db(transaction=True)
 def test_a_short_lock_is_waited_for() -> None:
     """What is free again within a moment is not left out."""
@@ -261,6 +313,58 @@ def test_a_short_lock_is_waited_for() -> None:
         block.__exit__(None, None, None)
 
         assert thread.result() == 1
+
+
+# -- texts -------------------------------------------------------------------------------------------------------------
+
+#: Every column that is compared with what an application says.
+EXACT = [
+    (model, field.name)
+    for model in (Body, Event, Delivery, Subscription, WebhookTarget)
+    for field in model._meta.fields
+    if isinstance(field, ExactCharField)
+]
+
+
+@pytest.mark.parametrize(("model", "name"), EXACT)
+def test_texts_are_compared_letter_by_letter(model: type[Model], name: str) -> None:
+    """Neither case, nor accents, nor spaces at the end are the same to any column that events and targets are matched by."""
+    target = make_target(event="order")
+    event = Event.objects.create(name="order", idempotency_digest="order")
+    Delivery.objects.create(event=event, target=target, sequence=1)
+    Body.objects.create(event=event, format="order", content=b"")
+    model._base_manager.update(**{name: "order"})
+
+    found = model._base_manager.filter(**{f"{name}__in": ["Order", "order ", "ordér", "order\t"]})
+
+    assert not found.exists()
+    assert model._base_manager.filter(**{name: "order"}).exists()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("model", [Event, Delivery])
+def test_a_partial_index_can_be_taken_away_and_made_again(model: type[Model]) -> None:
+    """Migrations go both ways on every database, also where an index is made in another way, or not at all."""
+    indexes = [index for index in model._meta.indexes if isinstance(index, PartialIndex)]
+    before = list_indexes(model)
+    with connection.schema_editor() as editor:
+        for index in indexes:
+            editor.remove_index(model, index)
+    without = list_indexes(model)
+    with connection.schema_editor() as editor:
+        for index in indexes:
+            editor.add_index(model, index)
+
+    assert before == list_indexes(model)
+    assert before - without == {
+        index.name for index in indexes if index.otherwise or connection.features.supports_partial_indexes
+    }
+
+
+def list_indexes(model: type[Model]) -> set[str]:
+    with connection.cursor() as cursor:
+        constraints = connection.introspection.get_constraints(cursor, model._meta.db_table)
+    return {name for name, constraint in constraints.items() if constraint["index"]}
 
 
 # -- bulk --------------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from djwebhooks.models import Delivery, Event, Lane, Subscription, WebhookTarget
 from djwebhooks.models.deliveries import Status
 from djwebhooks.models.lanes import RECHECK
 from tests.builders import make_target, make_user
-from tests.connections import postgresql_only, second_connection
+from tests.connections import second_connection, server_only
 
 DB = "default"
 
@@ -109,7 +109,7 @@ def test_an_event_is_dispatched_once() -> None:
     assert Delivery.objects.filter(target=target).count() == 1
 
 
-@postgresql_only
+@server_only
 @pytest.mark.django_db(transaction=True)
 def test_an_early_id_that_commits_late_is_not_skipped() -> None:
     """There is no watermark: an event whose transaction ends after a later event's dispatch is found all the same."""
@@ -143,7 +143,7 @@ def test_dispatch_is_all_or_nothing() -> None:
 # -- one at a time -----------------------------------------------------------------------------------------------------
 
 
-@postgresql_only
+@server_only
 @pytest.mark.django_db(transaction=True)
 def test_there_is_one_dispatcher_at_a_time() -> None:
     """Whoever comes while another one's transaction is open gets None at once, and can dispatch when it has ended."""
@@ -430,7 +430,7 @@ def test_a_key_that_waits_already_goes_on_waiting() -> None:
 # -- busy lanes --------------------------------------------------------------------------------------------------------
 
 
-@postgresql_only
+@server_only
 @pytest.mark.django_db(transaction=True)
 def test_a_busy_lane_delays_nobody_else() -> None:
     """While an application keeps a target's lane locked, others get their events; the busy one gets its own later, in order."""
@@ -450,7 +450,7 @@ def test_a_busy_lane_delays_nobody_else() -> None:
     assert sent_to(hers) == in_order([first, second])
 
 
-@postgresql_only
+@server_only
 @pytest.mark.django_db(transaction=True)
 def test_nothing_overtakes_an_event_that_waits_for_a_busy_lane() -> None:
     """An event for a busy lane and a free one waits for both, and so does what comes behind it on the free one."""
@@ -469,7 +469,7 @@ def test_nothing_overtakes_an_event_that_waits_for_a_busy_lane() -> None:
     assert sent_to(hers) == in_order([both])
 
 
-@postgresql_only
+@server_only
 @pytest.mark.django_db(transaction=True)
 def test_a_batch_full_of_events_for_a_busy_lane_stops_nobody() -> None:
     """However many events wait for a busy lane, those behind them that do not need it are found."""

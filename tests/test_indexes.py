@@ -70,8 +70,9 @@ def fill_tables() -> None:
         Attempt(delivery=delivery, number=1, trigger="event", url="-", started_at=now, duration=0.1) for delivery in deliveries
     ])  # fmt: skip
     Subject.objects.bulk_create([Subject(event=event, digest=f"{number % 1000:032}") for number, event in enumerate(events)])
+    tables = ", ".join(model._meta.db_table for model in (Attempt, Subject, Delivery, Event, Subscription, Lane, WebhookTarget))
     with connection.cursor() as cursor:
-        cursor.execute("ANALYZE")
+        cursor.execute(f"ANALYZE TABLE {tables}" if connection.vendor == "mysql" else "ANALYZE")
 
 
 # -- the queries -------------------------------------------------------------------------------------------------------
@@ -107,13 +108,14 @@ def dispatch_ordered() -> None:
 HOT: dict[str, tuple[Callable[[], object], str, str]] = {
     # what is run, the statement's table and a word of it, the index that it must use, or of two the smaller one
     "events that are ready": (lambda: dispatch.has_waiting(DB), "djw_event", "djw_event_waiting"),
-    "the next planned event": (lambda: dispatch.next_planned(DB), "djw_event", "djw_event_planned"),
+    # One index is for both on MariaDB.
+    "the next planned event": (lambda: dispatch.next_planned(DB), "djw_event", "djw_event_(planned|waiting)"),
     "free lanes": (lambda: lanes.next_due_lane(DB), "djw_lane", "djw_lane_free_due"),
     "what is due of a lane": (take_due, "due_at <= ", "djw_delivery_(due|key)"),
     "what a lane has next": (
         lambda: lanes.release(DB, 1, [hold(some_target())], read_clock(DB)), "due_at IS NOT NULL", "djw_delivery_(due|key)",
     ),
-    "the head of a key": (line_up, "MIN(sequence)", "djw_delivery_key"),
+    "the head of a key": (line_up, "ORDER BY sequence LIMIT 1", "djw_delivery_key"),
     "whether a key waits": (dispatch_ordered, "SELECT target_id, ordering_key", "djw_delivery_key"),
     "the attempts of a delivery": (
         lambda: list(Delivery.objects.all()[0].attempts.all()), "djw_attempt", "djw_attempt_number",
@@ -134,7 +136,7 @@ HOT: dict[str, tuple[Callable[[], object], str, str]] = {
 }  # fmt: skip
 
 
-if connection.vendor == "postgresql":  # SQLite does not see that a status is one of several.
+if connection.vendor != "sqlite":  # It does not see that a status is one of several.
     HOT["failed deliveries"] = (
         lambda: list(Delivery.objects.filter(status=Status.FAILED).order_by("-id")[:50]),
         "djw_delivery",
@@ -145,13 +147,17 @@ if connection.vendor == "postgresql":  # SQLite does not see that a status is on
 def find_statement(run: Callable[[], object], words: str) -> str:
     with CaptureQueriesContext(connection) as captured:
         run()
-    found = [re.sub(r"^\d+ times: ", "", query["sql"]) for query in captured if words in query["sql"]]
+    # MariaDB has quotes of its own.
+    found = [re.sub(r"^\d+ times: ", "", query["sql"]) for query in captured if words in query["sql"].replace("`", '"')]
     assert found, f"nothing of {words!r} was run"
     return found[-1]
 
 
 def explain(sql: str) -> str:
     with connection.cursor() as cursor:
+        if connection.vendor == "mysql":
+            cursor.execute(f"EXPLAIN {sql.split('; UPDATE')[0]}")
+            return "\n".join(describe_access(*row) for row in cursor.fetchall())
         if connection.vendor == "postgresql":
             cursor.execute(
                 f"EXPLAIN {sql.replace('%', '%%')}" if "%s" not in sql else f"EXPLAIN (GENERIC_PLAN) {number_marks(sql)}"
@@ -159,6 +165,11 @@ def explain(sql: str) -> str:
             return "\n".join(row[0] for row in cursor.fetchall())
         cursor.execute(f"EXPLAIN QUERY PLAN {sql}" if "%s" not in sql else f"EXPLAIN QUERY PLAN {sql.replace('%s', 'NULL')}")
         return "\n".join(row[3] for row in cursor.fetchall())
+
+
+def describe_access(_: int, kind: str, table: str, access: str, possible: str, index: str, *rest: object) -> str:
+    """Say in PostgreSQL's words what MariaDB would do with one table."""
+    return f"Seq Scan on {table}" if access in {"ALL", "index"} else f"{access} of {table} by {index}: {rest[-1]}"
 
 
 def number_marks(sql: str) -> str:

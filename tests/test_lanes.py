@@ -24,7 +24,7 @@ from djwebhooks.models import Attempt, Delivery, Lane, WebhookTarget, Worker
 from djwebhooks.models.deliveries import Status
 from djwebhooks.models.lanes import RECHECK
 from tests.builders import make_target, make_user
-from tests.connections import Thread, postgresql_only, second_connection
+from tests.connections import Thread, second_connection, server_only
 
 DB = "default"
 SECOND = timedelta(seconds=1)
@@ -128,7 +128,7 @@ def test_at_most_so_many_workers_of_a_name_enlist() -> None:
     assert isinstance(lanes.enlist(DB, "rq", "here:3", 2), int)
 
 
-@postgresql_only
+@server_only
 @pytest.mark.django_db(transaction=True)
 def test_workers_that_enlist_at_once_keep_to_the_number() -> None:
     """Of many that enlist at the same moment, as many get in as may."""
@@ -205,7 +205,7 @@ def test_a_retired_worker_leaves_nothing_behind() -> None:
     assert list(hold(enlist())) == list(held)
 
 
-@postgresql_only
+@server_only
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("end", [lanes.reap, lambda using: lanes.retire(using, Worker.objects.get().pk)], ids=["reap", "retire"])
 def test_freeing_lanes_waits_for_no_application(end: Any) -> None:
@@ -240,7 +240,7 @@ def test_two_workers_never_hold_the_same_lane() -> None:
     assert not set(ours) & set(theirs)
 
 
-@postgresql_only
+@server_only
 @pytest.mark.django_db(transaction=True)
 def test_workers_that_lease_at_once_share_the_lanes() -> None:
     """While one worker's leasing transaction is open, another gets other lanes, and waits for nothing."""
@@ -578,7 +578,7 @@ def test_a_result_for_a_lane_that_is_gone_is_dropped() -> None:
     assert delivery_of(works[kept.pk]).status == Status.SUCCEEDED
 
 
-@postgresql_only
+@server_only
 @pytest.mark.django_db(transaction=True)
 def test_results_for_a_busy_lane_are_recorded_later() -> None:
     """A lane that an application keeps locked postpones its own results, and nobody else's."""
@@ -915,7 +915,7 @@ class Holding:
         return not Lane.objects.exists()
 
 
-@postgresql_only
+@server_only
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("act", [Holding.release, Holding.reserve, Holding.expire, Holding.line_up, Holding.close])
 def test_a_busy_lane_never_stops_its_holder(act: Callable[[Holding], bool]) -> None:

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
+from importlib import import_module
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,7 +17,8 @@ import pytest
 from redis import Redis
 
 from example_project import services
-from example_project.services import ServiceError, guarded_programs, postgres_server, redis_server
+from example_project.services import ServiceError, guarded_programs, mariadb_server, postgres_server, redis_server
+from tests.connections import mariadb_only
 
 
 def wait_until(is_true: Callable[[], bool], seconds: float = 30) -> bool:
@@ -46,6 +49,25 @@ def test_a_durable_postgres_keeps_what_was_committed() -> None:
 
         with psycopg.connect(service.url) as connection:
             assert connection.execute("SELECT number FROM kept").fetchone() == (1,)
+
+
+@mariadb_only
+def test_mariadb_keeps_what_was_committed_and_leaves_nothing_behind() -> None:
+    """A crash of the server takes nothing; at the end its directory goes."""
+    driver = import_module("MySQLdb")
+    with mariadb_server() as service:
+        path = service.environment["MYSQL_UNIX_PORT"]
+        with closing(driver.connect(unix_socket=path, user="root")) as connection:
+            connection.query("CREATE DATABASE kept")
+            connection.query("CREATE TABLE kept.kept AS SELECT 1 AS number")
+        service.kill()
+        service.start()
+
+        with closing(driver.connect(unix_socket=path, user="root")) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT number FROM kept.kept")
+            assert cursor.fetchone() == (1,)
+
+    assert not Path(path).parent.exists()
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

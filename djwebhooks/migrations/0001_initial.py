@@ -34,7 +34,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(primary_key=True, serialize=False)),
                 ('uid', models.UUIDField(default=djwebhooks.uid.uuid7, editable=False, unique=True)),
-                ('identifier', models.CharField(blank=True, help_text="Only events with this identifier are sent; empty is all of the owner's.", max_length=255)),
+                ('identifier', djwebhooks.database.ExactCharField(blank=True, help_text="Only events with this identifier are sent; empty is all of the owner's.", max_length=255)),
                 ('target_url', models.TextField(help_text='Where events are sent by POST.', verbose_name='URL')),
                 ('digest', djwebhooks.models.targets.DigestField(editable=False, max_length=64, unique=True)),
                 ('description', models.CharField(blank=True, max_length=255)),
@@ -79,19 +79,19 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(primary_key=True, serialize=False)),
                 ('uid', models.UUIDField(default=djwebhooks.uid.uuid7, editable=False, help_text='The webhook-id.', unique=True)),
-                ('name', models.CharField(max_length=255)),
-                ('identifier', models.CharField(blank=True, max_length=255)),
+                ('name', djwebhooks.database.ExactCharField(max_length=255)),
+                ('identifier', djwebhooks.database.ExactCharField(blank=True, max_length=255)),
                 ('is_broadcast', models.BooleanField(default=False)),
-                ('ordering_key', models.CharField(blank=True, max_length=255)),
+                ('ordering_key', djwebhooks.database.ExactCharField(blank=True, max_length=255)),
                 ('hook', models.CharField(blank=True, help_text='The function that builds the payload.', max_length=255)),
                 ('call', models.TextField(blank=True, help_text="The function's captured arguments, until they are used.")),
                 ('payload', models.TextField(blank=True, help_text="The payload's JSON text, once it is built.")),
                 ('target_ids', models.TextField(blank=True, help_text='The targets of an event that goes straight to URLs.')),
                 ('subjects', models.TextField(blank=True, editable=False, help_text='What it is about, until that is indexed at its dispatch.')),
                 ('only_key', models.CharField(blank=True, editable=False, help_text='The key that alone signs it; empty is all that are live.', max_length=43)),
-                ('idempotency_key', models.CharField(blank=True, max_length=255)),
-                ('idempotency_digest', models.CharField(editable=False, max_length=64, null=True, unique=True)),
-                ('content_digest', models.CharField(blank=True, editable=False, max_length=64)),
+                ('idempotency_key', djwebhooks.database.ExactCharField(blank=True, max_length=255)),
+                ('idempotency_digest', djwebhooks.database.ExactCharField(editable=False, max_length=64, null=True, unique=True)),
+                ('content_digest', djwebhooks.database.ExactCharField(blank=True, editable=False, max_length=64)),
                 ('created_at', models.DateTimeField(db_default=djwebhooks.database.DatabaseNow())),
                 ('deliver_at', models.DateTimeField(blank=True, null=True)),
                 ('expires_at', models.DateTimeField(blank=True, null=True)),
@@ -113,7 +113,7 @@ class Migration(migrations.Migration):
             name='Body',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('format', models.CharField(max_length=32)),
+                ('format', djwebhooks.database.ExactCharField(max_length=32)),
                 ('content', models.BinaryField()),
                 ('event', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='bodies', to='djwebhooks.event')),
             ],
@@ -164,7 +164,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(primary_key=True, serialize=False)),
                 ('uid', models.UUIDField(default=djwebhooks.uid.uuid7, editable=False, unique=True)),
                 ('sequence', models.BigIntegerField(help_text="Its place in the target's lane, contiguous from 1.")),
-                ('ordering_key', models.CharField(blank=True, max_length=255)),
+                ('ordering_key', djwebhooks.database.ExactCharField(blank=True, max_length=255)),
                 ('status', models.CharField(choices=[('pending', 'Pending'), ('succeeded', 'Succeeded'), ('failed', 'Failed'), ('expired', 'Expired'), ('cancelled', 'Cancelled')], default='pending', max_length=9)),
                 ('reason', models.CharField(blank=True, help_text='Why it has this status, in a word.', max_length=64)),
                 ('trigger', models.CharField(choices=[('event', 'Event'), ('retry', 'Retry'), ('manual', 'Manual')], default='event', help_text='Of the next attempt.', max_length=6)),
@@ -187,7 +187,7 @@ class Migration(migrations.Migration):
             name='Subscription',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('event', models.CharField(max_length=255)),
+                ('event', djwebhooks.database.ExactCharField(max_length=255)),
                 ('target', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='subscriptions', to='djwebhooks.webhooktarget')),
             ],
             options={
@@ -219,11 +219,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='event',
-            index=models.Index(condition=models.Q(('deliver_at__isnull', True), ('dispatched_at__isnull', True)), fields=['id'], name='djw_event_waiting'),
+            index=djwebhooks.database.PartialIndex(fields=['id'], name='djw_event_waiting', otherwise=['dispatched_at', 'deliver_at'], where=models.Q(('deliver_at__isnull', True), ('dispatched_at__isnull', True))),
         ),
         migrations.AddIndex(
             model_name='event',
-            index=models.Index(condition=models.Q(('deliver_at__isnull', False), ('dispatched_at__isnull', True)), fields=['deliver_at'], name='djw_event_planned'),
+            index=djwebhooks.database.PartialIndex(fields=['deliver_at'], name='djw_event_planned', otherwise=[], where=models.Q(('deliver_at__isnull', False), ('dispatched_at__isnull', True))),
         ),
         migrations.AddIndex(
             model_name='event',
@@ -239,15 +239,15 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='delivery',
-            index=models.Index(condition=models.Q(('due_at__isnull', False)), fields=['target', 'due_at'], name='djw_delivery_due'),
+            index=djwebhooks.database.PartialIndex(fields=['target', 'due_at'], name='djw_delivery_due', otherwise=['target', 'status', 'due_at', 'sequence'], where=models.Q(('due_at__isnull', False))),
         ),
         migrations.AddIndex(
             model_name='delivery',
-            index=models.Index(condition=models.Q(('status', 'pending')), fields=['target', 'ordering_key', 'sequence'], name='djw_delivery_key'),
+            index=djwebhooks.database.PartialIndex(fields=['target', 'ordering_key', 'sequence'], name='djw_delivery_key', otherwise=['target', 'status', 'ordering_key', 'sequence'], where=models.Q(('status', 'pending'))),
         ),
         migrations.AddIndex(
             model_name='delivery',
-            index=models.Index(condition=models.Q(('status__in', ['failed', 'expired', 'cancelled'])), fields=['status', 'id'], name='djw_delivery_unsuccessful'),
+            index=djwebhooks.database.PartialIndex(fields=['status', 'id'], name='djw_delivery_unsuccessful', otherwise=['status', 'id'], where=models.Q(('status__in', ['failed', 'expired', 'cancelled']))),
         ),
         migrations.AddConstraint(
             model_name='delivery',

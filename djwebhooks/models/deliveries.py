@@ -8,7 +8,7 @@ from django.db import models
 from django.db.models import Q
 
 from djwebhooks import database
-from djwebhooks.database import DatabaseNow
+from djwebhooks.database import DatabaseNow, ExactCharField, PartialIndex
 from djwebhooks.exceptions import AlreadyFinished, ErasedEvent, InvalidTarget
 from djwebhooks.models.events import Event
 from djwebhooks.models.lanes import Lane
@@ -87,17 +87,15 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
     def line_up(self, pairs: Iterable[tuple[int, str]], now: datetime) -> None:
         """Make the first pending delivery of each (target id, ordering key) due, if it is not; call it under the lanes' locks."""
         at = database.to_database(self.db, now)
-        database.execute_many(self.db, HEAD_IS_DUE, [(at, target, key, target, key) for target, key in pairs])
+        heads = database.union_all(self.db, HEAD, pairs)
+        sql = "UPDATE djw_delivery SET due_at = %s WHERE id = %s"
+        database.execute_many(self.db, sql, [(at, pk) for pk, due_at in heads if due_at is None])
 
 
-#: The first pending delivery of a key becomes due, unless it has a time of its own already.
-HEAD_IS_DUE = """
-    UPDATE djw_delivery SET due_at = %s
-    WHERE target_id = %s AND ordering_key = %s AND status = 'pending' AND due_at IS NULL AND sequence = (
-        SELECT head FROM (
-            SELECT MIN(sequence) AS head FROM djw_delivery WHERE target_id = %s AND ordering_key = %s AND status = 'pending'
-        ) AS heads
-    )
+#: The first pending delivery of a key, and its time if it has one already.
+HEAD = """
+    SELECT id, due_at FROM djw_delivery WHERE target_id = %s AND ordering_key = %s AND status = 'pending'
+    ORDER BY sequence LIMIT 1
 """
 
 
@@ -111,7 +109,7 @@ class Delivery(models.Model):
         "djwebhooks.WebhookTarget", models.DO_NOTHING, db_constraint=False, db_index=False, related_name="deliveries"
     )
     sequence = models.BigIntegerField(help_text="Its place in the target's lane, contiguous from 1.")
-    ordering_key = models.CharField(max_length=255, blank=True)
+    ordering_key = ExactCharField(max_length=255, blank=True)
     status = models.CharField(max_length=9, choices=Status.choices, default=Status.PENDING)
     reason = models.CharField(max_length=64, blank=True, help_text="Why it has this status, in a word.")
     trigger = models.CharField(max_length=6, choices=Trigger.choices, default=Trigger.EVENT, help_text="Of the next attempt.")
@@ -133,14 +131,23 @@ class Delivery(models.Model):
             models.UniqueConstraint(fields=["target", "sequence"], name="djw_delivery_sequence"),
         ]
         indexes = [
-            models.Index(fields=["target", "due_at"], name="djw_delivery_due", condition=Q(due_at__isnull=False)),
-            models.Index(
-                fields=["target", "ordering_key", "sequence"], name="djw_delivery_key", condition=Q(status=Status.PENDING)
+            PartialIndex(
+                fields=["target", "due_at"],
+                name="djw_delivery_due",
+                where=Q(due_at__isnull=False),
+                otherwise=["target", "status", "due_at", "sequence"],
             ),
-            models.Index(
+            PartialIndex(
+                fields=["target", "ordering_key", "sequence"],
+                name="djw_delivery_key",
+                where=Q(status=Status.PENDING),
+                otherwise=["target", "status", "ordering_key", "sequence"],
+            ),
+            PartialIndex(
                 fields=["status", "id"],
                 name="djw_delivery_unsuccessful",
-                condition=Q(status__in=[Status.FAILED, Status.EXPIRED, Status.CANCELLED]),
+                where=Q(status__in=[Status.FAILED, Status.EXPIRED, Status.CANCELLED]),
+                otherwise=["status", "id"],
             ),
         ]
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from django.db import models, router
 from django.db.models import Q
 
-from djwebhooks.database import DatabaseNow, clean_text, insert_many
+from djwebhooks.database import DatabaseNow, ExactCharField, PartialIndex, clean_text, insert_many
 from djwebhooks.models.managers import WriterManager
 from djwebhooks.owners import owner_model
 from djwebhooks.subjects import DIGEST_LENGTH
@@ -55,14 +55,14 @@ class Event(models.Model):
 
     id = models.BigAutoField(primary_key=True)
     uid = models.UUIDField(default=uuid7, unique=True, editable=False, help_text="The webhook-id.")
-    name = models.CharField(max_length=255)
+    name = ExactCharField(max_length=255)
     # A deleted owner must not take the pending "user.deleted" along.
     owner = models.ForeignKey(
         owner_model(), models.DO_NOTHING, null=True, blank=True, db_constraint=False, db_index=False, related_name="+"
     )
-    identifier = models.CharField(max_length=255, blank=True)
+    identifier = ExactCharField(max_length=255, blank=True)
     is_broadcast = models.BooleanField(default=False)
-    ordering_key = models.CharField(max_length=255, blank=True)
+    ordering_key = ExactCharField(max_length=255, blank=True)
     hook = models.CharField(max_length=255, blank=True, help_text="The function that builds the payload.")
     call = models.TextField(blank=True, help_text="The function's captured arguments, until they are used.")
     payload = models.TextField(blank=True, help_text="The payload's JSON text, once it is built.")
@@ -71,9 +71,9 @@ class Event(models.Model):
     only_key = models.CharField(
         max_length=43, blank=True, editable=False, help_text="The key that alone signs it; empty is all that are live."
     )
-    idempotency_key = models.CharField(max_length=255, blank=True)
-    idempotency_digest = models.CharField(max_length=64, null=True, unique=True, editable=False)  # noqa: DJ001 (NULLs never collide)
-    content_digest = models.CharField(max_length=64, blank=True, editable=False)
+    idempotency_key = ExactCharField(max_length=255, blank=True)
+    idempotency_digest = ExactCharField(max_length=64, null=True, unique=True, editable=False)  # NULLs never collide
+    content_digest = ExactCharField(max_length=64, blank=True, editable=False)
     created_at = models.DateTimeField(db_default=DatabaseNow())
     deliver_at = models.DateTimeField(null=True, blank=True)
     expires_at = models.DateTimeField(null=True, blank=True)
@@ -91,13 +91,14 @@ class Event(models.Model):
         ordering = ["-id"]
         permissions = [("erase_event", "Can erase the data of events")]
         indexes = [
-            models.Index(
-                fields=["id"], name="djw_event_waiting", condition=Q(dispatched_at__isnull=True, deliver_at__isnull=True)
+            PartialIndex(
+                fields=["id"],
+                name="djw_event_waiting",
+                where=Q(dispatched_at__isnull=True, deliver_at__isnull=True),
+                otherwise=["dispatched_at", "deliver_at"],  # and the id, which MariaDB adds to every index
             ),
-            models.Index(
-                fields=["deliver_at"],
-                name="djw_event_planned",
-                condition=Q(dispatched_at__isnull=True, deliver_at__isnull=False),
+            PartialIndex(
+                fields=["deliver_at"], name="djw_event_planned", where=Q(dispatched_at__isnull=True, deliver_at__isnull=False)
             ),
             models.Index(fields=["owner", "id"], name="djw_event_owner"),
         ]
@@ -119,7 +120,7 @@ class Body(models.Model):
     """An event's exact bytes in one format: written once, sent at every attempt."""
 
     event = models.ForeignKey(Event, models.DO_NOTHING, db_constraint=False, db_index=False, related_name="bodies")
-    format = models.CharField(max_length=32)
+    format = ExactCharField(max_length=32)
     content = models.BinaryField()
 
     objects = WriterManager()

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from django.apps import apps
-from django.db import IntegrityError, connections, models, transaction
+from django.db import IntegrityError, models, transaction
 from django.db.models.signals import pre_delete
 from django.dispatch import receiver
 from django.utils import timezone
@@ -16,7 +16,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from djwebhooks import authentication, certificates, database, network, payload, signing
 from djwebhooks.conf import conf
-from djwebhooks.database import DatabaseNow
+from djwebhooks.database import DatabaseNow, ExactCharField
 from djwebhooks.exceptions import InvalidEvent, InvalidTarget, KeyNotAccepted, TargetLocked, TooManyTargets, UndecryptableSecret
 from djwebhooks.models.deliveries import Delivery, DeliveryQuerySet, Status
 from djwebhooks.models.events import Event
@@ -61,7 +61,7 @@ SEALED: dict[str, Callable[[Any], object]] = {
 UNREADABLE = {"type": "unreadable"}
 
 
-class DigestField(models.CharField):  # type: ignore[type-arg]  # not subscriptable at run time
+class DigestField(ExactCharField):
     """What makes a target unique, in 64 characters: owners may be null, and addresses are too long for an index."""
 
     def pre_save(self, instance: models.Model, add: bool) -> str:
@@ -167,7 +167,7 @@ class WebhookTarget(models.Model):
     id = models.BigAutoField(primary_key=True)
     uid = models.UUIDField(default=uuid7, unique=True, editable=False)
     owner = models.ForeignKey(owner_model(), models.CASCADE, null=True, blank=True, related_name="webhook_targets")
-    identifier = models.CharField(
+    identifier = ExactCharField(
         max_length=255, blank=True, help_text="Only events with this identifier are sent; empty is all of the owner's."
     )
     target_url = models.TextField("URL", help_text="Where events are sent by POST.")
@@ -287,8 +287,7 @@ class WebhookTarget(models.Model):
         """Let nobody else make targets for this owner until the transaction ends, so that the limit is kept."""
         if self.owner_id is not None and not self.is_hidden:
             owners: Any = apps.get_model(owner_model())._base_manager.using(using)
-            no_key = connections[using].features.has_select_for_no_key_update
-            list(owners.select_for_update(no_key=no_key).filter(pk=self.owner_id).values_list("pk"))
+            database.lock_against_changes(owners.filter(pk=self.owner_id), using)
 
     def _check_number(self) -> None:
         if self.owner_id is None or self.is_hidden:
@@ -321,6 +320,8 @@ class WebhookTarget(models.Model):
                 self.is_hidden = False
                 self.lock_number(using)
                 self._check_number()
+            # MariaDB locks it a little for each subscription: of two callers, neither could change it any more.
+            database.lock_against_changes(WebhookTarget.objects.using(using).filter(pk=self.pk), using)
             new = [Subscription(target=self, event=name) for name in names]
             Subscription.objects.using(using).bulk_create(new, ignore_conflicts=True)
             check_number_of_events(Subscription.objects.using(using).filter(target=self).count())
@@ -603,7 +604,7 @@ class Subscription(models.Model):
     """A target wants an event: an exact name, ``project.*`` or ``*``."""
 
     target = models.ForeignKey(WebhookTarget, models.CASCADE, related_name="subscriptions")
-    event = models.CharField(max_length=255)
+    event = ExactCharField(max_length=255)
 
     objects = WriterManager()
 
@@ -612,7 +613,7 @@ class Subscription(models.Model):
         constraints = [models.UniqueConstraint(fields=["event", "target"], name="djw_subscription_once")]
 
     def __str__(self) -> str:
-        return self.event
+        return str(self.event)
 
     def clean(self) -> None:
         """Raise ``InvalidTarget`` for an event that cannot be, or is not in the catalogue."""

@@ -21,7 +21,7 @@ from djwebhooks.testing import deliver
 from djwebhooks.transports.base import Reply, Request
 from djwebhooks.worker import work
 from tests.builders import live_secrets, make_target
-from tests.connections import Thread, postgresql_only, second_connection
+from tests.connections import Thread, second_connection, server_only
 from tests.transports.receiver import Conversation, Receiver
 
 
@@ -60,7 +60,7 @@ def test_a_target_from_before_there_were_pairs_gets_one_when_it_is_needed() -> N
     assert WebhookTarget.objects.get().secret == secret
 
 
-@postgresql_only
+@server_only
 @pytest.mark.django_db(transaction=True)
 def test_completing_keys_waits_for_no_application() -> None:
     """A row that an application keeps locked is an error that says so, and no worker stands still for it."""
