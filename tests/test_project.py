@@ -42,7 +42,7 @@ LAYERS = (
     ("engines",),
     ("events", "weaknesses"),
     ("decorators", "checks", "erasure", "explain", "metrics", "prune", "stats", "testing"),
-    ("admin", "api", "portal", "inbox", "management", "apps"),
+    ("admin", "api", "jwks", "portal", "inbox", "management", "apps"),
 )
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
 
