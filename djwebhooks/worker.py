@@ -371,8 +371,8 @@ class Worker:
     def _keep_outcome(self, outcome: Outcome) -> None:
         if not self._outcomes:
             self._oldest_outcome = time.monotonic()
-        if self._held[outcome.work.target_id].is_ordered:
-            self._oldest_outcome = 0.0  # Its successor waits for the record.
+        if self._held[outcome.work.target_id].is_ordered or outcome.hold_until is not None or outcome.disables:
+            self._oldest_outcome = 0.0  # Its successor waits for the record, or must not be sent.
         self._outcomes.append(outcome)
 
     def _record(self) -> None:

@@ -3,6 +3,7 @@
 import errno
 import http
 import http.client
+import re
 import socket
 import ssl
 import threading
@@ -34,6 +35,9 @@ CERTIFICATES = 64
 HEAD_LIMIT = 64 * 1024
 #: Bytes received for every byte of a body that is kept: a chunk of one byte takes six.
 CHUNKING_FACTOR = 8
+
+#: More digits than these are no length of anything.
+LENGTH = re.compile(r"[0-9]{1,18}")
 
 #: What the parser says of a body that it is not given.
 MULTIPART_DEFECTS = (MultipartInvariantViolationDefect, StartBoundaryNotFoundDefect)
@@ -118,6 +122,8 @@ class Exchange:
         self.is_spoilt = False
         self.has_head = False
         self.has_ended = False
+        #: Whether the answer was read to its end, so that nothing more is received.
+        self.is_complete = False
         self.received = 0
         self.receive_limit = HEAD_LIMIT
         self.status: int | None = None
@@ -217,7 +223,8 @@ class Exchange:
         if isinstance(exc, TimeoutError):
             return self.timed_out()
         if isinstance(exc, ssl.SSLError):
-            return ExchangeFailed("tls_error", f"TLS failed: {getattr(exc, 'verify_message', '') or exc.reason or exc}.")
+            words = str(getattr(exc, "verify_message", "") or exc.reason or exc)
+            return ExchangeFailed("tls_error", f"TLS failed: {words.rstrip('.')}.")
         return ExchangeFailed(
             ERROR_WORDS.get(exc.errno or 0, "connection_reset"), f"The connection failed: {exc.strerror or exc}."
         )
@@ -253,6 +260,8 @@ class TimedSocket(socket.socket):
 
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
         exchange = current.exchange
+        if exchange.is_complete:
+            return 0
         exchange.limit(self)
         try:
             count = super().recv_into(*args, **kwargs)
@@ -297,6 +306,10 @@ class TimedTLSSocket(TimedSocket, ssl.SSLSocket):
 
 
 class Response(http.client.HTTPResponse):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.exchange = current.exchange
+
     def begin(self) -> None:
         """Read the head of the final answer. The standard library takes every 1xx but 100 for it (RFC 9110 section 15.2)."""
         super().begin()
@@ -308,7 +321,27 @@ class Response(http.client.HTTPResponse):
         # After a line that is no header the parser drops the rest, and with it where the body ends.
         if any(not isinstance(defect, MULTIPART_DEFECTS) for defect in self.msg.defects):
             raise http.client.HTTPException("a malformed header line")
-        current.exchange.read_head(self.status)
+        self.check_framing()
+        self.exchange.read_head(self.status)
+
+    def check_framing(self) -> None:
+        """Refuse a head that does not say clearly where the body ends: the standard library guesses (RFC 9112 section 6.3)."""
+        codings = [coding.strip().lower() for coding in self.msg.get_all("transfer-encoding", [])]
+        lengths = self.msg.get_all("content-length", [])
+        if codings not in ([], ["chunked"]):
+            raise http.client.HTTPException("a transfer coding that nobody asked for")
+        if not all(LENGTH.fullmatch(length.strip()) for length in lengths):
+            raise http.client.HTTPException("a content-length that is no number")
+        if codings and lengths:
+            self.exchange.is_spoilt = True
+
+    def _close_conn(self) -> None:
+        """Let go of the socket's buffer at the end of the answer; what is left in it is no part of the next one."""
+        # Not when it is thrown away in the middle, by whichever thread comes past.
+        if getattr(current, "exchange", None) is self.exchange:
+            self.exchange.is_complete = True
+            self.exchange.is_spoilt |= bool(self.fp.peek())
+        super()._close_conn()  # type: ignore[misc]  # typeshed does not know it
 
 
 class GuardedConnection(HTTPConnection):
@@ -348,11 +381,16 @@ class GuardedPool(HTTPConnectionPool):
 
     def _put_conn(self, conn: Any) -> None:
         if conn is not None and not conn.is_closed:
-            if current.exchange.is_spoilt:
+            if current.exchange.is_spoilt or holds_more(conn.sock):
                 conn.close()
             else:
                 current.exchange.idle.add(conn)
         super()._put_conn(conn)
+
+
+def holds_more(sock: socket.socket) -> bool:
+    """Whether TLS has decrypted more than was read."""
+    return isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
 
 
 class GuardedTLSPool(GuardedPool, HTTPSConnectionPool):

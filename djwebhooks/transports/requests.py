@@ -35,10 +35,13 @@ GRACE = 0.1
 #: Seconds for all threads together to end in.
 CLOSE_TIMEOUT = 1.0
 
+#: Bytes of a body that are read at once: until they are put together, each may be an object of its own.
+READ_SIZE = 2048
+
 #: Characters of what is wrong with an answer, as it quotes the answer.
 DETAIL_LIMIT = 200
 
-UNPRINTABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 
 #: The headers that are obeyed, so that they are kept however many others there are, if they are no longer than this.
 OBEYED = ("retry-after", "webhook-delivery")
@@ -75,7 +78,7 @@ def read_body(response: BaseHTTPResponse, limit: int) -> bytes:
     body = b""
     try:
         # The last read tells whether the body ended where its head said.
-        while data := response.read(max(limit - len(body), 1)):
+        while data := response.read(min(max(limit - len(body), 1), READ_SIZE)):
             body += data
             if len(body) >= limit or response.closed:
                 break
@@ -111,7 +114,13 @@ def describe_fault(exchange: Exchange, exc: Exception) -> Reply:
         return exchange.fail("invalid_url", "The URL or a header of the request has characters that HTTP does not allow.")
     if exchange.has_ended:
         return exchange.fail("connection_reset", "The receiver closed the connection before its answer was complete.")
-    return exchange.fail("invalid_response", f"The answer is not HTTP: {str(exc)[:DETAIL_LIMIT]}.")
+    return exchange.fail("invalid_response", f"The answer is not HTTP: {describe_cause(exc)}.")
+
+
+def describe_cause(exc: Exception) -> str:
+    """Return in one line what the parser says, without what urllib3 wraps it in."""
+    cause = next((part for part in exc.args if isinstance(part, Exception)), exc)
+    return UNPRINTABLE.sub("\ufffd", str(cause).strip())[:DETAIL_LIMIT].rstrip(".")
 
 
 def post(exchange: Exchange, adapter: GuardedAdapter) -> Reply:

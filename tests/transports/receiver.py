@@ -47,6 +47,10 @@ class Conversation:
         self.receiver.note(received)
         return received
 
+    def receive(self, most: int) -> bytes:
+        """Return *most* bytes or fewer of what comes next, none once the sender has closed."""
+        return self._socket.recv(most)
+
     def send(self, data: bytes) -> None:
         self._socket.sendall(data)
 
@@ -113,12 +117,14 @@ def hang(conversation: Conversation) -> None:
 
 
 class Receiver:
-    """Serves HTTP on a free port of *host*, or HTTPS with the context *tls*; a context manager.
+    """Serves HTTP on *port* of *host*, by default a free one, or HTTPS with the context *tls*; a context manager.
 
     *script* is run in a thread for each connection; it may be exchanged at any time for those to come.
     """
 
-    def __init__(self, script: Script | None = None, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, script: Script | None = None, *, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.script = script or answer_with(200)
         self.host = host
         self.requests: list[Received] = []
@@ -128,7 +134,7 @@ class Receiver:
         self._changed = threading.Condition()
         self._open: set[Conversation] = set()
         self._threads: list[threading.Thread] = []
-        self._listener = socket.create_server((host, 0), backlog=1024)
+        self._listener = socket.create_server((host, port), backlog=1024)
         self.port: int = self._listener.getsockname()[1]
 
     @property

@@ -5,6 +5,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from http.client import HTTPResponse
 from typing import Any
 
 import pytest
@@ -204,7 +205,10 @@ def test_idle_connections_age() -> None:
 
 
 def test_what_is_relied_on_in_urllib3() -> None:
-    """The private names that the guard hangs on are where they were: without them no address would be checked."""
+    """The private names that the guard hangs on are where they were: without them no address would be checked.
+
+    Nor would be seen what a receiver sends after the end of its answer.
+    """
     assert "self._new_conn()" in inspect.getsource(HTTPConnection.connect)
     assert "self._new_conn()" in inspect.getsource(HTTPSConnection.connect)
     assert "_dns_host" in inspect.getsource(HTTPConnection.host.fset)
@@ -212,4 +216,5 @@ def test_what_is_relied_on_in_urllib3() -> None:
     assert "is_connection_dropped(conn)" in inspect.getsource(HTTPConnectionPool._get_conn)
     assert "conn.is_connected" in inspect.getsource(is_connection_dropped)
     assert "_put_conn" in vars(HTTPConnectionPool)
+    assert "self._close_conn()" in inspect.getsource(HTTPResponse.read)
     assert "self.pool_classes_by_scheme[scheme]" in inspect.getsource(PoolManager._new_pool)
