@@ -74,7 +74,7 @@ def check_owner_model(**_: Any) -> Iterator[CheckMessage]:
 
 def check_durations(**_: Any) -> Iterator[CheckMessage]:
     """Durations that are not positive numbers of seconds."""
-    for name in ("CONNECT_TIMEOUT", "TIMEOUT", "DISABLE_AFTER", "RETENTION"):
+    for name in ("CONNECT_TIMEOUT", "TIMEOUT", "SUSPEND_AFTER", "DISABLE_AFTER", "RETENTION"):
         value = getattr(conf, name)
         if not _is_duration(value):
             yield Error(f"DJWEBHOOKS_{name} must be seconds above 0 or a timedelta, not {value!r}.", id="djwebhooks.E004")
@@ -91,11 +91,17 @@ def _is_duration(value: object) -> bool:
 
 
 def check_schedule(**_: Any) -> Iterator[CheckMessage]:
-    """A retry schedule that is not a sequence of durations."""
+    """A retry schedule, or one of cool-downs, that is not a sequence of durations."""
     schedule = conf.RETRY_SCHEDULE
     if isinstance(schedule, str) or not isinstance(schedule, Sequence) or not all(_is_pause(pause) for pause in schedule):
         yield Error(
             f"DJWEBHOOKS_RETRY_SCHEDULE must be a sequence of seconds or timedeltas, not {schedule!r}.", id="djwebhooks.E005"
+        )
+    cooldowns = conf.COOLDOWN_SCHEDULE
+    if isinstance(cooldowns, str) or not isinstance(cooldowns, Sequence) or not cooldowns or not all(map(_is_pause, cooldowns)):
+        yield Error(
+            f"DJWEBHOOKS_COOLDOWN_SCHEDULE must be a sequence of seconds or timedeltas, at least one, not {cooldowns!r}.",
+            id="djwebhooks.E005",
         )
 
 
@@ -246,8 +252,10 @@ def check_time_zones(**_: Any) -> Iterator[CheckMessage]:
 
 def check_switches(**_: Any) -> Iterator[CheckMessage]:
     """A switch that is neither on nor off: a text such as "no" would count as on."""
-    if not isinstance(conf.ALLOW_HTTP, bool):
-        yield Error(f"DJWEBHOOKS_ALLOW_HTTP must be True or False, not {conf.ALLOW_HTTP!r}.", id="djwebhooks.E016")
+    for name in ("ALLOW_HTTP", "DISABLED_EMAIL"):
+        value = getattr(conf, name)
+        if not isinstance(value, bool):
+            yield Error(f"DJWEBHOOKS_{name} must be True or False, not {value!r}.", id="djwebhooks.E016")
 
 
 def check_locking(**_: Any) -> Iterator[CheckMessage]:

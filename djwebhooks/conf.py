@@ -50,8 +50,14 @@ class Settings:
     GIVE_UP_ON: Sequence[int] = ()
     #: Seconds (or a ``timedelta``) after which an undelivered event expires; ``None`` is never.
     EXPIRE_AFTER: float | timedelta | None = None
+    #: Seconds (or a ``timedelta``) of nothing but failures after which a target is suspended.
+    SUSPEND_AFTER: float | timedelta = 60
+    #: Seconds (or ``timedelta``) between the probes of a suspended target; the last one is repeated. Jittered.
+    COOLDOWN_SCHEDULE: Sequence[float | timedelta] = (60, 300, 900, 3600, 7200, 14400)
     #: Seconds (or a ``timedelta``) of nothing but failures after which a target is disabled.
     DISABLE_AFTER: float | timedelta = timedelta(days=5)
+    #: Whether owners are told by e-mail that a target of theirs was disabled.
+    DISABLED_EMAIL: bool = False
     #: Whether targets may have ``http://`` addresses.
     ALLOW_HTTP: bool = False
     #: Private networks that may be sent to after all, such as ``"127.0.0.0/8"`` in development.

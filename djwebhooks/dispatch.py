@@ -13,7 +13,6 @@ from djwebhooks.conf import conf
 from djwebhooks.models import Delivery, Dispatcher, Event, Lane, Subscription, WebhookTarget
 from djwebhooks.models.deliveries import Status, Trigger
 from djwebhooks.models.events import index_subjects
-from djwebhooks.models.lanes import RECHECK
 from djwebhooks.models.validation import is_internal
 from djwebhooks.payload import patterns_for
 from djwebhooks.uid import uuid7
@@ -267,11 +266,10 @@ def _expiry(event: Event, now: datetime) -> datetime | None:
 def _advance(using: str, target_ids: set[int], lanes: dict[int, Lane], now: datetime) -> None:
     """Write the lanes' new tails, and that they are due: one that holds its deliveries back, when it looks for expired ones."""
     paused = set(WebhookTarget.objects.using(using).filter(pk__in=target_ids, is_active=False).values_list("pk", flat=True))
-    later = now + timedelta(seconds=RECHECK)
     rows = []
     for pk in sorted(target_ids):
-        holds_back = pk in paused or lanes[pk].disabled_at is not None
-        at = database.to_database(using, later if holds_back else now)
+        holds_back = pk in paused or lanes[pk].health.is_closed(now)
+        at = database.to_database(using, lanes[pk].next_look(now, is_paused=pk in paused) if holds_back else now)
         rows.append((lanes[pk].tail, at, at, pk))
     sql = (
         "UPDATE djw_lane SET tail = %s, version = version + 1, "

@@ -13,22 +13,17 @@ from djwebhooks import payload
 from djwebhooks.conf import conf
 from djwebhooks.database import read_clock
 from djwebhooks.exceptions import UnknownEvent
+from djwebhooks.health import UNKNOWN, Health
 from djwebhooks.models import Attempt, Body, Delivery, Event, Lane, WebhookTarget, Worker
 from djwebhooks.models.deliveries import Status
 from djwebhooks.models.events import BUILD_TRIES, events_database
 from djwebhooks.models.targets import WebhookTargetQuerySet
+from djwebhooks.notices import DISABLED_BECAUSE
 
 #: Targets, deliveries or attempts that are listed at most, and rows that are counted at most.
 LIMIT, COUNT_LIMIT = 20, 1000
 #: In the place of an owner's primary key: whichever owner it is.
 ANYONE: Any = object()
-
-#: Why a lane is disabled, by its word.
-DISABLED_BECAUSE = {
-    "gone": "its receiver answered 410 Gone",
-    "receiver": "its receiver asked for it with the header webhook-delivery: disable",
-    "failing": "there was nothing but failures for as long as DJWEBHOOKS_DISABLE_AFTER allows",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +51,7 @@ def explain_name(name: str, *, owner_pk: Any = ANYONE, identifier: str = "", usi
     """
     alias = using or events_database()
     payload.check_name(name)
-    if conf.EVENTS and name not in conf.EVENTS:
+    if conf.EVENTS and name not in {*conf.EVENTS, *payload.OPERATIONAL_EVENTS}:
         raise UnknownEvent(f"{name!r} is not in DJWEBHOOKS_EVENTS, which has {', '.join(sorted(conf.EVENTS))}.")
     if owner_pk is ANYONE:
         # A broadcast reaches every subscriber.
@@ -200,15 +195,35 @@ def describe_mismatch(using: str, target: WebhookTarget, event: Event) -> str:
 
 
 def list_holds(using: str, target: WebhookTarget, now: datetime) -> Iterator[str]:
-    """Say why nothing is sent to *target* at the moment, one reason at a time."""
+    """Say why nothing is sent to *target* at the moment, or only a probe, one reason at a time."""
     lane = Lane.objects.using(using).filter(pk=target.pk).first()
+    health = lane.health if lane is not None else UNKNOWN
     if not target.is_active:
         yield "it is paused; resume it"
-    if lane is not None and lane.disabled_at is not None:
-        because = DISABLED_BECAUSE.get(lane.disabled_reason, lane.disabled_reason)
-        yield f"it was disabled {describe_time(lane.disabled_at, now)}: {because}; resume it once it is mended"
-    if lane is not None and lane.held_until is not None and lane.held_until > now:
-        yield f"it is suspended until {describe_time(lane.held_until, now)}"
+    if health.disabled_at is not None:
+        because = DISABLED_BECAUSE.get(health.disabled_reason, health.disabled_reason)
+        yield f"it was disabled {describe_time(health.disabled_at, now)}: {because}; resume it once it is mended"
+    elif health.suspended_at is not None:
+        yield describe_suspension(health, now)
+    elif health.held_until is not None and health.is_held(now):
+        yield f"it is suspended until {describe_time(health.held_until, now)}: its receiver asked for a pause, or we need one"
+
+
+def describe_suspension(health: Health, now: datetime) -> str:
+    """Say since when and why only probes are sent, and when the next one goes."""
+    probe = describe_time(health.held_until, now) if health.held_until is not None and health.is_held(now) else "now"
+    failures = f"the last {describe_count(health.failure_count, 'attempt')} failed, the latest with {health.failure}"
+    return f"it is suspended since {describe_time(health.suspended_at or now, now)}: {failures}; the next probe goes {probe}"
+
+
+def list_troubles(health: Health, now: datetime) -> Iterator[str]:
+    """Say what is known of a receiver that is sent to, but not fully trusted."""
+    if health.failing_since is not None and health.suspended_at is None:
+        since = describe_time(health.failing_since, now)
+        yield f"failed attempts since the last success: {health.failure_count}, from {since}, the latest with {health.failure}"
+    rate = health.rate(now)
+    if rate is not None:
+        yield f"what was held goes out at a rising rate, now {rate:.0f} requests a second"
 
 
 # -- an event ----------------------------------------------------------------------------------------------------------
@@ -398,8 +413,10 @@ def describe_lane(using: str, target: WebhookTarget, now: datetime) -> Iterator[
     if lane is None:
         yield "Its target has no lane yet."
         return
-    if target.rate_limit and lane.next_free_at is not None and lane.next_free_at > now:
-        yield f"The rate limit of {target.rate_limit:g} a second is used up until {describe_time(lane.next_free_at, now)}."
+    if target.rate is not None and lane.next_free_at is not None and lane.next_free_at > now:
+        limit = f"{target.rate_limit:g} a {target.rate_period}"
+        yield f"The rate limit of {limit} is used up until {describe_time(lane.next_free_at, now)}."
+    yield from (f"{trouble[0].upper()}{trouble[1:]}." for trouble in list_troubles(lane.health, now))
     if lane.holder is None:
         yield f"It is due, and waits for a worker: {describe_workers(using, now)}."
         return

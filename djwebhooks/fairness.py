@@ -114,14 +114,14 @@ def choose(lanes: Mapping[int, Held], usage: Usage, room: int, now: datetime) ->
             del lanes[pk].ready[place]
             places[pk] = place
             usage.add(work)
+            lanes[pk].space(now)
             room -= 1
             yield work
 
 
 def find_next(held: Held, start: int, usage: Usage, now: datetime) -> int | None:
     """Where in the lane's ready works the next one stands that may be sent, from *start* on."""
-    limit = held.target.concurrency_limit if held.target is not None else None
-    if not held.is_open or not usage.has_room(held.target_id, limit):
+    if not held.is_open or held.is_spaced(now) or not usage.has_room(held.target_id, held.limit()):
         return None
     for place in range(start, len(held.ready)):
         work = held.ready[place]

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
-from functools import partial
+from functools import partial, reduce
 from operator import attrgetter
 from typing import Any
 
@@ -13,9 +13,10 @@ from django.db.models import Exists, F, Min, OuterRef, Q, QuerySet
 from djwebhooks import database
 from djwebhooks.conf import conf
 from djwebhooks.database import DatabaseNow
+from djwebhooks.health import Health
 from djwebhooks.models import Attempt, Delivery, Dispatcher, Event, Lane, WebhookTarget, Worker
 from djwebhooks.models.deliveries import Status, Trigger
-from djwebhooks.models.lanes import RECHECK
+from djwebhooks.models.lanes import HEALTH
 from djwebhooks.work import Held, Outcome, Recorded, Sent, Work
 
 #: Seconds that a lease lasts beyond one exchange, and those of them that must be left for an attempt to start.
@@ -141,7 +142,7 @@ def take(using: str, wanted: dict[int, int], held: dict[int, Held], now: datetim
     for pk in wanted:
         _bring_up_to_date(using, held[pk], lanes.get(pk), targets.get(pk), now)
     due_at = database.to_database(using, now)
-    parameters = [(pk, due_at, limit) for pk, limit in wanted.items() if held[pk].is_open]
+    parameters = [(pk, due_at, 1 if held[pk].is_probed else limit) for pk, limit in wanted.items() if held[pk].is_open]
     rows = database.union_all(using, _select_due(using), parameters)
     return [_work(row, held[row[2]].token) for row in rows]
 
@@ -168,13 +169,12 @@ def _bring_up_to_date(using: str, held: Held, lane: Lane | None, target: Webhook
         return
     held.version = lane.version
     held.next_free_at = lane.next_free_at
+    held.health = lane.health
     if target is None:
         _close_orphan(using, held)
-    elif not target.is_active or lane.disabled_at is not None:
+    elif not target.is_active or held.health.is_closed(now):
         _expire_held(using, held.target_id, now)
-        held.look_again_at = now + timedelta(seconds=RECHECK)
-    elif lane.held_until is not None and lane.held_until > now:
-        held.look_again_at = lane.held_until
+        held.look_again_at = lane.next_look(now, is_paused=not target.is_active)
     else:
         held.is_open = True
     if target is not None and lane.is_ordered != target.is_ordered:
@@ -361,15 +361,18 @@ def _write_health(using: str, result: Recorded, lanes: dict[int, Lane], now: dat
         if outcome.sent is not None or outcome.hold_until is not None:
             by_lane[outcome.work.target_id].append(outcome)
     for pk, outcomes in by_lane.items():
-        lane = lanes[pk]
-        before = _health_of(lane)
-        _judge_health(lane, outcomes, now)
-        if _health_of(lane) != before:
-            lane.save(using=using, update_fields=HEALTH)
-        if lane.disabled_at is not None and before[HEALTH.index("disabled_at")] is None:
-            result.disabled[pk] = lane.disabled_reason
-        if lane.disabled_at is not None or (lane.held_until is not None and lane.held_until > now):
-            result.closed.add(pk)
+        before = lanes[pk].health
+        after = reduce(partial(_judge_health, now=now), outcomes, before)
+        if after == before:
+            continue
+        lanes[pk].health = after
+        lanes[pk].save(using=using, update_fields=HEALTH)
+        if after.disabled_at is not None and before.disabled_at is None:
+            result.disabled[pk] = after.disabled_reason
+        if _is_sent_to_differently(before, after):
+            result.changed.add(pk)
+    for target in WebhookTarget.objects.using(using).filter(pk__in=result.disabled):
+        target.report_disabled(result.disabled[target.pk])
 
 
 def _write_key_checks(using: str, outcomes: Iterable[Outcome], lanes: dict[int, Lane], now: datetime) -> None:
@@ -380,36 +383,22 @@ def _write_key_checks(using: str, outcomes: Iterable[Outcome], lanes: dict[int, 
             lane.save(using=using, update_fields=["key_checks"])
 
 
-HEALTH = ["held_until", "failing_since", "failure_count", "disabled_at", "disabled_reason"]
+def _judge_health(health: Health, outcome: Outcome, now: datetime) -> Health:
+    """Return what is known of the receiver after *outcome*. Our own faults say nothing of it."""
+    if outcome.hold_until is not None:
+        health = health.hold(outcome.hold_until)
+    if outcome.counts and outcome.is_success:
+        health = health.succeed(now)
+    elif outcome.counts and outcome.sent is not None:
+        health = health.fail(outcome.sent.failure, outcome.sent.started_at, now)
+    return health.disable(outcome.disables, now) if outcome.disables else health
 
 
-def _health_of(lane: Lane) -> list[object]:
-    return [getattr(lane, name) for name in HEALTH]
-
-
-def _judge_health(lane: Lane, outcomes: list[Outcome], now: datetime) -> None:
-    for outcome in outcomes:
-        if outcome.hold_until is not None:
-            lane.held_until = max(lane.held_until or outcome.hold_until, outcome.hold_until)
-        if outcome.is_success and outcome.counts:
-            lane.failing_since, lane.failure_count = None, 0
-        elif _is_failure(outcome):
-            lane.failing_since = lane.failing_since or now
-            lane.failure_count += 1
-        if outcome.disables and lane.disabled_at is None:
-            lane.disabled_at, lane.disabled_reason = now, outcome.disables
-    # Time in which we could not reach anybody does not end a target by itself.
-    if lane.disabled_at is None and any(map(_is_failure, outcomes)) and _has_failed_for_long(lane, now):
-        lane.disabled_at, lane.disabled_reason = now, "failing"
-
-
-def _is_failure(outcome: Outcome) -> bool:
-    return outcome.counts and outcome.sent is not None and not outcome.is_success
-
-
-def _has_failed_for_long(lane: Lane, now: datetime) -> bool:
-    patience = timedelta(seconds=conf.seconds("DISABLE_AFTER"))
-    return lane.failing_since is not None and now - lane.failing_since >= patience
+def _is_sent_to_differently(before: Health, after: Health) -> bool:
+    return any(
+        getattr(before, name) != getattr(after, name)
+        for name in ("held_until", "suspended_at", "recovering_since", "disabled_at")
+    )
 
 
 # -- releasing ---------------------------------------------------------------------------------------------------------
@@ -437,8 +426,13 @@ def _release(using: str, worker_id: int, lanes: Collection[Held], now: datetime,
             if not is_due:
                 continue
             at = now  # Behind all that are due already.
-        rows.append((database.to_database(using, at), held.target_id, worker_id, held.token, held.version))
-    sql = "UPDATE djw_lane SET holder = NULL, due_at = %s WHERE target_id = %s AND holder = %s AND token = %s AND version = %s"
+        free_at = max(filter(None, (held.next_free_at, held.spaced_at)), default=None)
+        times = (database.to_database(using, at), database.to_database(using, free_at))
+        rows.append((*times, held.target_id, worker_id, held.token, held.version))
+    sql = (
+        "UPDATE djw_lane SET holder = NULL, due_at = %s, next_free_at = %s "
+        "WHERE target_id = %s AND holder = %s AND token = %s AND version = %s"
+    )
     database.execute_many(using, sql, rows)
     kept = Lane.objects.using(using).filter(holder=worker_id, pk__in=[held.target_id for held in lanes])
     return set(kept.values_list("pk", flat=True))

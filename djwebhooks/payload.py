@@ -21,6 +21,10 @@ from standardjson import StandardJSONEncoder  # type: ignore[import-untyped]  # 
 from djwebhooks.conf import conf
 from djwebhooks.exceptions import ConfigurationError, InvalidEvent, InvalidPayload, PayloadTooLarge
 
+#: The event that tells an owner's other targets that one was disabled.
+DISABLED_EVENT = "webhook.target.disabled"
+#: Events of djwebhooks' own, about webhooks. ``*`` means the application's, so these must be asked for by name.
+OPERATIONAL_EVENTS = frozenset({DISABLED_EVENT})
 #: How long an event's name, or a pattern, may be.
 NAME_LENGTH = 255
 #: How many levels of objects and arrays a payload may have: receivers' parsers have limits of that order, such as Ruby's 100.
@@ -69,12 +73,15 @@ def patterns_for(name: str) -> list[str]:
     """Every pattern that matches the event *name*: itself, then the wildcards from the narrowest to ``*``."""
     words = name.split(".")
     prefixes = (".".join(words[:count]) for count in range(len(words) - 1, 0, -1))
-    return [name, *(f"{prefix}.*" for prefix in prefixes), "*"]
+    patterns = [name, *(f"{prefix}.*" for prefix in prefixes)]
+    return patterns if name in OPERATIONAL_EVENTS else [*patterns, "*"]
 
 
 def matches(pattern: str, name: str) -> bool:
     """Whether *pattern* wants the event *name*. ``project.*`` wants any depth below ``project``, but not ``project`` itself."""
-    return pattern in ("*", name) or (pattern.endswith(".*") and name.startswith(pattern[:-1]))
+    if pattern == "*":
+        return name not in OPERATIONAL_EVENTS
+    return pattern == name or (pattern.endswith(".*") and name.startswith(pattern[:-1]))
 
 
 # JSON text

@@ -126,7 +126,7 @@ def count_events(using: str, now: datetime, limit: int) -> dict[str, Any]:
 #: Some pending deliveries, each with whether its target may be sent to; the limit keeps the cost bounded.
 PENDING = """
     SELECT sample.target_id, sample.due_at, CASE
-        WHEN djw_target.is_active AND djw_lane.disabled_at IS NULL
+        WHEN djw_target.is_active AND djw_lane.disabled_at IS NULL AND djw_lane.suspended_at IS NULL
             AND (djw_lane.held_until IS NULL OR djw_lane.held_until <= %s) THEN 1 ELSE 0 END AS is_open
     FROM (SELECT target_id, due_at FROM djw_delivery WHERE status = 'pending' LIMIT %s) AS sample
     LEFT JOIN djw_target ON djw_target.id = sample.target_id
@@ -193,10 +193,9 @@ def count_lanes(using: str, now: datetime) -> dict[str, int]:
     counts: dict[str, int] = Lane.objects.using(using).aggregate(
         lanes_held=Count("pk", filter=Q(holder__isnull=False)),
         lanes_due=Count("pk", filter=Q(holder__isnull=True, due_at__lte=now)),
-        targets_disabled=Count("pk", filter=Q(disabled_at__isnull=False)),
-        targets_suspended=Count("pk", filter=Q(disabled_at__isnull=True, held_until__gt=now)),
     )
-    return counts | {"targets_paused": WebhookTarget.objects.using(using).filter(is_active=False).count()}
+    targets = WebhookTarget.objects.using(using)
+    return counts | {f"targets_{state}": targets.in_state(state).count() for state in ("disabled", "suspended", "paused")}
 
 
 def list_workers(using: str, now: datetime) -> list[WorkerStats]:

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from djwebhooks.health import UNKNOWN, Health
 from djwebhooks.models import WebhookTarget
 from djwebhooks.models.deliveries import Status
 
@@ -12,6 +13,8 @@ from djwebhooks.models.deliveries import Status
 READY = 200
 #: How long to wait after a fault of our own that is not the network's, such as a secret that no key opens.
 OWN_FAULT_PAUSE = timedelta(minutes=1)
+#: How far a worker that was held up may catch up with a rate: not at all if it is a low one, a turn's worth if it is high.
+CATCH_UP = timedelta(milliseconds=50)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +44,12 @@ class Held:
     version: int = -1
     #: Whether its deliveries may be sent.
     is_open: bool = True
-    #: When to look again, if there is nothing to do before: the receiver's wish, or the search for expired ones.
+    #: When to look again, if there is nothing to do before: the end of a pause, or the search for expired ones.
     look_again_at: datetime | None = None
+    #: Up to where instants of its rate are reserved, and when its next request may start after those that did.
     next_free_at: datetime | None = None
+    spaced_at: datetime | None = None
+    health: Health = UNKNOWN
     is_ordered: bool = False
     target: WebhookTarget | None = None
     #: What may be sent next, in order.
@@ -58,9 +64,35 @@ class Held:
     is_stale: bool = True
 
     @property
-    def rules(self) -> tuple[bool, float | None]:
-        """What was said of it that binds what is ready: ordered or not, and the rate limit."""
-        return self.is_ordered, self.target.rate_limit if self.target is not None else None
+    def is_probed(self) -> bool:
+        """Whether it gets one request at a time, to see if its receiver works again."""
+        return self.health.suspended_at is not None
+
+    def limit(self) -> int | None:
+        """How many of its requests may be in flight; None for a fair share."""
+        if self.is_probed:
+            return 1
+        return self.target.concurrency_limit if self.target is not None else None
+
+    def rate(self, now: datetime) -> float | None:
+        """How many of its requests may start in a second, as people or its recovery say; None for any number."""
+        rates = (self.target.rate if self.target is not None else None, self.health.rate(now))
+        return min((rate for rate in rates if rate is not None), default=None)
+
+    def is_spaced(self, now: datetime) -> bool:
+        """Whether its next request must wait a little more, though an instant was reserved for it: the last one was late."""
+        return self.spaced_at is not None and self.spaced_at > now
+
+    def space(self, now: datetime) -> None:
+        """A request starts *now*: keep the next one away from it, as the rate wants it."""
+        rate = self.rate(now)
+        if rate is not None:
+            self.spaced_at = max(self.spaced_at or now, now - CATCH_UP) + timedelta(seconds=1 / rate)
+
+    def rules(self, now: datetime) -> tuple[object, ...]:
+        """What binds what is ready: once it is different, what is ready must be chosen anew."""
+        rate = self.target.rate if self.target is not None else None
+        return self.is_ordered, self.is_probed, self.health.is_recovering(now), rate
 
     @property
     def wants_more(self) -> bool:
@@ -123,6 +155,11 @@ class Sent:
         """The same exchange without what may quote the receiver."""
         return replace(self, response_headers={}, response_body="", detail="")
 
+    @property
+    def failure(self) -> str:
+        """What went wrong, in a word, if it was no success."""
+        return self.error or f"http_{self.status_code}"
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -156,5 +193,5 @@ class Recorded:
     postponed: list[Outcome] = field(default_factory=list)
     #: The targets that were disabled, with the reason.
     disabled: dict[int, str] = field(default_factory=dict)
-    #: The lanes that must not be sent to for now.
-    closed: set[int] = field(default_factory=set)
+    #: The lanes that are sent to in another way from now on, or not at all.
+    changed: set[int] = field(default_factory=set)

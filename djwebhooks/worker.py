@@ -21,6 +21,7 @@ from djwebhooks.lanes import LeaseLost
 from djwebhooks.models import Lane
 from djwebhooks.models.deliveries import Status
 from djwebhooks.models.events import events_database
+from djwebhooks.notices import Mailer
 from djwebhooks.transports.base import Transport
 from djwebhooks.work import READY, Flight, Held, Outcome, Work
 
@@ -72,6 +73,7 @@ class Worker:
         #: When there may be room for another worker of this name, if there was none.
         self.retry_enlisting_at: datetime | None = None
         self.builder = Builder(self.using, self.transport.wake) if threaded else InlineBuilder(self.using)
+        self.mailer = Mailer(self.using, threaded=threaded)
         self.recorded = 0
         self._is_stopping = False
         self._has_lost_lease = False
@@ -164,6 +166,7 @@ class Worker:
 
     def _close(self) -> None:
         self.builder.close()
+        self.mailer.close()
         self.transport.close()
 
     # -- the lease ------------------------------------------------------------------------------------------------------
@@ -255,13 +258,13 @@ class Worker:
         if self._is_stopping or not wanted:
             return
         now = self._clock()
-        before = {pk: self._held[pk].rules for pk in wanted}
+        before = {pk: self._held[pk].rules(now) for pk in wanted}
         found: dict[int, list[Work]] = {pk: [] for pk in wanted}
         for work in lanes.take(self.using, wanted, self._held, now):
             found[work.target_id].append(work)
         for pk, works in found.items():
             held = self._held[pk]
-            if not held.is_open or held.rules != before[pk]:
+            if not held.is_open or held.rules(now) != before[pk]:
                 held.drop_ready()
             held.keep_only({work.delivery_id for work in works})
             held.is_stale = False
@@ -269,11 +272,11 @@ class Worker:
             self._keep_ready(held, [work for work in works if work.delivery_id not in held.known], now)
 
     def _keep_ready(self, held: Held, works: list[Work], now: datetime) -> None:
-        rate = held.target.rate_limit if held.target is not None else None
-        held.keep(self._pace(held, rate, works, now) if works and rate and rate > 0 else works)
+        rate = held.rate(now)
+        held.keep(self._pace(held, rate, works, now) if works and rate else works)
 
     def _pace(self, held: Held, rate: float, works: list[Work], now: datetime) -> list[Work]:
-        """Return as many as the rate limit lets out within a second, each with the instant that is reserved for it."""
+        """Return as many as the rate lets out within a second, each with the instant that is reserved for it."""
         wait = max(timedelta(), (held.next_free_at or now) - now).total_seconds()
         count = int((1 - wait) * rate) + 1 if wait < 1 else 0
         instants = lanes.reserve(self.using, held, rate, min(count, len(works)), now) if count else []
@@ -360,7 +363,7 @@ class Worker:
             return POLL
         if self._has_more or self._is_done() or any(self._can_do_more(held) for held in self._held.values()):
             return 0.0
-        planned = [at for held in self._held.values() for at in held.not_before.values()]
+        planned = [max(at, held.spaced_at or at) for held in self._held.values() for at in held.not_before.values()]
         until = min(planned, default=None)
         wait = self._next_poll - now
         return max(0.001, wait if until is None else min(wait, (until - self._clock()).total_seconds()))
@@ -390,13 +393,14 @@ class Worker:
             held.forget(work.delivery_id)
             if held.is_ordered:
                 held.is_drained = False  # Its successor may be due now.
-        for pk in result.closed:
-            self._held[pk].is_open = False
+        for pk in result.changed:
             self._held[pk].drop_ready()
+            self._held[pk].is_stale = True
         self._outcomes = result.postponed
         self._oldest_outcome = self._last_work = time.monotonic()
         self.recorded += len(result.outcomes)
         announce(self.using, result)
+        self.mailer.tell(result.disabled)
 
     def _release(self) -> None:
         """Give back lanes that have nothing due and nothing under way."""

@@ -86,7 +86,7 @@ def act_on_list(client: Client, rows: Iterable[object], name: str) -> HttpRespon
 def fill_form(events: Iterable[str] = ("project.*",), **fields: object) -> dict[str, object]:
     """What the form of a target posts; its events are new ones."""
     form = {"target_url": URL, "owner": "", "identifier": "", "description": "", "is_active": "on", "envelope": ""}
-    form |= {"headers": "", "retry_schedule": "", "rate_limit": "", "concurrency_limit": ""}
+    form |= {"headers": "", "retry_schedule": "", "rate_limit": "", "rate_period": "second", "concurrency_limit": ""}
     events = list(events)
     form |= {"subscriptions-TOTAL_FORMS": len(events), "subscriptions-INITIAL_FORMS": 0}
     form |= {f"subscriptions-{number}-event": name for number, name in enumerate(events)}

@@ -710,7 +710,7 @@ def test_a_target_is_disabled_after_days_of_nothing_but_failures(settings: LazyS
     assert early.disabled == {}
     assert late.disabled == ({target.pk: "failing"} if is_last_a_failure else {})
     assert (lane_of(target).disabled_at is not None) is is_last_a_failure
-    assert late.closed == ({target.pk} if is_last_a_failure else set())
+    assert (target.pk in late.changed) is is_last_a_failure
 
 
 def test_our_own_fault_says_nothing_about_a_target() -> None:
@@ -739,7 +739,7 @@ def test_the_receivers_word_disables(status: Status) -> None:
 
     assert (first.disabled, second.disabled) == ({target.pk: "gone"}, {})
     assert lane_of(target).disabled_reason == "gone"
-    assert first.closed == second.closed == {target.pk}
+    assert (first.changed, second.changed) == ({target.pk}, set())
 
 
 def test_the_longest_hold_counts() -> None:
@@ -753,7 +753,7 @@ def test_the_longest_hold_counts() -> None:
     record(worker_id, failure(works[1], hold_until=moment + timedelta(hours=1)), at=moment)
 
     assert lane_of(target).held_until == moment + timedelta(hours=2)
-    assert first.closed == {target.pk}
+    assert first.changed == {target.pk}
     assert first.disabled == {}
 
 
@@ -852,12 +852,12 @@ def test_a_rate_limited_lane_is_due_when_its_limit_allows() -> None:
     assert lane_of(target).due_at == free_at
 
 
-@pytest.mark.parametrize("is_held", [True, False], ids=["held", "inactive"])
-def test_a_closed_lane_is_due_when_it_should_be_looked_at_again(is_held: bool) -> None:
-    """A held lane is due when its time is over, an inactive one when expired deliveries are to be looked for."""
+@pytest.mark.parametrize("seconds", [60, 3600, None], ids=["held", "held for long", "inactive"])
+def test_a_closed_lane_is_due_when_it_should_be_looked_at_again(seconds: int | None) -> None:
+    """A held lane is due when its time is over, and any when expired deliveries are to be looked for."""
     target = make_work()
-    until = now() + timedelta(hours=1)
-    if is_held:
+    until = now() + timedelta(seconds=seconds or 0)
+    if seconds is not None:
         Lane.objects.update(held_until=until)
     else:
         WebhookTarget.objects.update(is_active=False)
@@ -868,7 +868,7 @@ def test_a_closed_lane_is_due_when_it_should_be_looked_at_again(is_held: bool) -
 
     assert lanes.release(DB, worker_id, list(held.values()), now()) == set()
 
-    assert lane_of(target).due_at == (until if is_held else moment + timedelta(seconds=RECHECK))
+    assert lane_of(target).due_at == (until if seconds == 60 else moment + timedelta(seconds=RECHECK))
 
 
 def test_a_lane_that_nobody_holds_is_announced() -> None:

@@ -10,7 +10,6 @@ from django.contrib import admin
 from django.contrib.admin.options import IS_POPUP_VAR
 from django.core.exceptions import ValidationError
 from django.db.models import Q, QuerySet
-from django.db.models.functions import Now
 from django.forms.fields import InvalidJSONInput
 from django.forms.models import BaseInlineFormSet
 from django.http import HttpRequest, HttpResponse
@@ -31,12 +30,12 @@ from djwebhooks.admin.pages import (
 )
 from djwebhooks.database import read_clock
 from djwebhooks.exceptions import DjWebhooksError
-from djwebhooks.explain import describe_time, list_holds
+from djwebhooks.explain import list_holds, list_troubles
 from djwebhooks.models import Delivery, Subscription, WebhookTarget
 from djwebhooks.models.deliveries import Status
 from djwebhooks.models.events import events_database
 from djwebhooks.models.keyring import KeyState
-from djwebhooks.models.targets import target_digest
+from djwebhooks.models.targets import STATES, target_digest
 from djwebhooks.owners import owner_model
 
 #: Who may make targets that see every owner's events.
@@ -61,7 +60,12 @@ def send_test(target: WebhookTarget) -> Done:
 
 def activate(target: WebhookTarget) -> Done:
     target.resume()
-    return Done("Activated: what was held is sent.")
+    return Done("Activated: what was held is sent, at a rising rate.")
+
+
+def probe(target: WebhookTarget) -> Done:
+    target.probe()
+    return Done("One request is sent as soon as a worker can; if it succeeds, the rest follows.")
 
 
 def deactivate(target: WebhookTarget) -> Done:
@@ -223,17 +227,6 @@ class SubscriptionInline(admin.TabularInline):  # type: ignore[type-arg]  # not 
 
 # -- the list ----------------------------------------------------------------------------------------------------------
 
-OPEN = Q(is_active=True) & (Q(lane__isnull=True) | Q(lane__disabled_at__isnull=True))
-HELD = Q(lane__held_until__gt=Now())
-FAILING = Q(lane__failure_count__gt=0)
-#: The targets in each state: ``WebhookTarget.state`` as a condition.
-STATES = {
-    "healthy": OPEN & ~HELD & ~FAILING,
-    "degraded": OPEN & ~HELD & FAILING,
-    "suspended": OPEN & HELD,
-    "disabled": Q(is_active=True, lane__disabled_at__isnull=False),
-    "paused": Q(is_active=False),
-}
 KINDS = {
     "system": Q(owner__isnull=True, is_hidden=False),
     "hidden": Q(is_hidden=True),
@@ -248,7 +241,8 @@ class StateFilter(admin.SimpleListFilter):
         return [(word, word) for word in STATES]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[WebhookTarget]) -> QuerySet[WebhookTarget]:
-        return queryset.filter(STATES.get(self.value() or "", Q()))
+        word = self.value()
+        return queryset.filter(STATES[word]) if word in STATES else queryset
 
 
 class KindFilter(admin.SimpleListFilter):
@@ -294,6 +288,7 @@ class WebhookTargetAdmin(ActingAdmin):
     row_actions = (
         RowAction("test", "Send test event", send_test),
         RowAction("activate", "Activate", activate, suits=lambda target: target.state in {"paused", "disabled", "suspended"}),
+        RowAction("probe", "Probe now", probe, suits=lambda target: target.state in {"disabled", "suspended"}),
         RowAction("deactivate", "Deactivate", deactivate, suits=lambda target: target.is_active),
         RowAction("rotate-secret", "Rotate secret", rotate_secret),
         RowAction("check-keys", "Check keys", check_keys),
@@ -339,7 +334,8 @@ class WebhookTargetAdmin(ActingAdmin):
         owner = ("owner_link",) if obj else ("owner", "is_system") if request.user.has_perm(SYSTEM_PERMISSION) else ("owner",)
         # What a header holds may be a password of the receiver's.
         headers = "headers" if can_write else "header_names"
-        sending = ("is_ordered", "envelope", "signatures", headers, "retry_schedule", "rate_limit", "concurrency_limit")
+        limits = (("rate_limit", "rate_period"), "concurrency_limit")
+        sending = ("is_ordered", "envelope", "signatures", headers, "retry_schedule", *limits)
         condition = [("Condition", {"fields": ("condition", "logs", "uid", "created_at", "modified_at")})] if obj else []
         keys = [("Keys", {"fields": ("key_states", "verification")})] if obj else []
         return [
@@ -359,11 +355,7 @@ class WebhookTargetAdmin(ActingAdmin):
         using = events_database()
         now = read_clock(using)
         reasons = list(list_holds(using, target, now))
-        lane = getattr(target, "lane", None)
-        if lane is not None and lane.failing_since is not None:
-            reasons.append(
-                f"failed attempts since the last success: {lane.failure_count}, from {describe_time(lane.failing_since, now)}"
-            )
+        reasons += list_troubles(target.health, now)
         return format_html("{} {}", badge(target.state), "; ".join(reasons))
 
     @admin.display(description="keys")

@@ -6,7 +6,7 @@ from rest_framework.exceptions import ValidationError
 
 from djwebhooks.conf import conf
 from djwebhooks.exceptions import InvalidEvent
-from djwebhooks.payload import check_name, check_pattern, matches
+from djwebhooks.payload import OPERATIONAL_EVENTS, check_name, check_pattern, matches
 
 
 def list_event_types() -> list[dict[str, Any]]:
@@ -41,5 +41,5 @@ def check_subscription(pattern: str) -> None:
     except InvalidEvent as error:
         raise ValidationError(str(error)) from error
     names = [event_type["name"] for event_type in list_event_types()]
-    if conf.EVENTS and not any(matches(pattern, name) for name in names):
+    if conf.EVENTS and not any(matches(pattern, name) for name in [*names, *OPERATIONAL_EVENTS]):
         raise ValidationError(f"{pattern!r} matches no event: there are {', '.join(names)}.")

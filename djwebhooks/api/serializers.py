@@ -11,6 +11,7 @@ from djwebhooks.api.catalogue import check_event_type, check_subscription
 from djwebhooks.api.errors import Conflict
 from djwebhooks.api.fields import AnyField, NumberField, RowSerializer, StrictSerializer, TimeField
 from djwebhooks.exceptions import DjWebhooksError
+from djwebhooks.health import Health
 from djwebhooks.models import Attempt, Delivery, Event, WebhookTarget
 from djwebhooks.models.deliveries import Status
 from djwebhooks.models.events import BUILD_TRIES, events_database
@@ -39,6 +40,19 @@ class KeySerializer(serializers.Serializer[KeyState]):
     last_refused_at = TimeField()
 
 
+class HealthSerializer(serializers.Serializer[Health]):
+    """How a target's receiver fares, and why."""
+
+    failing_since = serializers.DateTimeField(help_text="Of the first attempt that failed since the last success.")
+    failure_count = serializers.IntegerField(help_text="Failed attempts since the last success.")
+    failure = serializers.CharField(help_text="What went wrong last, in a word.")
+    held_until = serializers.DateTimeField(help_text="Nothing is sent before; of a suspended one, its next probe.")
+    suspended_at = serializers.DateTimeField(help_text="Since when only probes are sent.")
+    recovering_since = serializers.DateTimeField(help_text="Since when it is sent to at a rising rate.")
+    disabled_at = serializers.DateTimeField()
+    disabled_reason = serializers.CharField(help_text="gone, receiver or failing.")
+
+
 class TargetSerializer(StrictSerializer[Any], RowSerializer):
     """A target, without its secret."""
 
@@ -64,11 +78,12 @@ class TargetSerializer(StrictSerializer[Any], RowSerializer):
         help_text="Seconds between attempts, such as [5, 300, 1800]; null is the setting's.",
     )
     rate_limit = NumberField(
-        validators=[check_rate], required=False, allow_null=True, help_text="Requests per second; null is no limit."
+        validators=[check_rate], required=False, allow_null=True, help_text="Requests in each rate_period; null is no limit."
     )
     state = serializers.SerializerMethodField()
     keys = serializers.SerializerMethodField()
     accepts_unknown_keys = serializers.BooleanField(read_only=True)
+    health = HealthSerializer(read_only=True)
 
     class Meta:
         model = WebhookTarget
@@ -85,10 +100,12 @@ class TargetSerializer(StrictSerializer[Any], RowSerializer):
             "signatures",
             "retry_schedule",
             "rate_limit",
+            "rate_period",
             "concurrency_limit",
             "state",
             "keys",
             "accepts_unknown_keys",
+            "health",
             "created_at",
             "modified_at",
         )

@@ -182,6 +182,15 @@ class TargetViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.Des
         return self.show(self.get_object())
 
     @action(["post"], detail=True)
+    def probe(self, request: Request, **_: Any) -> Response:
+        """Send it one request now, whatever its cool-down says."""
+        with transaction.atomic(using=events_database()):
+            target = self.lock()
+            self.read(NothingSerializer)
+            target.probe()
+        return self.show(self.get_object(), status.HTTP_202_ACCEPTED)
+
+    @action(["post"], detail=True)
     def replay(self, request: Request, **_: Any) -> Response:
         """Try again what ended; say how many deliveries that is."""
         target = self.get_object()

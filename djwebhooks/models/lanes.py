@@ -1,12 +1,14 @@
 """The hot state: each target's lane, the workers that hold lanes, and the dispatcher's lock."""
 
 from collections.abc import Collection
-from datetime import datetime
+from dataclasses import fields
+from datetime import datetime, timedelta
 
 from django.db import models
 from django.db.models.functions import Coalesce, Least
 
 from djwebhooks.database import DatabaseNow, lock_free_rows, lock_rows
+from djwebhooks.health import Health
 from djwebhooks.models.keyring import LIVE_KEYS
 from djwebhooks.models.managers import WriterManager
 from djwebhooks.models.sealed import SealedField
@@ -15,6 +17,8 @@ from djwebhooks.models.sealed import SealedField
 RECHECK = 300
 #: Keys whose checks are kept: all that can be live, and the one that stands for an unknown key.
 MOST_KEY_CHECKS = LIVE_KEYS + 1
+#: The columns that are a lane's ``health``.
+HEALTH = tuple(field.name for field in fields(Health))
 
 
 class LaneQuerySet(models.QuerySet["Lane"]):
@@ -48,9 +52,13 @@ class Lane(models.Model):
         default=False,
         help_text="Whether its deliveries are lined up by ordering key; empty while they are being.",
     )
-    held_until = models.DateTimeField(null=True, help_text="The receiver asked us to wait until then.")
     failing_since = models.DateTimeField(null=True)
     failure_count = models.PositiveIntegerField(default=0, help_text="Failed attempts since the last success.")
+    failure = models.CharField(max_length=64, blank=True, help_text="What went wrong last, in a word.")
+    held_until = models.DateTimeField(null=True, help_text="Nothing is sent before: it cools down, or the receiver asked for it.")
+    suspended_at = models.DateTimeField(null=True, help_text="Since when only probes are sent.")
+    cooldown_count = models.PositiveIntegerField(default=0, help_text="Cool-downs since it was last fully trusted.")
+    recovering_since = models.DateTimeField(null=True, help_text="Since when it is sent to at a rising rate.")
     disabled_at = models.DateTimeField(null=True)
     disabled_reason = models.CharField(max_length=64, blank=True)
     next_free_at = models.DateTimeField(null=True, help_text="The rate limit's next free instant.")
@@ -77,6 +85,23 @@ class Lane(models.Model):
         check = self.key_checks.get(key_id, {})
         accepted_at, refused_at = (check.get(answer) for answer in ("accepted", "refused"))
         return accepted_at and datetime.fromisoformat(accepted_at), refused_at and datetime.fromisoformat(refused_at)
+
+    def next_look(self, now: datetime, *, is_paused: bool) -> datetime:
+        """When to look at it again if it holds its deliveries back: as its pause ends, but soon enough for what expires."""
+        recheck = now + timedelta(seconds=RECHECK)
+        if is_paused or self.disabled_at is not None or self.held_until is None:
+            return recheck
+        return min(self.held_until, recheck)
+
+    @property
+    def health(self) -> Health:
+        """How its receiver fares. Assign another one and save ``HEALTH`` to change it."""
+        return Health(*(getattr(self, name) for name in HEALTH))
+
+    @health.setter
+    def health(self, health: Health) -> None:
+        for name in HEALTH:
+            setattr(self, name, getattr(health, name))
 
 
 class Worker(models.Model):

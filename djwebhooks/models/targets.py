@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.apps import apps
 from django.db import IntegrityError, models, transaction
@@ -18,10 +19,11 @@ from djwebhooks import authentication, certificates, database, network, payload,
 from djwebhooks.conf import conf
 from djwebhooks.database import DatabaseNow, ExactCharField
 from djwebhooks.exceptions import InvalidEvent, InvalidTarget, KeyNotAccepted, TargetLocked, TooManyTargets, UndecryptableSecret
+from djwebhooks.health import RAMP_SECONDS, UNKNOWN, Health
 from djwebhooks.models.deliveries import Delivery, DeliveryQuerySet, Status
 from djwebhooks.models.events import Event
 from djwebhooks.models.keyring import UNKNOWN_KEY, Keyring, KeyState, is_later, new_secrets
-from djwebhooks.models.lanes import Lane
+from djwebhooks.models.lanes import HEALTH, Lane
 from djwebhooks.models.managers import WriterManager
 from djwebhooks.models.sealed import SealedField
 from djwebhooks.models.validation import (
@@ -35,6 +37,7 @@ from djwebhooks.models.validation import (
     check_storable,
     check_subscription,
     is_internal,
+    is_rate,
     is_storable,
 )
 from djwebhooks.owners import check_owner, owner_model
@@ -45,6 +48,8 @@ from djwebhooks.uid import uuid7
 TEST_EVENT = "webhook.test"
 #: How long a key check may wait, say for a target that is paused: what it tells is told of the present.
 CHECK_LIFETIME = timedelta(hours=1)
+#: What a rate limit may be for, in seconds.
+PERIODS = {"second": 1, "minute": 60, "hour": 3600}
 #: What ``replay`` tries again.
 REPLAYABLE = (Status.FAILED, Status.EXPIRED, Status.CANCELLED)
 #: Deliveries that a bulk operation changes in one transaction.
@@ -83,7 +88,26 @@ def spellings(url: str) -> set[str]:
         return {url} if is_storable(url) else set()
 
 
+#: How a target's lane must be for each state: ``WebhookTarget.state`` as a condition.
+ENABLED = models.Q(is_active=True, lane__isnull=True) | models.Q(is_active=True, lane__disabled_at__isnull=True)
+SUSPENDED = models.Q(lane__suspended_at__isnull=False) | models.Q(lane__held_until__gt=DatabaseNow())
+DEGRADED = models.Q(lane__failure_count__gt=0) | models.Q(
+    lane__recovering_since__gt=DatabaseNow() - timedelta(seconds=RAMP_SECONDS), lane__cooldown_count__gt=0
+)
+STATES = {
+    "healthy": ENABLED & ~SUSPENDED & ~DEGRADED,
+    "degraded": ENABLED & ~SUSPENDED & DEGRADED,
+    "suspended": ENABLED & SUSPENDED,
+    "disabled": models.Q(is_active=True, lane__disabled_at__isnull=False),
+    "paused": models.Q(is_active=False),
+}
+
+
 class WebhookTargetQuerySet(models.QuerySet["WebhookTarget"]):
+    def in_state(self, word: str) -> "WebhookTargetQuerySet":
+        """Targets whose ``state`` is *word*."""
+        return self.filter(STATES[word])
+
     def subscribed_to(self, name: str) -> "WebhookTargetQuerySet":
         """Targets with a subscription that matches the event *name*, wildcards included. Raises ``InvalidEvent``."""
         return self.filter(subscriptions__event__in=payload.patterns_for(payload.check_name(name))).distinct()
@@ -204,7 +228,13 @@ class WebhookTarget(models.Model):
     retry_schedule = models.JSONField(
         null=True, blank=True, help_text="Seconds between attempts, such as [5, 300, 1800]; empty is the setting's."
     )
-    rate_limit = models.FloatField(null=True, blank=True, help_text="Requests per second at most; empty is no limit.")
+    rate_limit = models.FloatField(null=True, blank=True, help_text="Requests at most in each period; empty is no limit.")
+    rate_period = models.CharField(
+        max_length=6,
+        choices=[(name, name) for name in PERIODS],
+        default="second",
+        help_text="What the rate limit is for. Requests are spread evenly over it.",
+    )
     concurrency_limit = models.PositiveIntegerField(
         null=True, blank=True, help_text="Requests in flight at most; empty is a fair share of the worker's."
     )
@@ -479,21 +509,28 @@ class WebhookTarget(models.Model):
                 self._fire_test("No key that you know has signed this: it should be refused.", only_key=UNKNOWN_KEY),
             ]
 
+    @property
+    def host(self) -> str:
+        """The host of its URL."""
+        return urlsplit(self.target_url).hostname or self.target_url
+
+    @property
+    def rate(self) -> float | None:
+        """How many requests a second its rate limit allows; None for any number."""
+        return self.rate_limit / PERIODS.get(self.rate_period, 1) if is_rate(self.rate_limit) else None
+
     # -- state ----------------------------------------------------------------------------------------------------------
 
     @property
     def state(self) -> str:
         """One word: ``healthy``, ``degraded``, ``suspended``, ``disabled`` or ``paused``."""
-        if not self.is_active:
-            return "paused"
+        return self.health.state(timezone.now()) if self.is_active else "paused"
+
+    @property
+    def health(self) -> Health:
+        """How its receiver fares, as its attempts showed."""
         lane = self._find_lane()
-        if lane is None:
-            return "healthy"
-        if lane.disabled_at is not None:
-            return "disabled"
-        if lane.held_until is not None and lane.held_until > timezone.now():
-            return "suspended"
-        return "degraded" if lane.failure_count else "healthy"
+        return lane.health if lane is not None else UNKNOWN
 
     def _find_lane(self) -> Lane | None:
         cache = self._state.fields_cache
@@ -512,16 +549,54 @@ class WebhookTarget(models.Model):
         self.save(update_fields=["is_active", "modified_at"])
 
     def resume(self) -> None:
-        """Send again what was held, whether people, the receiver or its failures had stopped it."""
+        """Send again what was held, at a rising rate, whether people, the receiver or its failures had stopped it."""
         using = self._using()
         with transaction.atomic(using=using):
             # The target before its lane, as everybody locks them.
+            mine = WebhookTarget.objects.using(using).select_for_update().filter(pk=self.pk)
+            was_active = mine.values_list("is_active", flat=True).get()
             self.is_active = True
             self.save(update_fields=["is_active", "modified_at"])
-            Lane.objects.using(using).filter(pk=self.pk).update(
-                disabled_at=None, disabled_reason="", held_until=None, failing_since=None, failure_count=0
-            )
+            self._change_health(lambda health, now: self._resumed(health, now, was_paused=not was_active), using)
+
+    def _resumed(self, health: Health, now: datetime, *, was_paused: bool) -> Health:
+        was_held = was_paused or health.suspended_at is not None or health.is_closed(now)
+        return UNKNOWN.recover(now) if was_held else UNKNOWN
+
+    def probe(self) -> None:
+        """See now whether the receiver works again: send what waits first, or a test if nothing waits.
+
+        A suspended or disabled target gets this one request; only if it succeeds does the rest follow. Raises
+        ``InvalidTarget`` when it is paused.
+        """
+        if not self.is_active:
+            raise InvalidTarget("A paused target is not probed: resume it.")
+        using = self._using()
+        with transaction.atomic(using=using):
+            self._change_health(lambda health, now: health.probe(now), using)
+            waiting = Delivery.objects.using(using).filter(target=self).pending()
+            first = waiting.filter(due_at__isnull=False).order_by("due_at", "sequence").first()
+            if first is not None:
+                waiting.filter(pk=first.pk).update(due_at=DatabaseNow())
+            elif not waiting.exists():
+                self.send_test()
+        work_written.send(type(self), using=using)
+
+    def _change_health(self, change: Callable[[Health, datetime], Health], using: str) -> None:
+        lanes = Lane.objects.using(using)
+        lane = lanes.select_for_update().filter(pk=self.pk).first()
+        if lane is not None:
+            lane.health = change(lane.health, database.read_clock(using))
+            lane.save(using=using, update_fields=HEALTH)
+            lanes.make_due([self.pk])
         self._state.fields_cache.pop("lane", None)
+
+    def report_disabled(self, reason: str) -> Event:
+        """Fire ``webhook.target.disabled``, in the transaction that disables it, for who asked for that event by name."""
+        facts = {"target": str(self.uid), "target_url": self.target_url, "description": self.description, "reason": reason}
+        return Event.objects.using(self._using()).create(
+            name=payload.DISABLED_EVENT, owner_id=self.owner_id, payload=payload.encode(facts)
+        )
 
     def send_test(self) -> Event:
         """Send this target, and no other, a ``webhook.test`` event; return the event."""

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
@@ -25,7 +25,7 @@ def check_subscription(pattern: str) -> None:
         payload.check_pattern(pattern)
     except InvalidEvent as error:
         raise InvalidTarget(str(error)) from error
-    if conf.EVENTS and not any(payload.matches(pattern, name) for name in conf.EVENTS):
+    if conf.EVENTS and not any(payload.matches(pattern, name) for name in {*conf.EVENTS, *payload.OPERATIONAL_EVENTS}):
         raise InvalidTarget(f"{pattern!r} matches no event of DJWEBHOOKS_EVENTS: {', '.join(sorted(conf.EVENTS))}.")
 
 
@@ -90,11 +90,13 @@ def check_schedule(schedule: object) -> None:
 
 
 def check_rate(rate: object) -> None:
-    """Raise ``InvalidTarget`` for a rate that no worker can keep to."""
-    if rate is None:
-        return
-    if not isinstance(rate, int | float) or not 1 / YEAR <= rate < float("inf"):
-        raise InvalidTarget(f"The rate limit is a number of requests per second above 0, at least one a year, not {rate!r}.")
+    """Raise ``InvalidTarget`` for a rate that no worker can keep to, in whichever period."""
+    if not (rate is None or is_rate(rate)):
+        raise InvalidTarget(f"The rate limit is a number of requests above 0, at least one a year, not {rate!r}.")
+
+
+def is_rate(rate: object) -> TypeGuard[float]:
+    return isinstance(rate, int | float) and 1 / YEAR <= rate < float("inf")
 
 
 #: In seconds.
