@@ -19,6 +19,7 @@ from djwebhooks.conf import conf
 from djwebhooks.engines.base import Engine
 from djwebhooks.exceptions import ConfigurationError, DjWebhooksError
 from djwebhooks.models import Event
+from djwebhooks.models.replays import check_rate
 from djwebhooks.owners import owner_model
 from djwebhooks.weaknesses import WEAKNESSES
 
@@ -117,6 +118,14 @@ def check_numbers(**_: Any) -> Iterator[CheckMessage]:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             yield Error(f"DJWEBHOOKS_{name} must be a whole number above 0, not {value!r}.", id="djwebhooks.E006")
+
+
+def check_rates(**_: Any) -> Iterator[CheckMessage]:
+    """A rate of replays that cannot be."""
+    try:
+        check_rate(conf.REPLAY_RATE)
+    except DjWebhooksError as error:
+        yield Error(f"DJWEBHOOKS_REPLAY_RATE: {error}", id="djwebhooks.E024")
 
 
 def check_envelope(**_: Any) -> Iterator[CheckMessage]:
@@ -331,6 +340,7 @@ CHECKS = (
     check_durations,
     check_schedule,
     check_numbers,
+    check_rates,
     check_envelope,
     check_networks,
     check_ports,

@@ -72,6 +72,8 @@ class Settings:
     RESPONSE_LIMIT: int = 16 * 1024
     #: How many targets one owner may have.
     TARGETS_PER_OWNER: int = 100
+    #: Deliveries per second that a replay makes pending again, unless it is told another rate.
+    REPLAY_RATE: float = 50
     #: Keys for secrets in the database, newest first; empty falls back to ``SECRET_KEY`` and ``SECRET_KEY_FALLBACKS``.
     ENCRYPTION_KEYS: Sequence[str] = ()
     #: Seconds (or a ``timedelta``) that finished events, and held ones, are kept.

@@ -13,6 +13,7 @@ DjWebhooksError
 ├── InvalidTarget           (ValidationError)
 │   └── TooManyTargets
 ├── ForbiddenAddress
+├── InvalidReplay           (ValueError)
 ├── AlreadyFinished         (ValueError)
 ├── ErasedEvent             (ValueError)
 ├── KeyNotAccepted          (ValueError)
@@ -84,8 +85,12 @@ class ForbiddenAddress(DjWebhooksError):
     # Never an OSError: urllib3 would take it for a failed connection.
 
 
+class InvalidReplay(DjWebhooksError, ValueError):
+    """What is to be replayed, or how fast, cannot be."""
+
+
 class AlreadyFinished(DjWebhooksError, ValueError):
-    """The delivery has ended, so it can no longer be cancelled."""
+    """The delivery or replay has ended, so it can no longer be cancelled."""
 
 
 class ErasedEvent(DjWebhooksError, ValueError):

@@ -14,7 +14,7 @@ from djwebhooks.conf import conf
 from djwebhooks.database import read_clock
 from djwebhooks.exceptions import UnknownEvent
 from djwebhooks.health import UNKNOWN, Health
-from djwebhooks.models import Attempt, Body, Delivery, Event, Lane, WebhookTarget, Worker
+from djwebhooks.models import Attempt, Body, Delivery, Event, Lane, Replay, WebhookTarget, Worker
 from djwebhooks.models.deliveries import Status
 from djwebhooks.models.events import BUILD_TRIES, events_database
 from djwebhooks.models.targets import WebhookTargetQuerySet
@@ -24,6 +24,9 @@ from djwebhooks.notices import DISABLED_BECAUSE
 LIMIT, COUNT_LIMIT = 20, 1000
 #: In the place of an owner's primary key: whichever owner it is.
 ANYONE: Any = object()
+
+#: By which way a replay was asked for, in words.
+THROUGH = {"admin": "the admin", "api": "the API", "command": "the command", "python": "Python"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,14 +352,16 @@ def explain_delivery(using: str, delivery: Delivery) -> Explanation:
     now = read_clock(using)
     event = Event.objects.using(using).filter(pk=delivery.event_id).first()
     target = WebhookTarget.objects.using(using).filter(pk=delivery.target_id).first()
-    sections = [Section("What it is", list(describe_parts(delivery, event, target, now)))]
+    sections = [Section("What it is", list(describe_parts(using, delivery, event, target, now)))]
     if not delivery.is_finished:
         sections.append(Section("Why it waits", list(list_waits(using, delivery, event, target, now))))
     sections.append(list_attempts(using, delivery, now))
     return Explanation(f"Delivery {delivery.uid}: {delivery.status}", sections)
 
 
-def describe_parts(delivery: Delivery, event: Event | None, target: WebhookTarget | None, now: datetime) -> Iterator[str]:
+def describe_parts(
+    using: str, delivery: Delivery, event: Event | None, target: WebhookTarget | None, now: datetime
+) -> Iterator[str]:
     yield f"Event: {event.name} {event.uid}" if event is not None else "Event: deleted"
     yield f"Target: {describe_target(target)}, {target.uid}" if target is not None else "Target: deleted"
     key = f", ordering key {delivery.ordering_key!r}" if delivery.ordering_key else ""
@@ -366,6 +371,19 @@ def describe_parts(delivery: Delivery, event: Event | None, target: WebhookTarge
         yield f"Ended: {delivery.status}{reason}, {describe_time(delivery.finished_at, now)}"
     elif delivery.expires_at is not None:
         yield f"Expires: {describe_time(delivery.expires_at, now)}"
+    if delivery.replay_id is not None:
+        yield describe_replay(Replay.objects.using(using).filter(pk=delivery.replay_id).first(), now)
+
+
+def describe_replay(replay: Replay | None, now: datetime) -> str:
+    """Say who wanted it sent again."""
+    if replay is None:
+        return "Replayed: longer ago than anything is known of it"
+    what = "Retried" if replay.is_retry else f"Replayed (replay {replay.uid}, {replay.state})"
+    who = f" by {make_printable(replay.requested_by)}" if replay.requested_by else ""
+    cancelled_by = f" by {make_printable(replay.cancelled_by)}" if replay.cancelled_by else ""
+    end = f"; cancelled{cancelled_by} {describe_time(replay.cancelled_at, now)}" if replay.cancelled_at is not None else ""
+    return f"{what}{who} through {THROUGH[replay.requested_through]}, {describe_time(replay.created_at, now)}{end}"
 
 
 def list_waits(using: str, delivery: Delivery, event: Event | None, target: WebhookTarget | None, now: datetime) -> Iterator[str]:

@@ -10,7 +10,7 @@ from django.db.models import Exists, Min, OuterRef, Q, QuerySet
 
 from djwebhooks import database
 from djwebhooks.conf import as_seconds, conf
-from djwebhooks.models import Attempt, Body, Delivery, Event, Lane, Subject, WebhookTarget
+from djwebhooks.models import Attempt, Body, Delivery, Event, Lane, Replay, Subject, WebhookTarget
 from djwebhooks.models.deliveries import DeliveryQuerySet, Status
 from djwebhooks.models.events import events_database
 
@@ -28,6 +28,7 @@ class Pruned:
     bodies: int = 0
     deliveries: int = 0
     attempts: int = 0
+    replays: int = 0
     cancelled: int = 0
 
 
@@ -59,6 +60,7 @@ def prune(
         run.prune_deliveries(part)
         run.prune_events(part)
     run.prune_stray_attempts()
+    run.prune_replays()
     return run.pruned
 
 
@@ -183,6 +185,17 @@ class Run:
         # The range is the event's as well, so that no plan reads the whole table.
         event = Event.objects.using(self.using).filter(part.within("pk"), pk=OuterRef("event_id"))
         return model.objects.using(self.using).filter(part.within("event_id"), ~Exists(event))
+
+    # -- replays --------------------------------------------------------------------------------------------------------
+
+    def prune_replays(self) -> None:
+        """Delete what is known of old replays, unless they are still running."""
+        old = Replay.objects.using(self.using).filter(finished_at__lt=self.before)
+        if self.dry_run:
+            self.pruned.replays += old.count()
+            return
+        while ids := list(old.values_list("pk", flat=True)[: self.batch]):
+            self.pruned.replays += Replay.objects.using(self.using).filter(pk__in=ids).delete()[0]
 
     # -- what others left -----------------------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """The worker: dispatch, lease, send and record, over and over, in one thread."""
 
 import logging
+import math
 import os
 import socket
 import time
@@ -11,7 +12,7 @@ from typing import Any
 from django.db import DatabaseError, InterfaceError, connections
 from django.utils.module_loading import import_string
 
-from djwebhooks import dispatch, lanes, messages, verdicts
+from djwebhooks import dispatch, lanes, messages, replays, verdicts
 from djwebhooks.announce import announce
 from djwebhooks.build import Builder, InlineBuilder, see_states
 from djwebhooks.conf import conf
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 BEAT = 5.0
 #: Seconds between polls for new work: at least so many, and so many times what a poll costs, but no more than so many.
 POLL, POLL_SHARE, LONGEST_POLL = 0.1, 20, 1.0
+#: Seconds between looks for replays, and until the next part of one is due that a worker waits for before it ends.
+REPLAY_POLL, REPLAY_PATIENCE, NO_REPLAY = 1.0, 2.0, math.inf
 #: Seconds that results may wait to be recorded together, and how many go at once.
 FLUSH, FLUSH_SIZE = 0.03, 500
 #: Lanes that one worker leases at most.
@@ -80,6 +83,7 @@ class Worker:
         self._pause = 0.0
         self._forget()
         self._paces = Paces()
+        self._waits_for_replays = threaded
 
     def _forget(self) -> None:
         """Know of no lane and no work, as at the start."""
@@ -88,8 +92,10 @@ class Worker:
         self._building: dict[int, list[Work]] = {}
         self._outcomes: list[Outcome] = []
         self._oldest_outcome = 0.0
-        self._next_poll = self._next_release = 0.0
+        self._next_poll = self._next_release = self._next_replay_poll = 0.0
         self._has_more = True
+        #: Whether a replay goes on shortly.
+        self._is_replaying = False
 
     # -- running --------------------------------------------------------------------------------------------------------
 
@@ -138,7 +144,7 @@ class Worker:
             return False
         if self._is_stopping:
             return True  # A function that hangs is not waited for.
-        if self._building or self._held or self._has_more:
+        if self._building or self._held or self._has_more or self._is_replaying:
             return False
         idle = time.monotonic() - self._last_work
         return self.burst or (self.linger is not None and idle >= self.linger)
@@ -214,6 +220,7 @@ class Worker:
 
     def _poll(self) -> None:
         """Dispatch events and lease lanes, at once after a turn that found some, else at an interval that polls can bear."""
+        self._carry_on_replays()
         started = time.monotonic()
         if self._is_stopping or (not self._has_more and started < self._next_poll):
             return
@@ -233,6 +240,20 @@ class Worker:
             self._last_work = ended
         # A poll may have waited for somebody's lock, which says nothing of what the next one costs.
         self._next_poll = ended + min(max(POLL, POLL_SHARE * (ended - started)), LONGEST_POLL)
+
+    def _carry_on_replays(self) -> None:
+        """Have a page of some replay made pending again, and look when the next one is to be."""
+        if self._is_stopping or time.monotonic() < self._next_replay_poll:
+            return
+        at = replays.next_replay(self.using)
+        has_moved = at is not None and at <= self._clock() and replays.carry_on(self.using)
+        if has_moved:
+            self._has_more = True
+            at = replays.next_replay(self.using)
+        left = NO_REPLAY if at is None else max(0.0, (at - self._clock()).total_seconds())
+        self._next_replay_poll = time.monotonic() + min(left if has_moved else REPLAY_POLL, REPLAY_POLL)
+        # Whoever works in the caller's own thread does not keep them waiting.
+        self._is_replaying = (has_moved and left == 0) or (self._waits_for_replays and left <= REPLAY_PATIENCE)
 
     def _make_room(self) -> int:
         """Let go of slow and untried targets' lanes with nothing under way, so that they keep nobody out; return how many."""
@@ -365,7 +386,7 @@ class Worker:
             return 0.0
         planned = [max(at, held.spaced_at or at) for held in self._held.values() for at in held.not_before.values()]
         until = min(planned, default=None)
-        wait = self._next_poll - now
+        wait = min(self._next_poll, self._next_replay_poll) - now
         return max(0.001, wait if until is None else min(wait, (until - self._clock()).total_seconds()))
 
     def _can_do_more(self, held: Held) -> bool:

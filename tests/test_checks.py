@@ -102,6 +102,8 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("djwebhooks.E018", {"FORBIDDEN_HOSTS": [5]}, "5"),
     ("djwebhooks.E018", {"FORBIDDEN_HOSTS": ["*"]}, "'*'"),
     ("djwebhooks.E018", {"FORBIDDEN_HOSTS": ["https://example.com"]}, "Write them like 'example.com'"),
+    ("djwebhooks.E024", {"REPLAY_RATE": 0}, "DJWEBHOOKS_REPLAY_RATE: The rate is a number of deliveries per second"),
+    ("djwebhooks.E024", {"REPLAY_RATE": "fast"}, "not 'fast'"),
 ]
 #: Values that each of these settings may have.
 GOOD: list[dict[str, Any]] = [

@@ -28,11 +28,12 @@ import djwebhooks
 from djwebhooks import signing
 from djwebhooks.database import execute
 from djwebhooks.events import fire
-from djwebhooks.management.commands.webhooks import Command, stopping
+from djwebhooks.management.commands.webhooks import Command, name_user, stopping
 from djwebhooks.management.listen import Listener, Received, describe
 from djwebhooks.management.reencrypt import reencrypt_secrets
 from djwebhooks.management.report import report
-from djwebhooks.models import Delivery, Event, Lane, WebhookTarget, Worker
+from djwebhooks.models import Delivery, Event, Lane, Replay, WebhookTarget, Worker
+from djwebhooks.models.replays import make_criteria
 from djwebhooks.stats import QueueStats, Stats, TargetStats, WorkerStats
 from djwebhooks.testing import deliver
 from djwebhooks.transports.base import Reply
@@ -70,8 +71,8 @@ def finish(process: subprocess.Popen[str]) -> list[str]:
     return output.splitlines()
 
 
-def make_owner() -> User:
-    return User.objects.create(username="owner")
+def make_owner(name: str = "owner") -> User:
+    return User.objects.create(username=name)
 
 
 def make_target(owner: User, url: str, **fields: object) -> WebhookTarget:
@@ -233,16 +234,66 @@ def test_replay_tries_again_what_failed(settings: LazySettings) -> None:
     deliver(500)
     uid = str(target.uid)
 
-    assert run("replay", "--target", uid, "--dry-run") == "2 failed deliveries to http://127.0.0.1:9/ would be tried again.\n"
-    assert (
-        run("replay", "--target", uid, "--until", "2020-01-01")
-        == "0 failed deliveries to http://127.0.0.1:9/ will be tried again.\n"
-    )
-    assert run("replay", "--target", uid, "--status", "expired").startswith("0 expired deliveries")
-    assert Delivery.objects.filter(status="failed").count() == 2
+    would = run("replay", "--target", uid, "--dry-run")
+    assert would == f"2 would be sent again: failed deliveries to target {uid}.\n"
+    assert run("replay", "--target", uid, "--until", "2020-01-01").startswith("0 will be sent again: failed")
+    assert run("replay", "--target", uid, "--status", "expired").startswith("0 will be sent again: expired")
+    assert run("replay", "--target", uid, "--event", "b.*").startswith("0 will be sent again")
     since = f"{timezone.now():%Y-%m-%d}T00:00+14:00"
-    assert run("replay", "--target", uid, "--since", since).startswith("2 failed deliveries")
-    assert Delivery.objects.filter(status="pending").count() == 2
+    said = run("replay", "--target", uid, "--since", since, "--event", "a", "--rate", "5")
+    replay = Replay.objects.first()
+
+    assert said.startswith("2 will be sent again: failed deliveries to target")
+    assert said.endswith(f"Replay {replay.uid}, 5 a second: workers send them.\n")
+    assert (replay.requested_through, replay.requested_by) == ("command", name_user())
+    assert len(deliver()) == 2
+
+
+@pytest.mark.django_db
+def test_replay_is_for_several_targets_for_an_owner_or_for_everybody(settings: LazySettings) -> None:
+    """Whose deliveries are meant must be said."""
+    settings.DJWEBHOOKS_RETRY_SCHEDULE = ()
+    targets = [make_target(make_owner(name), f"http://127.0.0.1:9/{name}") for name in ("a", "b", "c")]
+    for target in targets:
+        fire("a", {}, owner=target.owner)
+    deliver(500)
+    several = run("replay", "--target", str(targets[0].uid), "--target", str(targets[1].uid), "--dry-run")
+    owner = run("replay", "--owner", str(targets[2].owner.pk), "--dry-run")
+
+    assert several == "2 would be sent again: failed deliveries to 2 targets.\n"
+    assert owner == f"1 would be sent again: failed deliveries to the targets of owner {targets[2].owner.pk}.\n"
+    assert run("replay", "--all", "--dry-run") == "3 would be sent again: failed deliveries to everybody's targets.\n"
+    assert run("replay", "--all", "--status", "failed", "--status", "succeeded", "--dry-run").startswith("3 would be sent")
+
+
+@pytest.mark.django_db
+def test_replay_says_what_it_leaves_out(settings: LazySettings) -> None:
+    """Events that have expired, and what cannot be sent any more."""
+    settings.DJWEBHOOKS_RETRY_SCHEDULE = ()
+    target, gone = make_target(make_owner("a"), "http://127.0.0.1:9/a"), make_target(make_owner("b"), "http://127.0.0.1:9/b")
+    fire("a", {}, owner=target.owner)
+    fire("a", {}, owner=gone.owner)
+    deliver(500)
+    Event.objects.filter(owner=target.owner).update(expires_at=timezone.now())
+    gone.delete()
+
+    assert run("replay", "--all", "--dry-run").splitlines() == [
+        "0 would be sent again: failed deliveries to everybody's targets.",
+        "Left out: 1 whose events have expired; --status expired takes them, too.",
+        "Left out: 1 whose target or event was deleted.",
+    ]
+
+
+@pytest.mark.django_db
+def test_replay_can_be_cancelled() -> None:
+    """By its uid, once."""
+    target = make_target(make_owner(), "http://127.0.0.1:9/")
+    replay = Delivery.objects.replay(make_criteria(targets=[target], status="failed"))
+    Replay.objects.update(finished_at=None)
+
+    assert run("replay", "--cancel", str(replay.uid)).startswith("Cancelled: 0 of 0 had been made pending;")
+    with pytest.raises(CommandError, match="it was cancelled already"):
+        run("replay", "--cancel", str(replay.uid))
 
 
 # -- prune -------------------------------------------------------------------------------------------------------------
@@ -556,7 +607,13 @@ UNKNOWN = "00000000-0000-7000-8000-000000000000"
         (("work", "--target", "not-one"), "'not-one' is neither the name of an event nor a uid."),
         (("work", "--concurrency", "0"), "'0' is not a number above 0."),
         (("work", "--database", "nowhere"), "invalid choice: 'nowhere'"),
-        (("replay",), "the following arguments are required: --target"),
+        (("replay",), "one of the arguments --target --owner --all --cancel is required"),
+        (("replay", "--all", "--owner", "1"), "argument --owner: not allowed with argument --all"),
+        (("replay", "--all", "--rate", "0"), "The rate is a number of deliveries per second from 0.001 to 10000, not 0.0."),
+        (("replay", "--all", "--event", "no name"), "'no name' is neither the name of an event, nor a pattern"),
+        (("replay", "--owner", "none"), "--owner none: name the system's targets with --target, or use --all."),
+        (("replay", "--cancel", UNKNOWN), f"There is no replay with the uid '{UNKNOWN}' in database 'default'"),
+        (("replay", "--cancel", "x"), "There is no replay with the uid 'x'"),
         (("replay", "--target", UNKNOWN, "--status", "pending"), "invalid choice: 'pending'"),
         (("replay", "--target", UNKNOWN, "--since", "yesterday"), "'yesterday' is not a time: write 2026-09-21"),
         (("replay", "--target", UNKNOWN, "--since", "2026-02-30"), "'2026-02-30' is not a possible time"),

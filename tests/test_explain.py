@@ -20,7 +20,7 @@ from djwebhooks.explain import (
     explain_uid,
     make_printable,
 )
-from djwebhooks.models import Delivery, Event, Lane, Subscription, WebhookTarget, Worker
+from djwebhooks.models import Delivery, Event, Lane, Replay, Subscription, WebhookTarget, Worker
 from djwebhooks.testing import deliver
 
 pytestmark = pytest.mark.django_db
@@ -472,3 +472,24 @@ def test_printable_is_one_short_line() -> None:
     """Control characters and line ends become spaces, and length is cut."""
     assert make_printable("a\nb\x9bc") == "a b c"
     assert make_printable("x" * 10, 5) == "xxxx…"
+
+
+def test_what_was_sent_again_says_who_wanted_it(acme: User) -> None:
+    """And by which way, and what became of the replay."""
+    target = make_target(acme, "a", "a.b", retry_schedule=[])
+    fire("a.b", 1, owner=acme)
+    deliver(500)
+    delivery = Delivery.objects.get()
+    assert "Re" not in explain_delivery(delivery, "What it is")
+    target.replay(by="ada\x1b", through="command")
+    replay = Replay.objects.get()
+    deliver(500)
+    delivery.refresh_from_db()
+
+    assert f"Replayed (replay {replay.uid}, finished) by ada  through the command, " in explain_delivery(delivery, "What it is")
+    delivery.retry(through="api")
+    assert "Retried through the API, " in explain_delivery(delivery, "What it is")
+    delivery.replay.cancel(by="bob")
+    assert "; cancelled by bob 20" in explain_delivery(delivery, "What it is")
+    Replay.objects.all().delete()
+    assert "Replayed: longer ago than anything is known of it" in explain_delivery(delivery, "What it is")

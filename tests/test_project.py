@@ -37,7 +37,7 @@ LAYERS = (
     ),
     ("transports", "models"),
     ("work",),
-    ("dispatch", "lanes", "build", "fairness", "announce", "notices"),
+    ("dispatch", "lanes", "build", "fairness", "announce", "notices", "replays"),
     ("messages", "verdicts"),
     ("worker", "inline"),
     ("engines",),

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from djwebhooks.database import execute
 from djwebhooks.events import fire
-from djwebhooks.models import Attempt, Body, Delivery, Event, WebhookTarget
+from djwebhooks.models import Attempt, Body, Delivery, Event, Replay, WebhookTarget
 from djwebhooks.prune import Pruned, prune
 from djwebhooks.testing import deliver
 
@@ -206,3 +206,19 @@ def test_attempts_of_deliveries_that_somebody_deleted_go(owner: User) -> None:
     assert prune(dry_run=True).attempts == 3
     assert asdict(prune(batch=2)) == asdict(Pruned(events=3, bodies=3, attempts=3))
     assert count_rows() == Pruned(events=1, bodies=1, deliveries=1, attempts=1)
+
+
+@pytest.mark.parametrize("batch", [1, 1000])
+def test_what_is_known_of_old_replays_goes(owner: User, batch: int) -> None:
+    """Once they ended so long ago; one that is still running stays, whatever its age."""
+    target = make_target(owner)
+    for _ in range(4):
+        target.replay()
+    old = timezone.now() - LONG_AGO
+    first, second, running, _ = Replay.objects.order_by("pk")
+    Replay.objects.filter(pk__in=[first.pk, second.pk]).update(finished_at=old)
+    Replay.objects.filter(pk=running.pk).update(created_at=old, finished_at=None)
+
+    assert prune(dry_run=True, batch=batch) == Pruned(replays=2)
+    assert prune(batch=batch) == Pruned(replays=2)
+    assert Replay.objects.count() == 2

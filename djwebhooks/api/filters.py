@@ -53,6 +53,12 @@ class DeliveryFilters(RowFilters):
     until = TimeField(required=False, source="created_at__lt")
 
 
+class ReplayFilters(RowFilters):
+    is_retry = serializers.BooleanField(required=False)
+    since = TimeField(required=False, source="created_at__gte")
+    until = TimeField(required=False, source="created_at__lt")
+
+
 class AttemptFilters(RowFilters):
     delivery = serializers.UUIDField(required=False, source="delivery__uid")
     error = serializers.CharField(required=False, max_length=32, allow_blank=True)

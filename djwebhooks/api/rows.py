@@ -4,9 +4,10 @@ from typing import Any
 
 from django.db.models import BooleanField, Exists, ExpressionWrapper, OuterRef, Q, QuerySet
 
-from djwebhooks.models import Attempt, Delivery, Event, WebhookTarget
+from djwebhooks.models import Attempt, Delivery, Event, Replay, WebhookTarget
 from djwebhooks.models.deliveries import DeliveryQuerySet
 from djwebhooks.models.events import EventQuerySet, events_database
+from djwebhooks.models.replays import ReplayQuerySet
 from djwebhooks.models.targets import WebhookTargetQuerySet
 
 
@@ -24,6 +25,11 @@ def deliveries_of(owner: Any) -> DeliveryQuerySet:
 def attempts_of(owner: Any) -> QuerySet[Attempt]:
     """The requests that were made to *owner*'s targets."""
     return Attempt.objects.using(events_database()).filter(delivery__target__owner=owner).select_related("delivery")
+
+
+def replays_of(owner: Any) -> ReplayQuerySet:
+    """The replays, and retries, that are about *owner*'s deliveries alone, whoever asked for them."""
+    return Replay.objects.using(events_database()).of_owner(owner)
 
 
 def events_of(owner: Any) -> EventQuerySet:

@@ -10,6 +10,7 @@ router.register("targets", views.TargetViewSet, "djwebhooks-target")
 router.register("events", views.EventViewSet, "djwebhooks-event")
 router.register("deliveries", views.DeliveryViewSet, "djwebhooks-delivery")
 router.register("attempts", views.AttemptViewSet, "djwebhooks-attempt")
+router.register("replays", views.ReplayViewSet, "djwebhooks-replay")
 router.register("event-types", views.EventTypeViewSet, "djwebhooks-event-type")
 
 urlpatterns = router.urls

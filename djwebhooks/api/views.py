@@ -9,6 +9,7 @@ from django.http import Http404
 from django.views.decorators.debug import sensitive_variables
 from rest_framework import mixins, status
 from rest_framework.decorators import action
+from rest_framework.exceptions import ValidationError
 from rest_framework.generics import get_object_or_404
 from rest_framework.permissions import BasePermission, IsAuthenticated
 from rest_framework.request import Request
@@ -25,6 +26,7 @@ from djwebhooks.api.filters import (
     DeliveryFilters,
     EventFilters,
     QueryFilters,
+    ReplayFilters,
     RowFilters,
     TargetFilters,
     read_filters,
@@ -39,14 +41,18 @@ from djwebhooks.api.serializers import (
     EventSerializer,
     FinishSerializer,
     ListedEventSerializer,
+    ListedReplaySerializer,
     NothingSerializer,
     PublicationSerializer,
+    ReplayOptionsSerializer,
     ReplaySerializer,
     RotationSerializer,
+    TargetReplaySerializer,
     TargetSerializer,
 )
-from djwebhooks.models import Attempt, Delivery, Event, WebhookTarget
+from djwebhooks.models import Attempt, Delivery, Event, Replay, WebhookTarget
 from djwebhooks.models.events import events_database
+from djwebhooks.models.replays import Through, make_criteria
 from djwebhooks.uid import uuid7
 
 #: An attempt's id: its delivery's uid and its number.
@@ -90,6 +96,17 @@ class OwnerViewSet(GenericViewSet[Any]):
         serializer = serializer_class(data=self.request.data)
         serializer.is_valid(raise_exception=True)
         return dict(serializer.validated_data)
+
+    def answer_replay(self, *, rate: float | None = None, dry_run: bool, **which: Any) -> Response:
+        """Start a replay, unless it is a dry run, and say how many deliveries it is about."""
+        deliveries = Delivery.objects.db_manager(events_database())
+        criteria = make_criteria(**which)
+        plan = deliveries.plan(criteria)
+        uid = None
+        if not dry_run:
+            replay = deliveries.replay(criteria, rate=rate, by=self.request.user, through=Through.API, plan=plan)
+            uid = replay.uid
+        return Response({"id": uid, "count": plan.count, "left_out": plan.left_out}, status.HTTP_202_ACCEPTED)
 
     @sensitive_variables("extra")
     def show(self, row: models.Model, code: int = status.HTTP_200_OK, **extra: object) -> Response:
@@ -192,9 +209,9 @@ class TargetViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.Des
 
     @action(["post"], detail=True)
     def replay(self, request: Request, **_: Any) -> Response:
-        """Try again what ended; say how many deliveries that is."""
+        """Have what ended sent again; say how many deliveries that is."""
         target = self.get_object()
-        return Response({"count": target.replay(**self.read(ReplaySerializer))}, status.HTTP_202_ACCEPTED)
+        return self.answer_replay(targets=[target], **self.read(TargetReplaySerializer))
 
 
 class EventViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, OwnerViewSet):
@@ -247,7 +264,7 @@ class DeliveryViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, OwnerVie
         """Try it again as soon as possible."""
         delivery = self.get_object()
         self.read(NothingSerializer)
-        delivery.retry()
+        delivery.retry(by=request.user, through=Through.API)
         return self.show(self.get_object(), status.HTTP_202_ACCEPTED)
 
     @action(["post"], detail=True)
@@ -256,6 +273,41 @@ class DeliveryViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, OwnerVie
         delivery = self.get_object()
         self.read(NothingSerializer)
         delivery.cancel()
+        return self.show(self.get_object())
+
+
+class ReplayViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, OwnerViewSet):
+    """What was sent again to the owner's targets, or will be."""
+
+    filter_class = ReplayFilters
+
+    def get_queryset(self) -> models.QuerySet[Replay]:
+        """Return the replays."""
+        return rows.replays_of(self.owner)
+
+    def get_serializer_class(self) -> type[BaseSerializer[Any]]:
+        """Return what shows the replays."""
+        return ListedReplaySerializer if self.action == "list" else ReplaySerializer
+
+    def create(self, request: Request, **_: Any) -> Response:
+        """Have what ended sent again, to the targets that are named or to all; say how many deliveries that is."""
+        options = self.read(ReplayOptionsSerializer)
+        uids = options.pop("targets", None)
+        if uids is None:
+            return self.answer_replay(owner=self.owner, **options)
+        targets = list(rows.targets_of(self.owner).filter(uid__in=uids))
+        unknown = set(uids).difference(target.uid for target in targets)
+        if unknown or not targets:
+            names = ", ".join(sorted(map(str, unknown)))
+            raise ValidationError({"targets": [f"You have no target {names}." if names else "Name one target at least."]})
+        return self.answer_replay(targets=targets, **options)
+
+    @action(["post"], detail=True)
+    def cancel(self, request: Request, **_: Any) -> Response:
+        """Send no more of it; what was not sent yet is as before."""
+        replay = self.get_object()
+        self.read(NothingSerializer)
+        replay.cancel(by=request.user)
         return self.show(self.get_object())
 
 

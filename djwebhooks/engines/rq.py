@@ -25,7 +25,7 @@ from rq import Queue, Retry
 from rq import Worker as RQWorker
 from rq.scheduler import RQScheduler
 
-from djwebhooks import dispatch, lanes
+from djwebhooks import dispatch, lanes, replays
 from djwebhooks.conf import conf
 from djwebhooks.database import read_clock
 from djwebhooks.engines.base import Engine
@@ -231,7 +231,7 @@ def next_due(using: str) -> datetime | None:
     """When there is something to do next, by the database's clock; a time that has passed for now."""
     if dispatch.has_waiting(using):
         return read_clock(using)
-    times = (lanes.next_due_lane(using), lanes.next_expiry(using), dispatch.next_planned(using))
+    times = (lanes.next_due_lane(using), lanes.next_expiry(using), dispatch.next_planned(using), replays.next_replay(using))
     return min((at for at in times if at is not None), default=None)
 
 

@@ -164,6 +164,34 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name='Replay',
+            fields=[
+                ('id', models.BigAutoField(primary_key=True, serialize=False)),
+                ('uid', models.UUIDField(default=djwebhooks.uid.uuid7, editable=False, unique=True)),
+                ('requested_by', models.CharField(blank=True, help_text='Who wanted it.', max_length=255)),
+                ('requester_pk', models.CharField(blank=True, help_text='The primary key of the user who wanted it.', max_length=255)),
+                ('requested_through', models.CharField(choices=[('admin', 'Admin'), ('api', 'Api'), ('command', 'Command'), ('python', 'Python')], max_length=7)),
+                ('is_retry', models.BooleanField(default=False, help_text='Of one delivery, by its retry.')),
+                ('criteria_text', models.TextField(help_text='Which deliveries, as JSON.', verbose_name='criteria')),
+                ('rate', models.FloatField(default=0, help_text='Deliveries per second; 0 for a retry, which is made at once.')),
+                ('count', models.BigIntegerField(help_text='How many there were when it was asked for.')),
+                ('reopened_count', models.BigIntegerField(default=0, help_text='How many of them were made pending again.')),
+                ('cursor', models.BigIntegerField(default=0, help_text='The last delivery that was looked at.')),
+                ('last', models.BigIntegerField(default=0, help_text='The last delivery to look at.')),
+                ('created_at', models.DateTimeField(db_default=djwebhooks.database.DatabaseNow())),
+                ('next_at', models.DateTimeField(db_default=djwebhooks.database.DatabaseNow(), help_text='When the next ones are reopened.')),
+                ('cancelled_at', models.DateTimeField(blank=True, null=True)),
+                ('cancelled_by', models.CharField(blank=True, max_length=255)),
+                ('finished_at', models.DateTimeField(blank=True, null=True)),
+                ('owner', models.ForeignKey(blank=True, db_constraint=False, db_index=False, help_text="Whose deliveries they are, if one owner's.", null=True, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to=owner_model())),
+            ],
+            options={
+                'db_table': 'djw_replay',
+                'ordering': ['-id'],
+                'permissions': [('replay_everybody', 'Can replay the deliveries of all owners at once')],
+            },
+        ),
+        migrations.CreateModel(
             name='Delivery',
             fields=[
                 ('id', models.BigAutoField(primary_key=True, serialize=False)),
@@ -179,6 +207,8 @@ class Migration(migrations.Migration):
                 ('finished_at', models.DateTimeField(blank=True, null=True)),
                 ('attempt_count', models.PositiveIntegerField(default=0)),
                 ('schedule_offset', models.PositiveIntegerField(default=0, help_text='Attempts made before the schedule began again.')),
+                ('previous_status', models.CharField(blank=True, db_default='', help_text='The status that it had before it was made pending again.', max_length=9)),
+                ('replay', models.ForeignKey(blank=True, db_constraint=False, db_index=False, help_text='What made it pending again last.', null=True, on_delete=django.db.models.deletion.DO_NOTHING, related_name='deliveries', to='djwebhooks.replay')),
                 ('event', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='deliveries', to='djwebhooks.event')),
                 ('target', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='deliveries', to='djwebhooks.webhooktarget')),
             ],
@@ -253,6 +283,18 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name='delivery',
             index=djwebhooks.database.PartialIndex(fields=['status', 'id'], name='djw_delivery_unsuccessful', otherwise=['status', 'id'], where=models.Q(('status__in', ['failed', 'expired', 'cancelled']))),
+        ),
+        migrations.AddIndex(
+            model_name='delivery',
+            index=djwebhooks.database.PartialIndex(fields=['replay', 'id'], name='djw_delivery_replay', otherwise=['replay', 'id'], where=models.Q(('replay__isnull', False))),
+        ),
+        migrations.AddIndex(
+            model_name='replay',
+            index=models.Index(fields=['finished_at', 'next_at'], name='djw_replay_running'),
+        ),
+        migrations.AddIndex(
+            model_name='replay',
+            index=models.Index(fields=['owner', 'id'], name='djw_replay_owner'),
         ),
         migrations.AddConstraint(
             model_name='delivery',

@@ -3,6 +3,19 @@
 from djwebhooks.models.deliveries import Attempt, Delivery
 from djwebhooks.models.events import Body, Event, Subject
 from djwebhooks.models.lanes import Dispatcher, Lane, Worker
+from djwebhooks.models.replays import Replay
 from djwebhooks.models.targets import Subscription, WebhookTarget
 
-__all__ = ["Attempt", "Body", "Delivery", "Dispatcher", "Event", "Lane", "Subject", "Subscription", "WebhookTarget", "Worker"]
+__all__ = [
+    "Attempt",
+    "Body",
+    "Delivery",
+    "Dispatcher",
+    "Event",
+    "Lane",
+    "Replay",
+    "Subject",
+    "Subscription",
+    "WebhookTarget",
+    "Worker",
+]

@@ -1,18 +1,22 @@
 """One event for one target, and each HTTP request that was made of it."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
+from uuid import UUID
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import Case, Count, Exists, F, Max, Min, OuterRef, Q, Value, When
+from django.db.models.functions import Left
 
 from djwebhooks import database
+from djwebhooks.conf import conf
 from djwebhooks.database import DatabaseNow, ExactCharField, PartialIndex
 from djwebhooks.exceptions import AlreadyFinished, ErasedEvent, InvalidTarget
 from djwebhooks.models.events import Event
 from djwebhooks.models.lanes import Lane
 from djwebhooks.models.managers import WriterManager
+from djwebhooks.models.replays import Criteria, Plan, Replay, Through, check_rate, name_requester
 from djwebhooks.signals import work_written
 from djwebhooks.uid import uuid7
 
@@ -55,34 +59,54 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
 
     def cancel(self, lane: Lane, reason: str) -> int:
         """Cancel what is pending of *lane*, which is locked; what stood behind it in its keys becomes due."""
-        keys = set(self.values_list("ordering_key", flat=True)) if lane.is_ordered else set()
+        pairs = self.ordered_pairs([lane])
         cancelled = self.end(Status.CANCELLED, reason)
-        if keys:
-            self.line_up([(lane.pk, key) for key in sorted(keys)], database.read_clock(self.db))
+        self.line_up(pairs, database.read_clock(self.db))
         return cancelled
 
-    def reopen(self, lane: Lane) -> int:
-        """Make deliveries of *lane*, which is locked, due now, with the whole retry schedule before them.
+    def reopen(self, lanes: Collection[Lane], replay: Replay) -> int:
+        """Make deliveries of *lanes*, which are locked, due now for *replay*, with the whole retry schedule before them.
 
         On an ordered lane that is: as soon as they are the first of their keys. A payload that could not be built gets all
         its tries again, too. What was erased stays as it is.
         """
         mine = self.sendable()
-        keys = set(mine.values_list("ordering_key", flat=True)) if lane.is_ordered else set()
+        pairs = mine.ordered_pairs(lanes)
         unbuilt = Event.objects.using(self.db).filter(payload="", pk__in=list(mine.values_list("event_id", flat=True)))
         unbuilt.update(build_attempts=0, build_due_at=None)
-        reopened = mine.update(
-            status=Status.PENDING,
-            reason="",
-            trigger=Trigger.MANUAL,
-            due_at=None if lane.is_ordered else DatabaseNow(),
-            expires_at=None,
-            finished_at=None,
-            schedule_offset=models.F("attempt_count"),
-        )
-        if keys:
-            self.line_up([(lane.pk, key) for key in sorted(keys)], database.read_clock(self.db))
+        ordered = Q(target__in=[lane.pk for lane in lanes if lane.is_ordered])
+        again = {
+            # Before the status: MariaDB assigns from left to right.
+            "previous_status": F("status"),
+            "status": Status.PENDING,
+            "reason": "",
+            "trigger": Trigger.MANUAL,
+            # Who wants it sent although it has expired means it.
+            "expires_at": Case(When(expires_at__gt=DatabaseNow(), then=F("expires_at")), default=None),
+            "finished_at": None,
+            "schedule_offset": F("attempt_count"),
+            "replay": replay,
+        }
+        reopened = mine.filter(ordered).update(**again, due_at=None) + mine.exclude(ordered).update(**again, due_at=DatabaseNow())
+        self.line_up(pairs, database.read_clock(self.db))
         return reopened
+
+    def unsent(self) -> "DeliveryQuerySet":
+        """What a replay reopened, and nobody has sent or ended since."""
+        return self.pending().filter(trigger=Trigger.MANUAL).exclude(previous_status__in=["", Status.PENDING])
+
+    def put_back(self, lanes: Collection[Lane]) -> int:
+        """Let what is unsent of *lanes*, which are locked, be as it was before it was reopened."""
+        pairs = self.ordered_pairs(lanes)
+        before = {"status": F("previous_status"), "reason": "replay_cancelled", "due_at": None, "finished_at": DatabaseNow()}
+        count = self.unsent().update(**before)
+        self.line_up(pairs, database.read_clock(self.db))
+        return count
+
+    def ordered_pairs(self, lanes: Collection[Lane]) -> list[tuple[int, str]]:
+        """The (target id, ordering key) pairs of these deliveries in those of *lanes* that are ordered."""
+        ordered = self.filter(target__in=[lane.pk for lane in lanes if lane.is_ordered])
+        return sorted(set(ordered.values_list("target_id", "ordering_key")))
 
     def line_up(self, pairs: Iterable[tuple[int, str]], now: datetime) -> None:
         """Make the first pending delivery of each (target id, ordering key) due, if it is not; call it under the lanes' locks."""
@@ -90,6 +114,90 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         heads = database.union_all(self.db, HEAD, pairs)
         sql = "UPDATE djw_delivery SET due_at = %s WHERE id = %s"
         database.execute_many(self.db, sql, [(at, pk) for pk, due_at in heads if due_at is None])
+
+    # -- replays --------------------------------------------------------------------------------------------------------
+
+    def chosen_by(self, criteria: Criteria) -> "DeliveryQuerySet":
+        """What *criteria* name, whether it can be sent again or not."""
+        chosen = self.filter(status__in=criteria.status)
+        if criteria.targets:
+            chosen = chosen.filter(target__uid__in=criteria.targets)
+        if owner := cast("Any", criteria.owner):  # Whatever the type of its key is, a text will do.
+            chosen = chosen.filter(target__owner=owner)
+        if criteria.since is not None:
+            chosen = chosen.filter(created_at__gte=criteria.since)
+        if criteria.until is not None:
+            chosen = chosen.filter(created_at__lt=criteria.until)
+        return chosen.of_event(criteria.event)
+
+    def of_event(self, event: str) -> "DeliveryQuerySet":
+        """Deliveries of the events with this name, of those that match this pattern, or of the one with this uid."""
+        if event in ("", "*"):
+            return self
+        if "-" in event:
+            return self.filter(event__uid=UUID(event))
+        if not event.endswith(".*"):
+            return self.filter(event__name=event)
+        # Not startswith: on SQLite that leaves upper and lower case out of account.
+        prefix = event.removesuffix("*")
+        return self.alias(prefix=Left("event__name", len(prefix))).filter(prefix=prefix)
+
+    def replayable(self, criteria: Criteria) -> "DeliveryQuerySet":
+        """What *criteria* name and can be sent again."""
+        return self.chosen_by(criteria).annotate(obstacle=self._obstacle(criteria)).filter(obstacle="")
+
+    def _obstacle(self, criteria: Criteria) -> Case:
+        """In a word, the name of a ``Plan``'s part, why a delivery cannot be sent again."""
+        event = Event.objects.using(self.db).filter(pk=OuterRef("event_id"))
+        lane = Lane.objects.using(self.db).filter(pk=OuterRef("target_id"))
+        cases = [
+            When(~Exists(event) | ~Exists(lane), then=Value("gone")),
+            When(Exists(event.erased()), then=Value("erased")),
+        ]
+        if Status.EXPIRED not in criteria.status:
+            cases.append(When(Exists(event.filter(expires_at__lte=DatabaseNow())), then=Value("expired")))
+        return Case(*cases, default=Value(""))
+
+    def plan(self, criteria: Criteria) -> Plan:
+        """Count what a replay would reopen, and what it would leave out."""
+        rows = self.chosen_by(criteria).annotate(obstacle=self._obstacle(criteria)).order_by().values("obstacle")
+        counted = rows.annotate(count=Count("pk"), first=Min("pk"), last=Max("pk"))
+        found = {row["obstacle"]: (row["count"], row["first"], row["last"]) for row in counted}
+        count, first, last = found.pop("", (0, 0, 0))
+        return Plan(count=count, first=first, last=last, **{obstacle: numbers[0] for obstacle, numbers in found.items()})
+
+
+class DeliveryManager(WriterManager["Delivery"]):
+    """``Delivery.objects``."""
+
+    def replay(
+        self,
+        criteria: Criteria,
+        *,
+        rate: float | None = None,
+        by: Any = None,
+        through: str = Through.PYTHON,
+        plan: Plan | None = None,
+    ) -> Replay:
+        """Have workers send again what *criteria* name, *rate* deliveries a second (``DJWEBHOOKS_REPLAY_RATE``).
+
+        *by* is who wants it, a user or a text; *plan* is what was just planned for the same. Raises ``InvalidReplay``.
+        """
+        rate = check_rate(conf.REPLAY_RATE if rate is None else rate)
+        plan = plan or Delivery.objects.using(self.db).plan(criteria)
+        replay = Replay.objects.using(self.db).create(
+            owner_id=criteria.owner or None,
+            criteria_text=criteria.as_text(),
+            rate=rate,
+            count=plan.count,
+            cursor=max(0, plan.first - 1),
+            last=plan.last,
+            finished_at=None if plan.count else DatabaseNow(),
+            requested_through=through,
+            **name_requester(by),
+        )
+        work_written.send(Delivery, using=self.db)
+        return replay
 
 
 #: The first pending delivery of a key, and its time if it has one already.
@@ -119,8 +227,21 @@ class Delivery(models.Model):
     finished_at = models.DateTimeField(null=True, blank=True)
     attempt_count = models.PositiveIntegerField(default=0)
     schedule_offset = models.PositiveIntegerField(default=0, help_text="Attempts made before the schedule began again.")
+    replay = models.ForeignKey(
+        Replay,
+        models.DO_NOTHING,
+        null=True,
+        blank=True,
+        db_constraint=False,
+        db_index=False,
+        related_name="deliveries",
+        help_text="What made it pending again last.",
+    )
+    previous_status = models.CharField(
+        max_length=9, blank=True, db_default="", help_text="The status that it had before it was made pending again."
+    )
 
-    objects = WriterManager.from_queryset(DeliveryQuerySet)()
+    objects = DeliveryManager.from_queryset(DeliveryQuerySet)()
 
     class Meta:
         db_table = "djw_delivery"
@@ -149,6 +270,9 @@ class Delivery(models.Model):
                 where=Q(status__in=[Status.FAILED, Status.EXPIRED, Status.CANCELLED]),
                 otherwise=["status", "id"],
             ),
+            PartialIndex(
+                fields=["replay", "id"], name="djw_delivery_replay", where=Q(replay__isnull=False), otherwise=["replay", "id"]
+            ),
         ]
 
     def __str__(self) -> str:
@@ -158,21 +282,24 @@ class Delivery(models.Model):
     def is_finished(self) -> bool:
         return self.status != Status.PENDING
 
-    def retry(self) -> None:
+    def retry(self, *, by: Any = None, through: str = Through.PYTHON) -> None:
         """Try it again as soon as a worker can, with the whole retry schedule before it; a pending retry is replaced.
 
-        Raises ``InvalidTarget`` when its target was deleted, and ``ErasedEvent`` when its event's data was erased.
+        *by* is who wants it, a user or a text. Raises ``InvalidTarget`` when its target was deleted, and ``ErasedEvent`` when its
+        event's data was erased.
         """
         using = self._using()
-        database.run_transaction(using, lambda: self._retry(using))
+        database.run_transaction(using, lambda: self._retry(using, by, through))
         self._wake_engine(using)
 
-    def _retry(self, using: str) -> None:
+    def _retry(self, using: str, by: Any, through: str) -> None:
         lane = Lane.objects.using(using).select_for_update().filter(pk=self.target_id).first()
         if lane is None:
             raise InvalidTarget(f"Delivery {self.uid} cannot be retried: its target was deleted.")
         mine = Delivery.objects.using(using).filter(pk=self.pk)
-        if mine.exists() and not mine.reopen(lane):
+        [owner_pk] = mine.values_list("target__owner", flat=True) or [None]
+        replay = Replay.objects.using(using).record_retry(self.uid, owner_pk, by, through)
+        if not mine.reopen([lane], replay) and mine.exists():
             raise ErasedEvent(f"Delivery {self.uid} cannot be retried: the data of its event was erased.")
         Lane.objects.using(using).make_due([self.target_id])
 

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 from django.apps import apps
 from django.db import IntegrityError, models, transaction
@@ -25,6 +26,7 @@ from djwebhooks.models.events import Event
 from djwebhooks.models.keyring import UNKNOWN_KEY, Keyring, KeyState, is_later, new_secrets
 from djwebhooks.models.lanes import HEALTH, Lane
 from djwebhooks.models.managers import WriterManager
+from djwebhooks.models.replays import Through, make_criteria
 from djwebhooks.models.sealed import SealedField
 from djwebhooks.models.validation import (
     check_authentication,
@@ -50,8 +52,6 @@ TEST_EVENT = "webhook.test"
 CHECK_LIFETIME = timedelta(hours=1)
 #: What a rate limit may be for, in seconds.
 PERIODS = {"second": 1, "minute": 60, "hour": 3600}
-#: What ``replay`` tries again.
-REPLAYABLE = (Status.FAILED, Status.EXPIRED, Status.CANCELLED)
 #: Deliveries that a bulk operation changes in one transaction.
 PAGE = 1000
 
@@ -622,24 +622,23 @@ class WebhookTarget(models.Model):
         *,
         since: datetime | None = None,
         until: datetime | None = None,
-        status: str = Status.FAILED,
+        status: str | Iterable[str] = Status.FAILED,
+        event: str | UUID = "",
+        rate: float | None = None,
+        by: Any = None,
+        through: str = Through.PYTHON,
         dry_run: bool = False,
     ) -> int:
-        """Try again what ended with *status* and was created from *since* to *until*; return how many deliveries that is.
+        """Have what ended with *status* and was created from *since* to *until* sent again; return how many deliveries that is.
 
-        Events whose data was erased are left out.
+        *event* is a name, a pattern or one event's uid. Workers make *rate* deliveries a second pending again, in their order
+        (``DJWEBHOOKS_REPLAY_RATE``). *by* is who wants it, a user or a text. Raises ``InvalidReplay``.
         """
-        if status not in REPLAYABLE:
-            raise ValueError(f"Only what ended without success can be replayed: {', '.join(REPLAYABLE)}, not {str(status)!r}.")
-        using = self._using()
-        chosen = Delivery.objects.using(using).filter(target=self, status=status).sendable()
-        if since is not None:
-            chosen = chosen.filter(created_at__gte=since)
-        if until is not None:
-            chosen = chosen.filter(created_at__lt=until)
+        deliveries = Delivery.objects.db_manager(self._using())
+        criteria = make_criteria(targets=[self], since=since, until=until, status=status, event=event)
         if dry_run:
-            return chosen.count()
-        return self._change_in_pages(chosen, lambda page, lane: page.reopen(lane))
+            return deliveries.plan(criteria).count
+        return deliveries.replay(criteria, rate=rate, by=by, through=through).count
 
     def cancel_pending(self, reason: str = "cancelled") -> int:
         """Cancel all that waits for this target; return how many deliveries that was."""

@@ -8,7 +8,8 @@ from uuid import UUID
 import pytest
 
 from djwebhooks.api.urls import urlpatterns
-from djwebhooks.models import Attempt, Body, Delivery, Event, Lane, Subscription, WebhookTarget
+from djwebhooks.models import Attempt, Body, Delivery, Event, Lane, Replay, Subscription, WebhookTarget
+from djwebhooks.models.deliveries import Status
 from tests.api.world import URL, Api, Webhooks, make_owner, make_publisher, make_target, make_webhooks
 
 pytestmark = pytest.mark.django_db
@@ -21,7 +22,7 @@ REQUESTS = [
 MISSING = UUID("01990000-0000-7000-8000-000000000000")
 ROUTES = [str(pattern.pattern) for pattern in urlpatterns]
 #: Numbers that tell of nothing but the row itself.
-INTEGERS = {"sequence", "attempt_count", "number", "status_code", "concurrency_limit", "count"}
+INTEGERS = {"sequence", "attempt_count", "number", "status_code", "concurrency_limit", "count", *Status.values}
 
 
 def list_ids(webhooks: Webhooks) -> dict[str, list[str]]:
@@ -31,11 +32,12 @@ def list_ids(webhooks: Webhooks) -> dict[str, list[str]]:
         "events": [str(webhooks.event.uid)],
         "deliveries": [str(webhooks.delivery.uid)],
         "attempts": [f"{webhooks.delivery.uid}-1"],
+        "replays": [str(uid) for uid in Replay.objects.of_owner(webhooks.target.owner).values_list("uid", flat=True)],
     }
 
 
 def read_everything() -> list[list[dict[str, Any]]]:
-    models = (WebhookTarget, Subscription, Event, Body, Delivery, Attempt, Lane)
+    models = (WebhookTarget, Subscription, Event, Body, Delivery, Attempt, Lane, Replay)
     return [list(model.objects.order_by("pk").values()) for model in models]
 
 
@@ -66,6 +68,9 @@ def test_all_addresses_are_known() -> None:
         "deliveries/<str:webhooks_id>/cancel/",
         "attempts/",
         "attempts/<str:webhooks_id>/",
+        "replays/",
+        "replays/<str:webhooks_id>/",
+        "replays/<str:webhooks_id>/cancel/",
         "event-types/",
     ])  # fmt: skip
 

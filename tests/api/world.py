@@ -103,6 +103,7 @@ def make_webhooks(owner: User | None) -> Webhooks:
     fire("project.done", {"title": "y"}, owner=owner, urls=[URL + "/hidden"])
     deliver(answer_briefly)
     delivery = Delivery.objects.get(event=event, target=target)
+    target.replay(by=owner)
     return Webhooks(target, WebhookTarget.objects.get(owner=owner, is_hidden=True), event, delivery, delivery.attempts.get())
 
 

@@ -1,5 +1,6 @@
 """``manage.py webhooks``: one command, a verb for each thing that is done by hand or by a service manager."""
 
+import getpass
 import json
 import signal
 import threading
@@ -20,14 +21,14 @@ from django.utils import timezone
 from django.utils.dateparse import parse_date, parse_datetime
 
 from djwebhooks.erasure import erase
-from djwebhooks.exceptions import ConfigurationError, InvalidEvent
+from djwebhooks.exceptions import AlreadyFinished, ConfigurationError, InvalidEvent, InvalidReplay
 from djwebhooks.explain import ANYONE, Explanation, describe_count, explain_name, explain_uid
 from djwebhooks.management.listen import Listener
 from djwebhooks.management.reencrypt import reencrypt_secrets
 from djwebhooks.management.report import report
-from djwebhooks.models import WebhookTarget
-from djwebhooks.models.deliveries import Status
+from djwebhooks.models import Delivery, Replay, WebhookTarget
 from djwebhooks.models.events import events_database
+from djwebhooks.models.replays import REPLAYABLE, Criteria, Plan, Through, make_criteria
 from djwebhooks.owners import owner_model
 from djwebhooks.prune import prune
 from djwebhooks.stats import collect
@@ -94,21 +95,46 @@ class Command(BaseCommand):
     # -- replay ---------------------------------------------------------------------------------------------------------
 
     def add_replay(self) -> None:
-        parser = self.add_verb(self.replay, "Try a target's deliveries again that ended without success.")
-        parser.add_argument("--target", metavar="UID", required=True, help="The target.")
+        parser = self.add_verb(self.replay, "Have deliveries sent again that have ended, or cancel that.")
+        what = parser.add_mutually_exclusive_group(required=True)
+        what.add_argument("--target", metavar="UID", action="append", help="To this target; repeatable.")
+        what.add_argument("--owner", metavar="PK", help="To all targets of this owner.")
+        what.add_argument("--all", action="store_true", dest="everybody", help="To everybody's targets.")
+        what.add_argument("--cancel", metavar="UID", help="Send no more of this replay.")
         parser.add_argument("--since", metavar="TIME", type=read_time, help="Only deliveries made at this time or later.")
         parser.add_argument("--until", metavar="TIME", type=read_time, help="Only deliveries made before this time.")
-        replayable = [Status.FAILED, Status.EXPIRED, Status.CANCELLED]
-        parser.add_argument("--status", choices=[str(status) for status in replayable], default="failed", help="How they ended.")
+        parser.add_argument("--event", metavar="NAME", default="", help="Only of this event: a name, a pattern or a uid.")
+        parser.add_argument("--status", choices=REPLAYABLE, action="append", help="How they ended: failed; repeatable.")
+        parser.add_argument("--rate", metavar="N", type=float, help="Deliveries per second, instead of DJWEBHOOKS_REPLAY_RATE.")
         parser.add_argument("--dry-run", action="store_true", help="Only say how many there are.")
 
     def replay(self, options: Options) -> None:
-        target = find_target(alias_of(options), options["target"])
-        chosen = {name: options[name] for name in ("since", "until", "status", "dry_run")}
-        count = target.replay(**chosen)
-        deliveries = describe_count(count, f"{options['status']} delivery", f"{options['status']} deliveries")
-        would = "would be" if options["dry_run"] else "will be"
-        self.say(f"{deliveries} to {target.target_url} {would} tried again.")
+        if options["cancel"] is not None:
+            self.cancel_replay(alias_of(options), options["cancel"])
+            return
+        deliveries = Delivery.objects.db_manager(alias_of(options))
+        try:
+            criteria = make_criteria(**read_criteria(options))
+            plan = deliveries.plan(criteria)
+            for line in describe_plan(criteria, plan, is_dry=options["dry_run"]):
+                self.say(line)
+            if not options["dry_run"]:
+                by, rate = name_user(), options["rate"]
+                replay = deliveries.replay(criteria, rate=rate, by=by, through=Through.COMMAND, plan=plan)
+                self.say(f"Replay {replay.uid}, {replay.rate:g} a second: workers send them.")
+        except InvalidReplay as error:
+            raise CommandError(str(error)) from error
+
+    def cancel_replay(self, alias: str, text: str) -> None:
+        uid = read_uid(text)
+        replay = Replay.objects.using(alias).filter(uid=uid).first() if uid is not None else None
+        if replay is None:
+            raise CommandError(f"There is no replay with the uid {text!r} in database {alias!r}: the admin lists them.")
+        try:
+            replay.cancel(by=name_user())
+        except AlreadyFinished as error:
+            raise CommandError(str(error)) from error
+        self.say(f"Cancelled: {replay.reopened_count} of {replay.count} had been made pending; what is not sent is as before.")
 
     # -- prune ----------------------------------------------------------------------------------------------------------
 
@@ -298,6 +324,42 @@ def find_target(alias: str, text: str) -> WebhookTarget:
             f"There is no target with the uid {text!r} in database {alias!r}: webhooks explain and the admin show uids."
         )
     return target
+
+
+# -- replaying ---------------------------------------------------------------------------------------------------------
+
+
+def read_criteria(options: Options) -> dict[str, Any]:
+    """Return what ``make_criteria`` takes. Raises ``CommandError``."""
+    alias = alias_of(options)
+    which = {name: options[name] for name in ("everybody", "since", "until", "event")} | {"status": options["status"] or "failed"}
+    if options["target"] is not None:
+        return which | {"targets": [find_target(alias, text) for text in options["target"]]}
+    if options["owner"] is not None:
+        pk = read_owner(alias, options["owner"])
+        if pk is None:
+            raise CommandError("--owner none: name the system's targets with --target, or use --all.")
+        return which | {"owner": apps.get_model(owner_model())._base_manager.using(alias).get(pk=pk)}
+    return which
+
+
+def describe_plan(criteria: Criteria, plan: Plan, *, is_dry: bool) -> Iterator[str]:
+    """Say how many deliveries are replayed, and how many are not, and why."""
+    yield f"{plan.count} {'would' if is_dry else 'will'} be sent again: {criteria.describe()}."
+    if plan.expired:
+        yield f"Left out: {plan.expired} whose events have expired; --status expired takes them, too."
+    if plan.erased:
+        yield f"Left out: {plan.erased} whose events' data was erased."
+    if plan.gone:
+        yield f"Left out: {plan.gone} whose target or event was deleted."
+
+
+def name_user() -> str:
+    """Return who runs the command, as far as the system knows."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ""
 
 
 # -- explaining --------------------------------------------------------------------------------------------------------
