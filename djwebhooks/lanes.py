@@ -377,9 +377,9 @@ def _write_health(using: str, result: Recorded, lanes: dict[int, Lane], now: dat
 
 def _write_key_checks(using: str, outcomes: Iterable[Outcome], lanes: dict[int, Lane], now: datetime) -> None:
     for outcome in outcomes:
-        if outcome.key_answer:
+        if outcome.key_answer and outcome.sent is not None:
             lane = lanes[outcome.work.target_id]
-            lane.note_key_check(outcome.work.only_key, outcome.key_answer, now)
+            lane.note_key_check(outcome.work.only_key, outcome.key_answer, outcome.sent.url, now)
             lane.save(using=using, update_fields=["key_checks"])
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from dataclasses import fields
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db import models
 from django.db.models.functions import Coalesce, Least
@@ -63,7 +64,7 @@ class Lane(models.Model):
     disabled_reason = models.CharField(max_length=64, blank=True)
     next_free_at = models.DateTimeField(null=True, help_text="The rate limit's next free instant.")
     access_token = SealedField(default=dict, blank=True, help_text="What a token server gave for its target, until when.")
-    key_checks = models.JSONField(default=dict, help_text="When the receiver last accepted, and last refused, a key alone.")
+    key_checks = models.JSONField(default=dict, help_text="When which URL last accepted, and last refused, a key alone.")
 
     objects = WriterManager.from_queryset(LaneQuerySet)()
 
@@ -74,17 +75,23 @@ class Lane(models.Model):
     def __str__(self) -> str:
         return f"lane {self.pk}"
 
-    def note_key_check(self, key_id: str, answer: str, at: datetime) -> None:
-        """Keep when a key was *answer* alone: ``accepted`` or ``refused``. Of more keys than can be live, forget the oldest."""
-        checks = self.key_checks | {key_id: self.key_checks.get(key_id, {}) | {answer: at.isoformat()}}
+    def note_key_check(self, key_id: str, answer: str, url: str, at: datetime) -> None:
+        """Keep when a key was *answer* alone at *url*: ``accepted`` or ``refused``. Of too many keys the oldest are forgotten."""
+        known = self._find_key_checks(url)
+        checks = known | {key_id: known.get(key_id, {}) | {answer: at.isoformat()}}
         latest = sorted(checks, key=lambda name: max(checks[name].values()), reverse=True)
-        self.key_checks = {name: checks[name] for name in latest[:MOST_KEY_CHECKS]}
+        self.key_checks = {"url": url, "keys": {name: checks[name] for name in latest[:MOST_KEY_CHECKS]}}
 
-    def read_key_check(self, key_id: str) -> tuple[datetime | None, datetime | None]:
-        """When a key was last accepted alone, and when it was last refused."""
-        check = self.key_checks.get(key_id, {})
+    def read_key_check(self, key_id: str, url: str) -> tuple[datetime | None, datetime | None]:
+        """When a key was last accepted alone at *url*, and when it was last refused."""
+        check = self._find_key_checks(url).get(key_id, {})
         accepted_at, refused_at = (check.get(answer) for answer in ("accepted", "refused"))
         return accepted_at and datetime.fromisoformat(accepted_at), refused_at and datetime.fromisoformat(refused_at)
+
+    def _find_key_checks(self, url: str) -> dict[str, Any]:
+        # What one receiver said, another one need not.
+        found: dict[str, Any] = self.key_checks.get("keys", {}) if self.key_checks.get("url") == url else {}
+        return found
 
     def next_look(self, now: datetime, *, is_paused: bool) -> datetime:
         """When to look at it again if it holds its deliveries back: as its pause ends, but soon enough for what expires."""

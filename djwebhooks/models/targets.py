@@ -421,22 +421,6 @@ class WebhookTarget(models.Model):
             self._save_keys(self._keyring_if_possible().rotate(timezone.now(), length))
         return self.secret
 
-    @property
-    def authentication_summary(self) -> dict[str, Any]:
-        """What of ``authentication`` is not secret: its type and some of its parts; empty if there is none."""
-        try:
-            return authentication.summarize(self.authentication)
-        except UndecryptableSecret:
-            return UNREADABLE
-
-    @property
-    def client_certificate_summary(self) -> dict[str, Any]:
-        """The subject of ``client_certificate``, and when it ends; empty if there is none."""
-        try:
-            return certificates.read(self.client_certificate).summary if self.client_certificate else {}
-        except UndecryptableSecret:
-            return UNREADABLE
-
     def finish_rotation(self, *, force: bool = False) -> None:
         """End all keys but the newest, at once.
 
@@ -449,6 +433,36 @@ class WebhookTarget(models.Model):
             if len(self.keyring.live(timezone.now())) > 1 and not force:
                 self._check_accepted()
             self._save_keys(self.keyring.finish())
+
+    @property
+    def keys(self) -> list[KeyState]:
+        """Its live keys, the newest first, with what ``check_keys`` found out about them. Raises ``UndecryptableSecret``."""
+        lane = self._find_lane() or Lane()
+        return [
+            KeyState(key.id, key.public_key, key.created_at, key.until, *lane.read_key_check(key.id, self.target_url))
+            for key in self.complete_keyring().live(timezone.now())
+        ]
+
+    @property
+    def accepts_unknown_keys(self) -> bool | None:
+        """Whether the receiver accepts what it cannot have verified; ``None`` before ``check_keys`` has got an answer."""
+        lane = self._find_lane() or Lane()
+        accepted_at, refused_at = lane.read_key_check(UNKNOWN_KEY, self.target_url)
+        return None if accepted_at is None and refused_at is None else is_later(accepted_at, refused_at)
+
+    def check_keys(self) -> list[Event]:
+        """Find out what the receiver verifies with, by two ``webhook.test`` events to it alone; return them.
+
+        The newest key alone signs the first, and a key that the receiver cannot know the second, which it should refuse.
+        What it answers shows in ``keys`` and ``accepts_unknown_keys``. It says nothing of the target's health, and neither
+        event is tried again by itself.
+        """
+        newest = self.complete_keyring().newest.id
+        with transaction.atomic(using=self._using()):
+            return [
+                self._fire_test("Only the newest key has signed this: it should be accepted.", only_key=newest),
+                self._fire_test("No key that you know has signed this: it should be refused.", only_key=UNKNOWN_KEY),
+            ]
 
     def _lock_secrets(self, using: str) -> None:
         rows = WebhookTarget.objects.using(using).select_for_update()
@@ -481,33 +495,20 @@ class WebhookTarget(models.Model):
             return Keyring()  # A new secret is the way out.
 
     @property
-    def keys(self) -> list[KeyState]:
-        """Its live keys, the newest first, with what ``check_keys`` found out about them. Raises ``UndecryptableSecret``."""
-        lane = self._find_lane() or Lane()
-        return [
-            KeyState(key.id, key.public_key, key.created_at, key.until, *lane.read_key_check(key.id))
-            for key in self.complete_keyring().live(timezone.now())
-        ]
+    def authentication_summary(self) -> dict[str, Any]:
+        """What of ``authentication`` is not secret: its type and some of its parts; empty if there is none."""
+        try:
+            return authentication.summarize(self.authentication)
+        except UndecryptableSecret:
+            return UNREADABLE
 
     @property
-    def accepts_unknown_keys(self) -> bool | None:
-        """Whether the receiver accepts what it cannot have verified; ``None`` before ``check_keys`` has got an answer."""
-        accepted_at, refused_at = (self._find_lane() or Lane()).read_key_check(UNKNOWN_KEY)
-        return None if accepted_at is None and refused_at is None else is_later(accepted_at, refused_at)
-
-    def check_keys(self) -> list[Event]:
-        """Find out what the receiver verifies with, by two ``webhook.test`` events to it alone; return them.
-
-        The newest key alone signs the first, and a key that the receiver cannot know the second, which it should refuse.
-        What it answers shows in ``keys`` and ``accepts_unknown_keys``. It says nothing of the target's health, and neither
-        event is tried again by itself.
-        """
-        newest = self.complete_keyring().newest.id
-        with transaction.atomic(using=self._using()):
-            return [
-                self._fire_test("Only the newest key has signed this: it should be accepted.", only_key=newest),
-                self._fire_test("No key that you know has signed this: it should be refused.", only_key=UNKNOWN_KEY),
-            ]
+    def client_certificate_summary(self) -> dict[str, Any]:
+        """The subject of ``client_certificate``, and when it ends; empty if there is none."""
+        try:
+            return certificates.read(self.client_certificate).summary if self.client_certificate else {}
+        except UndecryptableSecret:
+            return UNREADABLE
 
     @property
     def host(self) -> str:

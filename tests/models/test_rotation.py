@@ -285,7 +285,7 @@ def test_so_many_checks_are_remembered() -> None:
         target.check_keys()
         deliver(answer_by(target.secret))
 
-    assert len(Lane.objects.get().key_checks) == 11
+    assert len(Lane.objects.get().key_checks["keys"]) == 11
     assert target.accepts_unknown_keys is False
     assert [key.is_accepted for key in target.keys] == [True] * 10
 
@@ -381,6 +381,24 @@ def test_the_last_answer_counts() -> None:
 
     with pytest.raises(KeyNotAccepted, match="refuses the newest key"):
         target.finish_rotation()
+
+
+@pytest.mark.django_db
+def test_another_receiver_is_asked_anew() -> None:
+    """What was said at the old address of a target that has moved says nothing of the new one."""
+    target = make_target()
+    target.rotate_secret()
+    target.check_keys()
+    deliver(answer_by(target.secret))
+    target.target_url += "/moved"
+    target.save()
+
+    assert (target.keys[0].last_accepted_at, target.accepts_unknown_keys) == (None, None)
+    with pytest.raises(KeyNotAccepted, match="has not answered to the newest key alone"):
+        target.finish_rotation()
+    target.check_keys()
+    deliver(401)
+    assert target.keys[0].last_accepted_at is None
 
 
 @pytest.mark.django_db
