@@ -11,7 +11,15 @@ from datetime import datetime, timedelta
 from queue import SimpleQueue
 from typing import Any
 
-from django.db import close_old_connections, connections, transaction
+from django.db import (
+    DatabaseError,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+    close_old_connections,
+    connections,
+    transaction,
+)
 from rq.timeouts import BaseTimeoutException
 
 from djwebhooks import capture, payload
@@ -36,7 +44,18 @@ def build(using: str, event_id: int, lease: timedelta = LEASE) -> None:
     events = Event.objects.using(using)
     if not events.start_build(event_id, lease):
         return
-    event = events.get(pk=event_id)
+    try:
+        _finish(using, events.get(pk=event_id))
+    except (OperationalError, InterfaceError, InternalError):
+        # The database failed us: it has to be done once more, but that is no fault of the function's.
+        if not connections[using].in_atomic_block:
+            connections[using].close()
+            events.forget_build(event_id, timedelta(seconds=PAUSES[0]))
+        raise
+
+
+def _finish(using: str, event: Event) -> None:
+    events = Event.objects.using(using)
     try:
         text = _run(using, event)
     except BaseTimeoutException:
@@ -44,9 +63,11 @@ def build(using: str, event_id: int, lease: timedelta = LEASE) -> None:
     except (Exception, SystemExit):  # The application's own code may raise anything, but must not end a worker.
         logger.warning("event=%s hook=%s: its function raised", event.uid, event.hook, exc_info=True)
         pause = PAUSES[min(event.build_attempts, len(PAUSES)) - 1]
-        events.fail_build(event_id, traceback.format_exc(), timedelta(seconds=pause))
+        if not connections[using].in_atomic_block:
+            connections[using].close_if_unusable_or_obsolete()  # Losing it may be what the function raised about.
+        events.fail_build(event.pk, traceback.format_exc(), timedelta(seconds=pause))
     else:
-        events.finish_build(event_id, text)
+        events.finish_build(event.pk, text)
 
 
 def _run(using: str, event: Event) -> str:
@@ -161,6 +182,8 @@ class Builder:
             try:
                 close_old_connections()
                 build(self._using, event_id, self._lease)
+            except (DatabaseError, InterfaceError):
+                logger.exception("The database failed, so event=%s is built later.", event_id)
             finally:
                 connections.close_all()
                 was_given_up = self._busy.pop(thread, None) is None

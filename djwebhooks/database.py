@@ -21,8 +21,8 @@ LOCK_TIMEOUT, MARIADB_LOCK_TIMEOUT = 250, 1000
 UNION_SIZE = 100
 #: Statements that are sent at once.
 STATEMENTS = 500
-#: How often a transaction that lost a deadlock or a race is run again.
-TRIES = 5
+#: How often a transaction that lost a deadlock or a race is run again, and the seconds after which it is not.
+TRIES, TRY_SECONDS = 5, 10.0
 
 T = TypeVar("T")
 M = TypeVar("M", bound=models.Model)
@@ -201,13 +201,18 @@ def _bounded_session(connection: BaseDatabaseWrapper) -> Iterator[None]:
 
 
 def run_transaction(using: str, act: Callable[[], T], *, tries: int = TRIES) -> T:
-    """Run *act* in an engine transaction, all of it again when it lost a deadlock or a race."""
+    """Run *act* in an engine transaction, all of it again when it lost a deadlock or a race.
+
+    Not for long: each try may wait for SQLite's lock until its timeout, and a worker has its lease to keep.
+    """
+    started = time.monotonic()
     for _ in range(tries - 1):
         try:
             with engine_transaction(using):
                 return act()
         except OperationalError as error:
-            if connections[using].in_atomic_block or not is_transient(error):
+            is_late = time.monotonic() - started > TRY_SECONDS
+            if connections[using].in_atomic_block or not is_transient(error) or is_late:
                 raise
     with engine_transaction(using):
         return act()

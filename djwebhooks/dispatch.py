@@ -94,7 +94,7 @@ def _dispatch(using: str, batch: int, page: int) -> int | None:
         events = list(_ready(using)[: batch * factor])
         shares = list(_share(using, events, page * factor))
         lanes = _lock_lanes(using, {pk for share in shares for pk in share.target_ids})
-        shares = list(_without_busy(shares, lanes))
+        shares = list(_without_busy(shares, lanes, _lock_events(using, shares)))
         if shares or len(events) < batch * factor:
             break
         # All of them wait for busy lanes: others may stand behind them.
@@ -210,11 +210,17 @@ def _lock_lanes(using: str, target_ids: set[int]) -> dict[int, Lane | None]:
     return locked
 
 
-def _without_busy(shares: Iterable[Share], lanes: dict[int, Lane | None]) -> Iterator[Share]:
-    """Leave out the events for busy lanes, and those behind them, so that no target gets its events in another order."""
+def _lock_events(using: str, shares: Iterable[Share]) -> set[int]:
+    """Lock the events, except those that an application keeps locked: to wait for one would hold up all the others."""
+    events = Event.objects.using(using).filter(pk__in=[share.event.pk for share in shares]).only("pk").order_by("pk")
+    return {event.pk for event in database.lock_free_rows(events, using)}
+
+
+def _without_busy(shares: Iterable[Share], lanes: dict[int, Lane | None], event_ids: set[int]) -> Iterator[Share]:
+    """Leave out locked events, those for busy lanes, and those behind them, so that no target gets them in another order."""
     busy = {pk for pk, lane in lanes.items() if lane is None}
     for share in shares:
-        if busy.isdisjoint(share.target_ids):
+        if share.event.pk in event_ids and busy.isdisjoint(share.target_ids):
             yield share
         else:
             busy.update(share.target_ids)

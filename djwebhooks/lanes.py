@@ -128,6 +128,11 @@ def lease(using: str, worker_id: int, limit: int, *, only: Collection[int] | Non
     return database.run_transaction(using, hold_free)
 
 
+def list_held(using: str, worker_id: int) -> dict[int, int]:
+    """The lanes that the worker holds, each with its token."""
+    return dict(Lane.objects.using(using).filter(holder=worker_id).values_list("pk", "token"))
+
+
 # -- taking ------------------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Hashable
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import DatabaseError, InterfaceError, connections
+from django.db import DatabaseError, InterfaceError, close_old_connections, connections
 from django.utils.module_loading import import_string
 
 from djwebhooks import dispatch, lanes, messages, replays, verdicts
@@ -38,8 +38,8 @@ REPLAY_POLL, REPLAY_PATIENCE, NO_REPLAY = 1.0, 2.0, math.inf
 FLUSH, FLUSH_SIZE = 0.03, 500
 #: Lanes that one worker leases at most.
 LANES = 1000
-#: The longest pause, in seconds, after a database error.
-LONGEST_PAUSE = 5.0
+#: The first and the longest pause, in seconds, after a database error; each is twice the one before.
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 
 
 class Worker:
@@ -47,6 +47,8 @@ class Worker:
 
     *using* is the events' database, *transport* what sends, *concurrency* the requests in flight. With *burst* it ends when
     nothing is due any more, with *budget* after about so many seconds, with *linger* after so many seconds without work.
+    When the database fails, it goes on as soon as that works again; one that has an end anyway gives up after some seconds,
+    or at once if it cannot even begin.
     *targets* limits it to these targets' ids. *threaded* builds payloads in threads of their own; without, at once and in the
     caller's transaction, as tests want it. *name* says what it is part of, and *most* how many of that name may work at once.
     """
@@ -77,10 +79,12 @@ class Worker:
         self.retry_enlisting_at: datetime | None = None
         self.builder = Builder(self.using, self.transport.wake) if threaded else InlineBuilder(self.using)
         self.mailer = Mailer(self.using, threaded=threaded)
+        #: The id of its row; 0 while it has none.
+        self.id = 0
         self.recorded = 0
+        self._has_own_thread = threaded
         self._is_stopping = False
-        self._has_lost_lease = False
-        self._pause = 0.0
+        self._pause = self._last_work = 0.0
         self._forget()
         self._paces = Paces()
         self._waits_for_replays = threaded
@@ -105,10 +109,10 @@ class Worker:
         self.transport.wake()
 
     def run(self) -> int:
-        """Work until stopped, or as *burst*, *budget* or *linger* say; return how many outcomes were recorded."""
-        if not self.enlist():
-            self._close()
-            return 0
+        """Work until stopped, or as *burst*, *budget* or *linger* say; return how many outcomes were recorded.
+
+        Raises what the database raises when it goes on failing and the worker has an end, or was told to stop.
+        """
         started = time.monotonic()
         try:
             while not self._is_done():
@@ -122,22 +126,36 @@ class Worker:
     def _turn(self) -> None:
         """Take each step once; survive a lost lease, and a database that fails."""
         try:
-            if self._has_lost_lease:
-                self._start_anew()
+            if not self.id and not self.enlist():
+                self._is_stopping = True
+                return
             for step in self.steps:
                 step()
             self._pause = 0.0
         except LeaseLost:
-            self._has_lost_lease = True
+            self._start_anew()
         except (DatabaseError, InterfaceError):
             if connections[self.using].in_atomic_block:
                 raise  # It is somebody else's transaction, and broken.
-            self._pause = min(max(0.1, self._pause * 2), LONGEST_PAUSE)
+            self._pause = min(max(FIRST_PAUSE, self._pause * 2), LONGEST_PAUSE)
+            if self._has_end and (not self.id or self._pause == LONGEST_PAUSE):
+                raise
             logger.exception("The database failed; the worker goes on in %s seconds.", self._pause)
-            # What is in flight goes on, and is recorded if the lease still holds then.
-            connections[self.using].close_if_unusable_or_obsolete()
-            self._drop_chosen()
-            time.sleep(self._pause)
+            self._recover()
+
+    def _recover(self) -> None:
+        """After a database error: what is in flight goes on, and is recorded if the lease still holds then."""
+        # A connection that works may be to a server that is not the one to write to any more.
+        connections[self.using].close()
+        self._drop_chosen()
+        self._next_look = 0.0
+        until = time.monotonic() + self._pause
+        while time.monotonic() < until and not self._is_done():
+            time.sleep(FIRST_PAUSE)  # A signal may say stop meanwhile.
+
+    @property
+    def _has_end(self) -> bool:
+        return self._is_stopping or self.burst or self.budget is not None or self.linger is not None
 
     def _is_done(self) -> bool:
         if self._flights or self._outcomes:
@@ -164,16 +182,15 @@ class Worker:
         )
 
     def _end(self) -> None:
-        self._close()
+        self.builder.close()
+        self.mailer.close()
+        self.transport.close()
+        if not self.id:
+            return
         try:
             lanes.retire(self.using, self.id)
         except (DatabaseError, InterfaceError):
             logger.exception("The database failed: worker=%s leaves its lanes until its lease is over.", self.id)
-
-    def _close(self) -> None:
-        self.builder.close()
-        self.mailer.close()
-        self.transport.close()
 
     # -- the lease ------------------------------------------------------------------------------------------------------
 
@@ -181,7 +198,7 @@ class Worker:
         """Become a worker that may hold lanes; return whether there was room for one more of its name."""
         self._clock = DatabaseClock(self.using)
         self._anchor = self._last_work = time.monotonic()
-        self._next_reap = 0.0
+        self._next_look = 0.0
         enlisted = lanes.enlist(self.using, self.name, f"{socket.gethostname()}:{os.getpid()}", self.most)
         if isinstance(enlisted, datetime):
             self.retry_enlisting_at = enlisted
@@ -192,12 +209,23 @@ class Worker:
     def _keep_lease(self) -> None:
         now = time.monotonic()
         if now - self._anchor >= BEAT:
+            if self._has_own_thread:
+                close_old_connections()  # Also those that only receivers of signals use: nobody else would mend them.
             lanes.beat(self.using, self.id)
             self._anchor = now  # Taken before the query: our idea of the lease ends before the database's.
             self._clock.read()
-        if now >= self._next_reap:
+        if now >= self._next_look:
             lanes.reap(self.using)
-            self._next_reap = now + BEAT
+            self._see_what_is_held()
+            self._next_look = now + BEAT
+
+    def _see_what_is_held(self) -> None:
+        """A connection that broke at a commit leaves it open whether lanes were leased or given back: believe the database."""
+        tokens = lanes.list_held(self.using, self.id)
+        for pk in [pk for pk, held in self._held.items() if held.token != tokens.get(pk) and not held.known]:
+            del self._held[pk]
+        for pk in tokens.keys() - self._held.keys():
+            self._held[pk] = Held(pk, tokens[pk])
 
     def _may_start(self) -> bool:
         """Whether enough of the lease is left for an attempt to end within it."""
@@ -212,9 +240,7 @@ class Worker:
             for reply in self.transport.wait(1.0):
                 self._flights.pop(reply.key, None)
         self._forget()
-        if not self.enlist():
-            self._is_stopping = True
-        self._has_lost_lease = False
+        self.id = 0
 
     # -- finding work ---------------------------------------------------------------------------------------------------
 
@@ -311,6 +337,8 @@ class Worker:
         """Give the transport as much as it has room for, fairly over the targets."""
         if self._is_stopping or not self._may_start():
             return
+        if self._pause and self._outcomes:
+            return  # As long as results cannot be recorded, each further request may have to be made again.
         usage = Usage(self._flights.values(), self._paces, self.transport.concurrency)
         room = self.transport.concurrency - len(self._flights)
         chosen = list(choose(self._held, usage, room, self._clock()))
@@ -343,9 +371,8 @@ class Worker:
 
     def _wait_for_build(self, work: Work) -> None:
         if work.event_id not in self._building:
-            self._building[work.event_id] = []
             self.builder.submit(work.event_id)
-        self._building[work.event_id].append(work)
+        self._building.setdefault(work.event_id, []).append(work)
 
     def _see_builds(self) -> None:
         """Send what has its payload now; put off what has none yet, until its event may be built again."""

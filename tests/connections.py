@@ -51,3 +51,18 @@ class Thread(threading.Thread):
         if self._error is not None:
             raise self._error
         return self._result
+
+
+@contextmanager
+def other_way(**changes: Any) -> Iterator[str]:
+    """Yield the alias ``other``, by which all threads reach the default database with other settings of the connection."""
+    settings = connections.settings["other"]
+    before = dict(settings)
+    connections["other"].close()
+    settings.update({**connections["default"].settings_dict, **changes})
+    try:
+        yield "other"
+    finally:
+        connections["other"].close()
+        settings.clear()
+        settings.update(before)

@@ -489,6 +489,23 @@ def test_a_batch_full_of_events_for_a_busy_lane_stops_nobody() -> None:
     assert sent_to(hers) == in_order(waiting)
 
 
+@server_only
+@pytest.mark.django_db(transaction=True)
+def test_a_locked_event_delays_nobody_else() -> None:
+    """An event that an application keeps locked is not waited for; what comes behind it for its targets waits with it."""
+    ada, bob = make_user("ada"), make_user("bob")
+    hers, his = make_target(ada), make_target(bob)
+    first, second, for_bob = fire("a.b", 1, owner=ada), fire("a.b", 2, owner=ada), fire("a.b", 1, owner=bob)
+    with second_connection() as other:
+        with transaction.atomic(using=other):
+            list(Event.objects.using(other).select_for_update().filter(pk=first.pk))
+            assert dispatch(DB) == 1
+            assert sent_to(his) == in_order([for_bob])
+        assert dispatch(DB) == 2
+
+    assert sent_to(hers) == in_order([first, second])
+
+
 # -- pages -------------------------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 import django_rq
-from django.db import DatabaseError, close_old_connections
+from django.db import DatabaseError, InterfaceError, close_old_connections
 from django_rq import settings as rq_settings
 from redis import ConnectionPool, Redis, RedisError
 from redis.backoff import NoBackoff
@@ -179,7 +179,7 @@ def run_job(using: str) -> None:
     try:
         close_old_connections()
         run_worker(engine, queue, using)
-    except DatabaseError:
+    except (DatabaseError, InterfaceError):
         engine.wake(using, datetime.now(UTC) + timedelta(seconds=REDIS_PAUSE))
         raise
 

@@ -49,6 +49,11 @@ class EventQuerySet(models.QuerySet["Event"]):
         mine.update(build_error=clean_text(error)[-ERROR_LIMIT:], build_due_at=DatabaseNow() + delay)
         mine.filter(build_attempts__gte=BUILD_TRIES).update(build_due_at=None)
 
+    def forget_build(self, pk: int, delay: timedelta) -> None:
+        """Undo what ``start_build`` counted, and let the function run after *delay*: its result could not be kept."""
+        mine = self.filter(pk=pk, payload="", build_attempts__gt=0)
+        mine.update(build_attempts=models.F("build_attempts") - 1, build_due_at=DatabaseNow() + delay)
+
 
 class Event(models.Model):
     """Something happened, once. Its row commits with the change that it tells of."""
