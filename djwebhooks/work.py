@@ -13,8 +13,8 @@ from djwebhooks.models.deliveries import Status
 READY = 200
 #: How long to wait after a fault of our own that is not the network's, such as a secret that no key opens.
 OWN_FAULT_PAUSE = timedelta(minutes=1)
-#: How far a worker that was held up may catch up with a rate: not at all if it is a low one, a turn's worth if it is high.
-CATCH_UP = timedelta(milliseconds=50)
+#: How far a worker that was held up may catch up with a rate that lets more than one request out in this time.
+CATCH_UP = timedelta(milliseconds=20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +84,22 @@ class Held:
         return self.spaced_at is not None and self.spaced_at > now
 
     def space(self, now: datetime) -> None:
-        """A request starts *now*: keep the next one away from it, as the rate wants it."""
+        """A request is chosen: keep the next one away from it, as the rate wants it."""
+        pause = self._pause(now)
+        if pause is not None:
+            since = now if pause >= CATCH_UP else max(self.spaced_at or now, now - CATCH_UP)
+            self.spaced_at = since + pause
+
+    def note_start(self, delivery_id: int, now: datetime) -> None:
+        """The request that was chosen starts, a little later: if it matters, the distance counts from now."""
+        self.not_before.pop(delivery_id, None)
+        pause = self._pause(now)
+        if pause is not None and pause >= CATCH_UP:
+            self.spaced_at = now + pause
+
+    def _pause(self, now: datetime) -> timedelta | None:
         rate = self.rate(now)
-        if rate is not None:
-            self.spaced_at = max(self.spaced_at or now, now - CATCH_UP) + timedelta(seconds=1 / rate)
+        return None if rate is None else timedelta(seconds=1 / rate)
 
     def rules(self, now: datetime) -> tuple[object, ...]:
         """What binds what is ready: once it is different, what is ready must be chosen anew."""

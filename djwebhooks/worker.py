@@ -354,8 +354,9 @@ class Worker:
         for work in prepared.unbuilt:
             self._wait_for_build(work)
         for work, target, request in prepared.ready:
-            self._held[work.target_id].not_before.pop(work.delivery_id, None)
-            self._flights[request.key] = Flight(work, target, self._clock(), time.monotonic())
+            now = self._clock()
+            self._held[work.target_id].note_start(work.delivery_id, now)
+            self._flights[request.key] = Flight(work, target, now, time.monotonic())
             self.transport.submit(request)
 
     def _drop_chosen(self) -> None:
