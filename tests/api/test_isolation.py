@@ -22,7 +22,7 @@ REQUESTS = [
 MISSING = UUID("01990000-0000-7000-8000-000000000000")
 ROUTES = [str(pattern.pattern) for pattern in urlpatterns]
 #: Numbers that tell of nothing but the row itself.
-INTEGERS = {"sequence", "attempt_count", "number", "status_code", "concurrency_limit", "count", *Status.values}
+INTEGERS = {"sequence", "attempt_count", "failure_count", "number", "status_code", "concurrency_limit", "count", *Status.values}
 
 
 def list_ids(webhooks: Webhooks) -> dict[str, list[str]]:
@@ -59,7 +59,7 @@ def test_all_addresses_are_known() -> None:
         "targets/",
         "targets/<str:webhooks_id>/",
         *(f"targets/<str:webhooks_id>/{name}/" for name in ("test", "rotate-secret", "check-keys", "finish-rotation")),
-        *(f"targets/<str:webhooks_id>/{name}/" for name in ("pause", "resume", "replay")),
+        *(f"targets/<str:webhooks_id>/{name}/" for name in ("pause", "resume", "probe", "replay")),
         "events/",
         "events/<str:webhooks_id>/",
         "deliveries/",
