@@ -14,6 +14,7 @@ EMPTY = b"content-length: 0\r\n\r\n"
 #: What would change a page, a terminal or a log, were it let through.
 MARKUP = b"<script>alert(1)</script><img src=x onerror=alert(2)>\x1b[31m\x1b]0;title\x07\x9b31m\x85"
 SLOW = 0.02
+reset, wait_closed = Conversation.reset, Conversation.wait_closed
 
 
 # -- scripts -----------------------------------------------------------------------------------------------------------
@@ -54,20 +55,13 @@ def trickle(head: bytes, more: bytes, *, unasked: bool = False) -> Script:
     return script
 
 
-def send_and_reset(data: bytes) -> Script:
+def send_then(end: Script, data: bytes = b"") -> Script:
+    """Read a request, send *data*, and end it in the way of *end*."""
+
     def script(conversation: Conversation) -> None:
         conversation.read()
         conversation.send(data)
-        conversation.reset()
-
-    return script
-
-
-def send_and_hang(data: bytes) -> Script:
-    def script(conversation: Conversation) -> None:
-        conversation.read()
-        conversation.send(data)
-        conversation.wait_closed()
+        end(conversation)
 
     return script
 
@@ -167,27 +161,35 @@ QUICK = [
     Case("closes in a header", send_raw(OK + b"content-type: text/pl"), "connection_reset"),
     Case("closes in a chunk", send_raw(CHUNKED + b"10\r\nabc"), "connection_reset"),
     Case("closes before the last chunk", send_raw(CHUNKED + b"3\r\nabc\r\n"), "connection_reset"),
-    Case("resets without an answer", send_and_reset(b""), "connection_reset"),
-    Case("resets in the head", send_and_reset(OK + b"x-a: b\r\n"), "connection_reset"),
-    Case("resets in the body", send_and_reset(OK + b"content-length: 100\r\n\r\nabc"), "connection_reset"),
+    Case("resets without an answer", send_then(reset), "connection_reset"),
+    Case("resets in the head", send_then(reset, OK + b"x-a: b\r\n"), "connection_reset"),
+    Case("resets in the body", send_then(reset, OK + b"content-length: 100\r\n\r\nabc"), "connection_reset"),
     Case("answers before it reads", answer_unread, "http_413", is_large=True),
     # Informational answers.
     Case("100 continue", repeat(b"HTTP/1.1 100 Continue\r\n\r\n" + OK + EMPTY), "succeeded", 1),
     Case("103 early hints", repeat(b"HTTP/1.1 103 Hints\r\nlink: <//x>\r\n\r\n" + OK + EMPTY), "succeeded", 1),
-    Case("101 switching protocols", send_and_hang(b"HTTP/1.1 101 Switching\r\nupgrade: websocket\r\n\r\n"), "invalid_response"),
+    Case(
+        "101 switching protocols",
+        send_then(wait_closed, b"HTTP/1.1 101 Switching\r\nupgrade: websocket\r\n\r\n"),
+        "invalid_response",
+    ),
     Case("1xx without end", flood(b"", b"HTTP/1.1 102 Processing\r\n\r\n"), "invalid_response"),
     # Something else than HTTP/1.
     Case("HTTP/0.9", send_raw(b"<html>hello</html>\r\n"), "invalid_response"),
-    Case("HTTP/2 preface", send_and_hang(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), "invalid_response"),
-    Case("HTTP/2 frames", send_and_hang(b"\x00\x00\x12\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64\n"), "invalid_response"),
-    Case("HTTP/2 in words", send_and_hang(b"HTTP/2 200\r\n\r\n"), "invalid_response"),
+    Case("HTTP/2 preface", send_then(wait_closed, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), "invalid_response"),
+    Case(
+        "HTTP/2 frames",
+        send_then(wait_closed, b"\x00\x00\x12\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64\n"),
+        "invalid_response",
+    ),
+    Case("HTTP/2 in words", send_then(wait_closed, b"HTTP/2 200\r\n\r\n"), "invalid_response"),
     Case("an SMTP greeting", greet(b"220 mail.example ESMTP\r\n"), "invalid_response"),
     Case("an SSH greeting", greet(b"SSH-2.0-OpenSSH_9.9\r\n"), "invalid_response"),
     Case("random bytes", flood(b"", bytes(range(256))), "invalid_response"),
     Case("NUL without end", flood(b"", bytes(256)), "invalid_response"),
-    Case("status in words", send_and_hang(b"HTTP/1.1 OK\r\n\r\n"), "invalid_response"),
-    Case("status 0", send_and_hang(b"HTTP/1.1 000 Zero\r\n\r\n"), "invalid_response"),
-    Case("status 1000", send_and_hang(b"HTTP/1.1 1000 Thousand\r\n\r\n"), "invalid_response"),
+    Case("status in words", send_then(wait_closed, b"HTTP/1.1 OK\r\n\r\n"), "invalid_response"),
+    Case("status 0", send_then(wait_closed, b"HTTP/1.1 000 Zero\r\n\r\n"), "invalid_response"),
+    Case("status 1000", send_then(wait_closed, b"HTTP/1.1 1000 Thousand\r\n\r\n"), "invalid_response"),
     Case("status 999", repeat(b"HTTP/1.1 999 Denied\r\n" + EMPTY), "http_999", 1),
     # The head.
     Case("endless headers", flood(OK, b"x-a: b\r\n"), "invalid_response"),
@@ -210,8 +212,8 @@ QUICK = [
     Case("endless chunk extension", flood(CHUNKED + b"2;", b"a"), "invalid_response"),
     Case("huge chunk size", flood(CHUNKED + b"f" * 16 + b"\r\n", b"x"), "succeeded"),
     Case("endless chunk size", flood(CHUNKED, b"f"), "invalid_response"),
-    Case("negative chunk size", send_and_hang(CHUNKED + b"-2\r\nok\r\n0\r\n\r\n"), "invalid_response"),
-    Case("chunk size in words", send_and_hang(CHUNKED + b"two\r\nok\r\n0\r\n\r\n"), "invalid_response"),
+    Case("negative chunk size", send_then(wait_closed, CHUNKED + b"-2\r\nok\r\n0\r\n\r\n"), "invalid_response"),
+    Case("chunk size in words", send_then(wait_closed, CHUNKED + b"two\r\nok\r\n0\r\n\r\n"), "invalid_response"),
     Case("chunk longer than its size", repeat(CHUNKED + b"2\r\nokay\r\n0\r\n\r\n"), "invalid_response"),
     # It asks for something.
     Case("401 with challenges", answer_with(401, WWW_Authenticate='Basic realm="x", Digest nonce="y", Negotiate'), "http_401", 1),
@@ -299,12 +301,13 @@ ENDLESS = [
     Case("chunks byte by byte", trickle(CHUNKED, b"1\r\nx\r\n"), "timeout"),
     Case("trailers byte by byte", trickle(CHUNKED + b"0\r\n", b"x: y\r\n"), "timeout"),
     Case("1xx byte by byte", trickle(b"", b"HTTP/1.1 102 Processing\r\n\r\n"), "timeout"),
-    Case("hangs after 100 continue", send_and_hang(b"HTTP/1.1 100 Continue\r\n\r\n"), "timeout"),
-    Case("hangs in the body", send_and_hang(OK + b"content-length: 100\r\n\r\nabc"), "timeout"),
-    Case("hangs in a chunk", send_and_hang(CHUNKED + b"10\r\nabc"), "timeout"),
+    Case("hangs after 100 continue", send_then(wait_closed, b"HTTP/1.1 100 Continue\r\n\r\n"), "timeout"),
+    Case("hangs in the body", send_then(wait_closed, OK + b"content-length: 100\r\n\r\nabc"), "timeout"),
+    Case("hangs in a chunk", send_then(wait_closed, CHUNKED + b"10\r\nabc"), "timeout"),
     Case("reads nothing", read_nothing, "timeout", is_large=True),
     Case("reads slowly", read_slowly, "timeout", is_large=True),
-    Case("hangs in the handshake", Conversation.wait_closed, "connect_timeout", scheme="https"),
+    Case("hangs in the handshake", wait_closed, "connect_timeout", scheme="https"),
     Case("a handshake byte by byte", trickle(b"\x16\x03\x03\x40\x00", b"\x02", unasked=True), "connect_timeout", scheme="https"),
     Case("hangs after the handshake", hang, "timeout", tls="good"),
+    Case("session tickets without end", answer_with(200), "timeout", tls="tickets"),
 ]

@@ -27,19 +27,15 @@ from tests.hostile.receivers import Case
 from tests.transports.contract import lookup
 from tests.transports.receiver import Received, Receiver
 
-#: Makes a transport that trusts the certificates in a file, and for which every name is 127.0.0.1.
-MakeTransport = Callable[[str], Transport]
+#: Makes a transport: with its concurrency, and as keywords *ca_bundle* and *getaddrinfo*.
+MakeTransport = Callable[..., Transport]
+#: Every transport is sent with in turn.
+TRANSPORTS: dict[str, MakeTransport] = {"requests": RequestsTransport}
+
+#: The name in certificates and URLs, which is 127.0.0.1 for the transports here.
 NAME = "receiver.example"
 #: Of all together, so that everybody is sent to at once.
 CONCURRENCY = 256
-
-
-def make_requests_transport(ca_bundle: str) -> Transport:
-    return RequestsTransport(CONCURRENCY, ca_bundle=ca_bundle, getaddrinfo=lookup(["127.0.0.1"]))
-
-
-#: Every transport is sent with in turn.
-TRANSPORTS: dict[str, MakeTransport] = {"requests": make_requests_transport}
 
 
 @dataclass(frozen=True)
@@ -79,7 +75,8 @@ def run(cases: Sequence[Case], make: MakeTransport, directory: Path, **settings:
         for number, case in enumerate(cases):
             for _ in range(2):
                 fire(f"case.{number}", {"x": "x" * (250_000 if case.is_large else 1)}, owner=owner)
-        work(burst=True, transport=make(str(ca_bundle)), threaded=False)
+        transport = make(CONCURRENCY, ca_bundle=str(ca_bundle), getaddrinfo=lookup(["127.0.0.1"]))
+        work(burst=True, transport=transport, threaded=False)
         results = {name: look(targets[name], receiver) for name, receiver in receivers.items()}
         return Run(results, look(healthy_target, healthy), logged)
 
@@ -111,6 +108,8 @@ def make_tls(kind: str, authority: trustme.CA) -> ssl.SSLContext | None:
         context.set_ciphers("ALL:@SECLEVEL=0")
         with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
             context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+    if kind == "tickets":
+        context.num_tickets = 10_000_000
     if kind == "asking":
         # In TLS 1.3 the refusal comes after the handshake, and may overtake itself with a reset.
         context.maximum_version = ssl.TLSVersion.TLSv1_2

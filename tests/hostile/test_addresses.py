@@ -16,15 +16,18 @@ from djwebhooks.models import Attempt, Delivery, WebhookTarget
 from djwebhooks.models.deliveries import Status
 from djwebhooks.network import MOST_ADDRESSES
 from djwebhooks.transports.base import Reply
-from djwebhooks.transports.requests import RequestsTransport
 from djwebhooks.worker import work
 from tests.api.world import Api
 from tests.hostile.names import SILENCE, NameServer
+from tests.hostile.runs import MakeTransport
 from tests.test_admin import add_target
 from tests.transports.contract import post
 from tests.transports.receiver import Receiver
 
 pytestmark = pytest.mark.django_db
+
+SendPastValidation = Callable[[list[str]], dict[str, Attempt]]
+SendTo = Callable[..., Reply]
 
 #: What leads to a server on 127.0.0.1, unless the guard stands in the way.
 SPELLINGS = [
@@ -73,29 +76,34 @@ def owner(db: None) -> User:
     return User.objects.create(username="owner")
 
 
-def send_past_validation(trap: Receiver, owner: User, hosts: list[str]) -> dict[str, Attempt]:
-    """Send one event to a target for each of *hosts* whose URL nobody has checked; return the attempts by host."""
-    targets = {host: WebhookTarget.objects.create(owner=owner, event="*", target_url=trap.url_for(host)) for host in hosts}
-    fire("a.b", {}, owner=owner)
-    work(burst=True, transport=RequestsTransport(getaddrinfo=look_up_here), threaded=False)
-    return {host: Attempt.objects.get(delivery__target=target) for host, target in targets.items()}
+@pytest.fixture
+def send_past_validation(make_transport: MakeTransport, trap: Receiver, owner: User) -> SendPastValidation:
+    """A function that sends an event to a target for each host, whose URL nobody has checked; it returns attempts by host."""
+
+    def send(hosts: list[str]) -> dict[str, Attempt]:
+        targets = {host: WebhookTarget.objects.create(owner=owner, event="*", target_url=trap.url_for(host)) for host in hosts}
+        fire("a.b", {}, owner=owner)
+        work(burst=True, transport=make_transport(getaddrinfo=look_up_here), threaded=False)
+        return {host: Attempt.objects.get(delivery__target=target) for host, target in targets.items()}
+
+    return send
 
 
 # -- the trap ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_trap_can_be_reached(trap: Receiver, owner: User, settings: LazySettings) -> None:
+def test_the_trap_can_be_reached(trap: Receiver, send_past_validation: SendPastValidation, settings: LazySettings) -> None:
     """Without the guard every spelling leads to the trap, so that it proves something if nothing comes."""
     settings.DJWEBHOOKS_ALLOWED_NETWORKS = ("0.0.0.0/0",)
-    attempts = send_past_validation(trap, owner, SPELLINGS)
+    attempts = send_past_validation(SPELLINGS)
 
     assert {host: attempt.status_code for host, attempt in attempts.items()} == dict.fromkeys(SPELLINGS, 200)
     assert len(trap.requests) == len(SPELLINGS)
 
 
-def test_the_trap_is_not_reached_past_validation(trap: Receiver, owner: User) -> None:
+def test_the_trap_is_not_reached_past_validation(trap: Receiver, send_past_validation: SendPastValidation) -> None:
     """Targets that nobody has checked are refused where the socket is made, and fail at once."""
-    attempts = send_past_validation(trap, owner, SPELLINGS + TRICKS)
+    attempts = send_past_validation(SPELLINGS + TRICKS)
 
     assert trap.connections == 0
     assert {attempts[host].error for host in SPELLINGS} == {"forbidden_address"}
@@ -150,20 +158,22 @@ def test_no_door_lets_the_trap_in(door: Callable[[str, User], None], trap: Recei
     assert trap.connections == 0
 
 
-def test_a_port_that_is_not_allowed_any_more(trap: Receiver, owner: User, settings: LazySettings) -> None:
+def test_a_port_that_is_not_allowed_any_more(
+    trap: Receiver, send_past_validation: SendPastValidation, settings: LazySettings
+) -> None:
     """A target whose port was allowed when it was made is not connected to."""
     settings.DJWEBHOOKS_ALLOWED_NETWORKS = ("127.0.0.0/8",)
     settings.DJWEBHOOKS_ALLOWED_PORTS = [443]
-    attempts = send_past_validation(trap, owner, ["127.0.0.1"])
+    attempts = send_past_validation(["127.0.0.1"])
 
     assert (attempts["127.0.0.1"].error, trap.connections) == ("forbidden_address", 0)
 
 
-def test_a_host_that_has_become_our_own(trap: Receiver, owner: User, settings: LazySettings) -> None:
+def test_a_host_that_has_become_our_own(trap: Receiver, send_past_validation: SendPastValidation, settings: LazySettings) -> None:
     """A target whose host was somebody else's when it was made is not connected to, and the attempt says as much as it may."""
     settings.DJWEBHOOKS_ALLOWED_NETWORKS = ("127.0.0.0/8",)
     settings.DJWEBHOOKS_FORBIDDEN_HOSTS = [".localhost"]
-    [attempt] = send_past_validation(trap, owner, ["app.LOCALHOST."]).values()
+    [attempt] = send_past_validation(["app.LOCALHOST."]).values()
 
     assert (attempt.error, attempt.detail) == ("forbidden_address", "The URL's host, its address or its port is forbidden.")
     assert Delivery.objects.get().status == Status.FAILED
@@ -183,12 +193,18 @@ def servers(settings: LazySettings) -> Iterator[tuple[Receiver, Receiver]]:
         yield receiver, trap
 
 
-def send_to(name: str, receiver: Receiver, names: NameServer, **changes: Any) -> Reply:
-    transport = RequestsTransport(getaddrinfo=names.getaddrinfo)
-    try:
-        return post(transport, receiver.url_for(name), **changes)
-    finally:
-        transport.close()
+@pytest.fixture
+def send_to(make_transport: MakeTransport) -> SendTo:
+    """A function that makes a request to a name, with a transport of its own that asks a DNS server of the test."""
+
+    def send(name: str, receiver: Receiver, names: NameServer, **changes: Any) -> Reply:
+        transport = make_transport(getaddrinfo=names.getaddrinfo)
+        try:
+            return post(transport, receiver.url_for(name), **changes)
+        finally:
+            transport.close()
+
+    return send
 
 
 @pytest.mark.parametrize(
@@ -206,7 +222,9 @@ def send_to(name: str, receiver: Receiver, names: NameServer, **changes: Any) ->
         ([*(f"127.1.0.{number}" for number in range(1, 200)), GOOD], {}, "connection_refused"),
     ],
 )
-def test_names(servers: tuple[Receiver, Receiver], answer: list[str], aliases: dict[str, list[str]], error: str) -> None:
+def test_names(
+    servers: tuple[Receiver, Receiver], send_to: SendTo, answer: list[str], aliases: dict[str, list[str]], error: str
+) -> None:
     """All addresses of a name count, at the end of whatever aliases; of very many a few are tried, and no more."""
     receiver, trap = servers
     with NameServer({"x.example": [answer], **{name: [values] for name, values in aliases.items()}}) as names:
@@ -217,7 +235,7 @@ def test_names(servers: tuple[Receiver, Receiver], answer: list[str], aliases: d
     assert names.asked == {"x.example": 1}
 
 
-def test_a_name_that_changes_between_two_lookups(servers: tuple[Receiver, Receiver]) -> None:
+def test_a_name_that_changes_between_two_lookups(servers: tuple[Receiver, Receiver], send_to: SendTo) -> None:
     """A name that is good when it is checked, and forbidden when it is looked up next, is looked up once for a connection."""
     receiver, trap = servers
     with NameServer({"x.example": [[GOOD], [FORBIDDEN]]}) as names:
@@ -228,7 +246,7 @@ def test_a_name_that_changes_between_two_lookups(servers: tuple[Receiver, Receiv
     assert names.asked == {"x.example": 3}
 
 
-def test_a_name_that_nobody_answers_for(servers: tuple[Receiver, Receiver]) -> None:
+def test_a_name_that_nobody_answers_for(servers: tuple[Receiver, Receiver], send_to: SendTo) -> None:
     """A DNS server that is silent costs the request its time to connect, and no more."""
     receiver, trap = servers
     with NameServer({"x.example": [SILENCE], "y.example": [[GOOD]]}) as names:

@@ -16,7 +16,15 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.connection import is_connection_dropped
 
 from djwebhooks.transports.base import Transport
-from djwebhooks.transports.guarded import IDLE_SECONDS, Exchange, ExchangeFailed, GuardedAdapter, IdleConnections
+from djwebhooks.transports.guarded import (
+    IDLE_SECONDS,
+    Exchange,
+    ExchangeFailed,
+    GuardedAdapter,
+    IdleConnections,
+    Response,
+    current,
+)
 from djwebhooks.transports.requests import FIRST_THREADS, RequestsTransport
 from tests.keys import make_certificate
 from tests.transports.contract import NetworkContract, build_request, collect, lookup, post
@@ -190,6 +198,20 @@ def test_exchange_without_a_connection_is_broken_off() -> None:
             exchange.limit(sock)
 
     assert caught.value.error == "aborted"
+
+
+def test_answer_that_is_thrown_away_later() -> None:
+    """An answer that was left in the middle, and is closed while its thread makes another request, does not touch that one."""
+    first, second = (Exchange(build_request("http://receiver.example/"), IdleConnections(limit=1), lookup([])) for _ in range(2))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        current.exchange = first
+        response = Response(ours, method="POST")
+        current.exchange = second
+        response.close()
+
+    assert not first.is_complete
+    assert not second.is_complete
 
 
 def test_idle_connections_age() -> None:
