@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -103,7 +103,7 @@ def save(
     event.idempotency_key = check_text("idempotency_key", idempotency_key)
     event.expires_at = check_time("expires_at", expires_at)
     event.deliver_at = check_time("deliver_at", deliver_at)
-    if expires_at is not None and deliver_at is not None and expires_at <= deliver_at:
+    if event.expires_at is not None and event.deliver_at is not None and event.expires_at <= event.deliver_at:
         raise InvalidEvent(f"expires_at ({expires_at}) must be later than deliver_at ({deliver_at}).")
     event.subjects = join_digests(check_subjects(subjects), owner)
     if urls is not None:
@@ -153,14 +153,15 @@ def check_flag(name: str, value: bool) -> bool:
 
 
 def check_time(name: str, value: datetime | None) -> datetime | None:
-    """Return *value*. Raises ``InvalidEvent`` for a time that is naive, or that no database and no worker could read again."""
+    """Return *value* in UTC. Raises ``InvalidEvent`` if it is naive, or if no database and no worker could read it again."""
     if value is None:
         return None
     if not isinstance(value, datetime) or timezone.is_naive(value):
         raise InvalidEvent(f"{name} must be an aware datetime, not {value!r}: see django.utils.timezone.now().")
     if not 1 < value.year < 9999:
         raise InvalidEvent(f"{name} is {value}, which is too far away: leave it out.")
-    return value
+    # Two times of one zone are compared as its clocks show them, which is wrong in the night when they are put back.
+    return value.astimezone(UTC)
 
 
 def check_subjects(subjects: Iterable[Model]) -> list[Model]:

@@ -7,12 +7,12 @@ from uuid import UUID
 from django.contrib.auth.decorators import login_not_required
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.urls import path
-from django.utils import timezone
 from django.utils.cache import get_conditional_response, patch_cache_control
 from django.utils.http import quote_etag
 from django.views.decorators.http import require_safe
 
 from djwebhooks import signing
+from djwebhooks.database import read_clock
 from djwebhooks.exceptions import DjWebhooksError
 from djwebhooks.models import WebhookTarget
 from djwebhooks.models.keyring import Key
@@ -30,7 +30,7 @@ def show_keys(request: HttpRequest, uid: UUID) -> HttpResponseBase:
     if target is None:
         raise Http404("There are no keys at this address.")
     try:
-        keys = target.complete_keyring().live(timezone.now())
+        keys = target.complete_keyring().live(read_clock(WebhookTarget.objects.db))
     except DjWebhooksError:
         return HttpResponse(status=503)
     content = json.dumps({"keys": [describe(key) for key in keys]})

@@ -100,8 +100,16 @@ def name_surroundings(redis_url: str, overrides: dict[str, object]) -> dict[str,
 
 
 @pytest.fixture(scope="session")
-def launcher(django_db_setup: None, redis_service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
-    """What starts processes on the tests' databases, and on a Redis if they use one, within milliseconds."""
+def session_launcher(
+    django_db_setup: None, redis_service: Service, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Launcher]:
     environment = name_surroundings(redis_service.url, {})
     with launching(environment, tmp_path_factory.mktemp("processes")) as running:
         yield running
+
+
+@pytest.fixture
+def launcher(transactional_db: None, session_launcher: Launcher) -> Iterator[Launcher]:
+    """What starts processes on this test's databases, and on its Redis, within milliseconds; none of them outlives the test."""
+    yield session_launcher
+    session_launcher.end_all()

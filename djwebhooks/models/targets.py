@@ -418,7 +418,7 @@ class WebhookTarget(models.Model):
         with database.engine_transaction(using):
             # What somebody else has made in the meantime goes on signing, too.
             self._lock_secrets(using)
-            self._save_keys(self._keyring_if_possible().rotate(timezone.now(), length))
+            self._save_keys(self._keyring_if_possible().rotate(database.read_clock(using), length))
         return self.secret
 
     def finish_rotation(self, *, force: bool = False) -> None:
@@ -430,7 +430,7 @@ class WebhookTarget(models.Model):
         using = self._using()
         with database.engine_transaction(using):
             self._lock_secrets(using)
-            if len(self.keyring.live(timezone.now())) > 1 and not force:
+            if len(self.keyring.live(database.read_clock(using))) > 1 and not force:
                 self._check_accepted()
             self._save_keys(self.keyring.finish())
 
@@ -613,7 +613,7 @@ class WebhookTarget(models.Model):
             only_key=only_key,
             # A check stands in nobody's way on an ordered target.
             ordering_key=TEST_EVENT if only_key else "",
-            expires_at=timezone.now() + CHECK_LIFETIME if only_key else None,
+            expires_at=database.read_clock(using) + CHECK_LIFETIME if only_key else None,
         )
         work_written.send(type(self), using=using)
         return event

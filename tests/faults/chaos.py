@@ -16,7 +16,7 @@ from datetime import timedelta
 from django.contrib.auth.models import User
 
 from djwebhooks.database import DatabaseNow
-from djwebhooks.models import Delivery, Event, WebhookTarget, Worker
+from djwebhooks.models import Delivery, Event, Lane, WebhookTarget, Worker
 from djwebhooks.models.deliveries import Status
 from tests.faults.books import Books, check_books, unrecorded
 from tests.faults.ledger import Answer, Arrival, Key, Ledger
@@ -178,6 +178,8 @@ class Chaos:
             child.wait()
         self.note_kill([])
         self.resume()
+        # Nobody waits here for the rate to rise again.
+        Lane.objects.update(recovering_since=None, next_free_at=None)
         run_fresh_worker(lambda: self.launcher.command(*WORK, "--burst", **SETTINGS))
         books = check_books(self.ledger)
         assert books.repeated <= self.in_flight, "only what was in flight at a kill is sent again"

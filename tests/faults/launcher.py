@@ -13,6 +13,7 @@ import django
 from django.conf import settings
 from django.utils.module_loading import import_string
 
+from tests.faults.clocks import shift_machine
 from tests.faults.traps import Gate, Trap
 
 #: What forked processes need not import again.
@@ -66,6 +67,8 @@ def run(order: dict[str, Any]) -> None:
     try:
         for name, value in order["settings"].items():
             setattr(settings, name, value)
+        if order["clock"]:
+            shift_machine(order["clock"])
         Gate(Trap(**order["trap"]) if order["trap"] else None, Path(order["journal"])).install()
         import_string(order["call"])(*order["arguments"])
         code = 0

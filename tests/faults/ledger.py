@@ -53,6 +53,7 @@ class Answer:
 
     status: int | None = 200
     after: float = 0.0
+    retry_after: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Ledger:
         self.entries: list[Entry] = []
         #: How often each attempt has arrived.
         self.arrived: Counter[Key] = Counter()
-        self._later: list[tuple[float, int, Connection, int]] = []
+        self._later: list[tuple[float, int, Connection, Answer]] = []
         self._kept_waiting: list[tuple[int, Connection]] = []
         self._selector = selectors.DefaultSelector()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
@@ -106,11 +107,11 @@ class Ledger:
             assert connection.getresponse().read() == b""
             connection.close()
 
-    def answer_waiting(self, status: int = 200) -> None:
-        """Answer now what was kept waiting."""
+    def answer_waiting(self) -> None:
+        """Answer now, and well, what was kept waiting."""
         for number, connection in self._kept_waiting:
-            self.entries[number] = replace(self.entries[number], answer=Answer(status))
-            self._send(connection, status)
+            self.entries[number] = replace(self.entries[number], answer=Answer())
+            self._send(connection, Answer())
         self._kept_waiting.clear()
 
     def __enter__(self) -> Self:
@@ -135,8 +136,8 @@ class Ledger:
                 else:
                     self._read(key.data)
             while self._later and self._later[0][0] <= time.monotonic():
-                _, _, connection, status = heapq.heappop(self._later)
-                self._send(connection, status)
+                _, _, connection, answer = heapq.heappop(self._later)
+                self._send(connection, answer)
 
     def _accept(self) -> None:
         with suppress(BlockingIOError):
@@ -167,7 +168,7 @@ class Ledger:
         connection.pending = b""
         path = request.split(" ")[1]
         if path == BARRIER:
-            self._send(connection, 200)
+            self._send(connection, Answer())
             return
         arrival = Arrival(path, headers, rest, time.monotonic())
         answer = self.decide(arrival)
@@ -177,8 +178,9 @@ class Ledger:
         if answer.status is None:
             self._kept_waiting.append((number, connection))
         else:
-            heapq.heappush(self._later, (arrival.at + answer.after, number, connection, answer.status))
+            heapq.heappush(self._later, (arrival.at + answer.after, number, connection, answer))
 
-    def _send(self, connection: Connection, status: int) -> None:
+    def _send(self, connection: Connection, answer: Answer) -> None:
+        retry_after = f"retry-after: {answer.retry_after}\r\n" if answer.retry_after else ""
         with suppress(OSError):  # The sender may have been killed.
-            connection.socket.sendall(f"HTTP/1.1 {status} Whatever\r\ncontent-length: 0\r\n\r\n".encode())
+            connection.socket.sendall(f"HTTP/1.1 {answer.status} Whatever\r\ncontent-length: 0\r\n{retry_after}\r\n".encode())

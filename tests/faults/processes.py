@@ -95,8 +95,8 @@ class Launcher:
         assert answer, "the launcher has ended"
         return json.loads(answer)
 
-    def call(self, function: str, *arguments: object, trap: Trap | None = None, **settings: object) -> Child:
-        """Start a process that calls the function with this dotted path."""
+    def call(self, function: str, *arguments: object, trap: Trap | None = None, clock: float = 0, **settings: object) -> Child:
+        """Start a process that calls the function with this dotted path; its machine's clock is *clock* seconds ahead."""
         number = next(self._numbers)
         log, journal = self._directory / f"{number}.log", self._directory / f"{number}.journal"
         order = {
@@ -104,6 +104,7 @@ class Launcher:
             "arguments": arguments,
             "settings": settings,
             "trap": asdict(trap) if trap else None,
+            "clock": clock,
             "log": str(log),
             "journal": str(journal),
         }
@@ -111,10 +112,10 @@ class Launcher:
         self._children.append(child)
         return child
 
-    def command(self, *words: str, trap: Trap | None = None, **settings: object) -> Child:
+    def command(self, *words: str, trap: Trap | None = None, clock: float = 0, **settings: object) -> Child:
         """Start ``manage.py`` with these words."""
         execute = "django.core.management.execute_from_command_line"
-        return self.call(execute, ["manage.py", *words], trap=trap, **settings)
+        return self.call(execute, ["manage.py", *words], trap=trap, clock=clock, **settings)
 
     def end_all(self) -> None:
         """Kill what still runs, with all that it forked, and take away what the processes wrote."""
@@ -137,6 +138,6 @@ def launching(environment: dict[str, str], directory: Path, cwd: Path = PROJECT)
         launcher = Launcher(process, directory)
         try:
             yield launcher
-            launcher.end_all()
         finally:
-            process.stdin.close()  # The launcher kills what is left, and ends.
+            launcher.end_all()
+            process.stdin.close()

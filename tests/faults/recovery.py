@@ -7,7 +7,7 @@ from datetime import timedelta
 from django.contrib.auth.models import User
 from django.db import connection
 
-from djwebhooks.database import DatabaseNow
+from djwebhooks.database import DatabaseNow, execute
 from djwebhooks.models import Delivery, Event, Worker
 from tests.engines.processes import wait_until
 from tests.faults.books import Books, check_books, unrecorded
@@ -65,13 +65,14 @@ def expire_leases() -> None:
     Event.objects.filter(build_due_at__isnull=False).update(build_due_at=now)
 
 
+#: Counts the other connections to this database; SQLite has no server that could take its time.
+COUNT_OTHERS = {
+    "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    "mysql": "SELECT count(*) FROM information_schema.processlist WHERE db = database() AND id <> connection_id()",
+}
+
+
 def wait_for_connections() -> None:
     """Return when the database has noticed that the processes on it are dead, and given up their transactions."""
-    if connection.vendor == "postgresql":
-        wait_until(lambda: count_others() == 0, "the connections of the dead are closed")
-
-
-def count_others() -> int:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
-        return cursor.fetchone()[0]
+    if connection.vendor in COUNT_OTHERS:
+        wait_until(lambda: execute("default", COUNT_OTHERS[connection.vendor]) == [(0,)], "the dead are not connected any more")

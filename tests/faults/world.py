@@ -76,3 +76,10 @@ def be_an_application(number: int, seed: int, count: int) -> None:
                 fire("author.added", {"number": author.pk}, owner=owner, ordering_key=name)
             transaction.set_rollback(lots.random() < 0.2)
         time.sleep(0.05 * lots.random())
+
+
+def rotate_secrets(overlap: float) -> None:
+    """Be a process of the application that gives every target new keys."""
+    for target in WebhookTarget.objects.all():
+        target.rotate_secret(overlap)
+        target.check_keys()
