@@ -188,6 +188,22 @@ def test_a_check_does_not_hide_that_a_target_fails() -> None:
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize(("to_check", "to_event", "is_suspended"), [(200, 500, True), (500, 200, False)])
+def test_a_check_is_no_probe(to_check: int, to_event: int, is_suspended: bool) -> None:
+    """A suspended target is judged by the first real event behind it, whatever the check is answered with."""
+    target = make_target()
+    fire("a.b", 1)
+    deliver(200)
+    Lane.objects.update(suspended_at=timezone.now() - timedelta(hours=1), cooldown_count=1, failure_count=9)
+    target.check_keys()
+    fire("a.b", 2)
+    sent = deliver(lambda request: Reply(request.key, status=to_event if b"a.b" in request.body else to_check))
+
+    assert len(sent) == 3
+    assert (Lane.objects.get().suspended_at is not None) is is_suspended
+
+
+@pytest.mark.django_db
 def test_a_check_without_an_answer_says_nothing() -> None:
     """A receiver that is not reached has neither accepted nor refused."""
     target = make_target()
