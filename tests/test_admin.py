@@ -635,7 +635,9 @@ def test_actions_of_the_list_are_bounded(admin_client: Client) -> None:
     assert not Delivery.objects.exclude(status=Status.PENDING).exists()
 
 
-@pytest.mark.parametrize("name", ["test", "activate", "deactivate", "rotate-secret", "retry-failed"])
+@pytest.mark.parametrize(
+    "name", ["test", "activate", "deactivate", "rotate-secret", "check-keys", "finish-rotation", "retry-failed"]
+)
 def test_who_may_only_look_cannot_act_on_targets(name: str) -> None:
     """Neither a page nor the list offers an action, and a forged request is refused."""
     target = make_target()

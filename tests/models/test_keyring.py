@@ -1,7 +1,11 @@
 """A target's keys: kept encrypted, signing together while they overlap, replaced one by one."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.views.debug import ExceptionReporter
 
 from djwebhooks import encryption, signing
 from djwebhooks.models.keyring import LIVE_KEYS, Key, Keyring, new_secrets
@@ -33,6 +37,17 @@ def test_a_ring_is_printed_without_its_secrets() -> None:
 
     assert "created_at" in repr(ring)
     assert not [key for key in ring.keys if key.secret in repr(ring) or key.pair in repr(ring)]
+
+
+def test_a_report_of_an_error_shows_no_key() -> None:
+    """What was mailed to the administrators, with every local variable, has neither half of a pair and no secret."""
+    broken = replace(make_ring(1).newest, secret="whsec_☃secret")
+    with pytest.raises(ValueError, match="other characters") as error:
+        broken.read_signers(["v1a", "v1"])
+    report = ExceptionReporter(None, error.type, error.value, error.tb).get_traceback_html()
+
+    assert "********************" in report
+    assert not [text for text in (broken.pair, broken.pair[5:], "☃secret") if text in report]
 
 
 def test_a_new_target_has_one_key_with_both_parts() -> None:
