@@ -12,6 +12,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from djwebhooks.conf import conf
 from djwebhooks.exceptions import ConfigurationError, UndecryptableSecret
+from djwebhooks.hidden import HiddenText, hide
 
 #: Sets our keys apart from whatever else is derived from the same SECRET_KEY. Changing it makes every secret unreadable.
 CONTEXT = b"djwebhooks: secrets in the database, 1"
@@ -27,7 +28,7 @@ def encrypt(text: str) -> str:
 def decrypt(token: str) -> str:
     """Return the text that ``encrypt`` made *token* of, with whichever key it was. Raises UndecryptableSecret."""
     try:
-        return cipher(current_keys()).decrypt(token.encode()).decode()
+        return HiddenText(cipher(current_keys()).decrypt(token.encode()).decode())
     except (InvalidToken, UnicodeError):
         # Not chained: a UnicodeError would carry the value.
         raise UndecryptableSecret from None
@@ -42,10 +43,10 @@ def reencrypt(token: str) -> str:
 @sensitive_variables()
 def current_keys() -> tuple[str | bytes, ...]:
     """The keys, newest first. Raises ConfigurationError if the setting is no list of strings with content."""
-    keys = conf.ENCRYPTION_KEYS
+    keys: list[str | bytes] = hide(conf.ENCRYPTION_KEYS)
     if isinstance(keys, str | bytes) or not all(keys):
         raise ConfigurationError("DJWEBHOOKS_ENCRYPTION_KEYS is a list of keys, newest first, none of them empty.")
-    return tuple(keys) or (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
+    return tuple(keys or hide([settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]))
 
 
 @lru_cache(maxsize=8)

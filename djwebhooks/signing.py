@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from django.views.decorators.debug import sensitive_variables
 
 from djwebhooks.exceptions import ConfigurationError, InvalidSignature
+from djwebhooks.hidden import HiddenBytes, HiddenText
 
 V1, V1A = VERSIONS = ("v1", "v1a")
 #: How the texts begin: of a v1 secret, of a v1a key pair, and of its public half.
@@ -43,14 +44,15 @@ Verifier = bytes | Ed25519PublicKey
 
 def new_secret() -> str:
     """Return a new secret for HMAC-SHA256 (v1): ``whsec_`` and 32 random bytes in base64."""
-    return SECRET_PREFIX + encode_base64(randomness.token_bytes(NEW_SECRET_BYTES))
+    return HiddenText(SECRET_PREFIX + encode_base64(HiddenBytes(randomness.token_bytes(NEW_SECRET_BYTES))))
 
 
 @sensitive_variables()
 def new_key_pair() -> str:
     """Return a new key pair for Ed25519 (v1a): ``whsk_`` and, in base64, the 32 bytes of the seed and the 32 public ones."""
     private = Ed25519PrivateKey.generate()
-    return PAIR_PREFIX + encode_base64(private.private_bytes_raw() + private.public_key().public_bytes_raw())
+    pair = HiddenBytes(private.private_bytes_raw() + private.public_key().public_bytes_raw())
+    return HiddenText(PAIR_PREFIX + encode_base64(pair))
 
 
 @sensitive_variables()
@@ -68,7 +70,7 @@ def key(secret: str) -> bytes:
     for prefix, name in NAMES.items():
         if secret.startswith(prefix):
             raise ValueError(f"{prefix} marks {name}, which cannot be used for HMAC: use a {SECRET_PREFIX} secret.")
-    decoded = read_base64(secret.removeprefix(SECRET_PREFIX), f"A secret is {SECRET_PREFIX} and")
+    decoded = read_base64(HiddenText(secret.removeprefix(SECRET_PREFIX)), f"A secret is {SECRET_PREFIX} and")
     if not LEAST_SECRET_BYTES <= len(decoded) <= MOST_SECRET_BYTES:
         raise ValueError(f"A secret has {LEAST_SECRET_BYTES} to {MOST_SECRET_BYTES} bytes; this one has {len(decoded)}.")
     return decoded
@@ -98,7 +100,7 @@ def read_verifier(text: str) -> Verifier:
 
 @sensitive_variables()
 def read_pair(text: str) -> bytes:
-    return read_exactly(64, text.removeprefix(PAIR_PREFIX), f"A key pair is {PAIR_PREFIX} and")
+    return read_exactly(64, HiddenText(text.removeprefix(PAIR_PREFIX)), f"A key pair is {PAIR_PREFIX} and")
 
 
 def read_public(text: str) -> bytes:
@@ -117,9 +119,9 @@ def read_exactly(length: int, text: str, what_it_is: str) -> bytes:
 def read_base64(text: str, what_it_is: str) -> bytes:
     if not BASE64.fullmatch(text):
         raise ValueError(f"{what_it_is} standard base64, without spaces; this one has other characters.")
-    bare = text.rstrip("=")
+    bare = HiddenText(text.rstrip("="))
     try:
-        return base64.b64decode(bare + "=" * (-len(bare) % 4))
+        return HiddenBytes(base64.b64decode(bare + "=" * (-len(bare) % 4)))
     except binascii.Error:
         # Not chained: the original error is about padding that was added here.
         raise ValueError(f"{what_it_is} standard base64; in this one a character is missing or too many.") from None
@@ -165,7 +167,7 @@ def sign(secret: str | Signer, message_id: str, timestamp: int, body: bytes) -> 
     """
     if "." in message_id:
         raise ValueError(f"The message id {message_id!r} contains a dot, which separates the parts that are signed.")
-    signer = read_signer(secret) if isinstance(secret, str) else secret
+    signer = read_signer(HiddenText(secret)) if isinstance(secret, str) else secret
     return sign_content(signer, f"{message_id}.{timestamp:d}.".encode() + body)
 
 

@@ -27,6 +27,7 @@ MOST: Mapping[str, tuple[int, str]] = {
     "RESPONSE_LIMIT": (1024 * 1024, "any receiver may fill the memory and the database with what it answers"),
     "CONCURRENCY": (2000, "each request takes a socket and, with most transports, a thread"),
     "RQ_JOBS": (32, "each job takes an rqworker from your other work"),
+    "REPLAY_RATE": (5000, "a replay is the flood that its rate is there to prevent"),
     "TARGETS_PER_OWNER": (10_000, "one owner may make a flood of requests out of each event"),
 }
 #: The longest that makes sense, in days, and what happens beyond it.
@@ -34,6 +35,7 @@ LONGEST: Mapping[str, tuple[float, str]] = {
     "CONNECT_TIMEOUT": (30 / 86400, "receivers that are away hold the places of others"),
     "TIMEOUT": (120 / 86400, "slow receivers hold the places of others, and the lanes of a killed worker rest for as long"),
     "EXPIRE_AFTER": (90, "payloads are kept for as long, and receivers get news that are none"),
+    "SUSPEND_AFTER": (1, "a target that is in trouble gets all of its requests for as long"),
     "DISABLE_AFTER": (90, "targets that are dead are tried for as long"),
     "RETENTION": (400, "payloads and answers, with the personal data in them, are kept for as long"),
 }
@@ -119,7 +121,7 @@ def check_longest(**_: Any) -> Iterator[CheckMessage]:
     for name, (days, consequence) in LONGEST.items():
         seconds = _read_seconds(getattr(conf, name))
         if seconds is not None and seconds > days * 86400:
-            most = f"{days:g} days" if days >= 1 else f"{days * 86400:g} seconds"
+            most = f"{days:g} days" if days > 1 else "a day" if days == 1 else f"{days * 86400:g} seconds"
             yield checks.Warning(f"DJWEBHOOKS_{name} is longer than {most}: {consequence}.", id="djwebhooks.W007")
 
 
@@ -132,7 +134,7 @@ def check_most(**_: Any) -> Iterator[CheckMessage]:
     """Limits that are absurdly high."""
     for name, (most, consequence) in MOST.items():
         value = getattr(conf, name)
-        if isinstance(value, int) and value > most:
+        if isinstance(value, int | float) and value > most:
             yield checks.Warning(f"DJWEBHOOKS_{name} is {value}, more than {most}: {consequence}.", id="djwebhooks.W008")
 
 

@@ -36,10 +36,12 @@ WEAK: list[tuple[str, dict[str, Any], str]] = [
     ("W007", {"RETENTION": timedelta(days=4000)}, "DJWEBHOOKS_RETENTION is longer than 400 days"),
     ("W007", {"EXPIRE_AFTER": timedelta(days=91)}, "DJWEBHOOKS_EXPIRE_AFTER is longer than 90 days"),
     ("W007", {"DISABLE_AFTER": timedelta(days=91)}, "DJWEBHOOKS_DISABLE_AFTER is longer than 90 days"),
+    ("W007", {"SUSPEND_AFTER": timedelta(days=2)}, "DJWEBHOOKS_SUSPEND_AFTER is longer than a day"),
     ("W008", {"PAYLOAD_LIMIT": 2**30}, "DJWEBHOOKS_PAYLOAD_LIMIT is 1073741824, more than 4194304"),
     ("W008", {"RESPONSE_LIMIT": 2**30}, "DJWEBHOOKS_RESPONSE_LIMIT is 1073741824"),
     ("W008", {"CONCURRENCY": 100_000}, "DJWEBHOOKS_CONCURRENCY is 100000"),
     ("W008", {"RQ_JOBS": 100}, "DJWEBHOOKS_RQ_JOBS is 100"),
+    ("W008", {"REPLAY_RATE": 6000.0}, "DJWEBHOOKS_REPLAY_RATE is 6000.0, more than 5000"),
     ("W008", {"TARGETS_PER_OWNER": 10**9}, "DJWEBHOOKS_TARGETS_PER_OWNER is 1000000000"),
     ("W009", {"RETRY_SCHEDULE": [86400] * 31}, "DJWEBHOOKS_RETRY_SCHEDULE"),
     ("W009", {"RETRY_SCHEDULE": [1] * 101}, "DJWEBHOOKS_RETRY_SCHEDULE"),
@@ -59,6 +61,8 @@ CANNOT_BE_WEAK = {
     "JSON_ENCODER": "is code, and what it makes is only ever data",
     "GIVE_UP_ON": "ends deliveries earlier, as its owner wants it",
     "QUEUE": "is a name; what stands behind it is looked at as W011",
+    "COOLDOWN_SCHEDULE": "has one request after each pause, whatever the pauses are",
+    "DISABLED_EMAIL": "tells an owner what the owner may see anyway",
     "ALLOWED_PORTS": "narrows; on any port a forbidden address stays forbidden",
 }
 

@@ -1,7 +1,7 @@
 """The admin page of targets: where webhooks go, how they fare, and what can be done about it."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from django import forms
@@ -13,8 +13,10 @@ from django.db.models import Q, QuerySet
 from django.forms.fields import InvalidJSONInput
 from django.forms.models import BaseInlineFormSet
 from django.http import HttpRequest, HttpResponse
+from django.utils.decorators import method_decorator
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.views.decorators.debug import sensitive_post_parameters
 
 from djwebhooks.admin.pages import (
     NOTHING,
@@ -31,6 +33,7 @@ from djwebhooks.admin.pages import (
 from djwebhooks.database import read_clock
 from djwebhooks.exceptions import DjWebhooksError
 from djwebhooks.explain import list_holds, list_troubles
+from djwebhooks.hidden import hide
 from djwebhooks.models import Delivery, Subscription, WebhookTarget
 from djwebhooks.models.deliveries import Status
 from djwebhooks.models.events import events_database
@@ -46,6 +49,8 @@ VERIFICATION = {
     False: "The receiver refuses what it cannot verify.",
     True: "The receiver accepts what it cannot have verified: anybody may send to it in your name.",
 }
+#: Fields of the form that may hold a receiver's passwords.
+SECRET_FIELDS = ("headers", "initial-headers", "authentication", "client_certificate")
 #: For how long an old secret signs beside its successor.
 OVERLAP_HOURS = 24
 
@@ -109,13 +114,16 @@ def retry_failed(target: WebhookTarget) -> Done:
 class OptionalJSONField(forms.JSONField):
     """A list or an object of JSON, without others inside, that is shown as nothing when there is none."""
 
+    #: What is done with what was read, before anybody looks at it.
+    keep: Callable[[Any], Any] = staticmethod(lambda value: value)
+
     def prepare_value(self, value: Any) -> Any:
         return super().prepare_value(value) if value else ""
 
     def to_python(self, value: Any) -> Any:
         """Return what *value* says. Raises ``ValidationError``, also for what json or a database cannot hold."""
         try:
-            read = super().to_python(value)
+            read = self.keep(super().to_python(value))
             if not is_flat(read):
                 raise ValidationError("Write one list or object, without others inside.", code="nested")
             json.dumps(read, ensure_ascii=False).encode()
@@ -126,6 +134,12 @@ class OptionalJSONField(forms.JSONField):
     def bound_data(self, data: Any, initial: Any) -> Any:
         """Return what was typed as it was typed: to read it may have failed."""
         return data if data is None else InvalidJSONInput(data)
+
+
+class HeadersField(OptionalJSONField):
+    """Headers, which no report of an error may show."""
+
+    keep = staticmethod(hide)
 
 
 def is_flat(value: object) -> bool:
@@ -145,7 +159,7 @@ class TargetForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptabl
             "headers": forms.Textarea(attrs={"rows": 3, "class": "vLargeTextField", "placeholder": '{"x-key": "value"}'}),
             "retry_schedule": forms.TextInput(attrs={"class": "vLargeTextField"}),
         }
-        field_classes = {"headers": OptionalJSONField, "retry_schedule": OptionalJSONField}
+        field_classes = {"headers": HeadersField, "retry_schedule": OptionalJSONField}
 
     def clean_headers(self) -> Any:
         return self.cleaned_data["headers"] or {}
@@ -394,6 +408,13 @@ class WebhookTargetAdmin(ActingAdmin):
             target.save(update_fields=["is_hidden", "modified_at"])
 
     # -- secrets --------------------------------------------------------------------------------------------------------
+
+    @method_decorator(sensitive_post_parameters(*SECRET_FIELDS))
+    def changeform_view(
+        self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """As Django's, and what may be a receiver's password is left out of reports of errors."""
+        return super().changeform_view(request, object_id, form_url, extra_context)
 
     def response_add(self, request: HttpRequest, obj: WebhookTarget, post_url_continue: str | None = None) -> HttpResponse:
         if IS_POPUP_VAR in request.POST:

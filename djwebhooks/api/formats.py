@@ -13,9 +13,12 @@ from rest_framework.request import Request
 
 from djwebhooks.api.errors import RequestTooLarge
 from djwebhooks.conf import conf
+from djwebhooks.hidden import HiddenBytes, hide
 
 #: JSON may write a character of one byte with six: backslash, u and four digits.
 WORST_ESCAPE = 6
+#: Fields of a target that may hold its receiver's passwords.
+SECRET_FIELDS = frozenset({"headers", "authentication", "client_certificate"})
 #: What a request may have in bytes besides a payload.
 REST = 64 * 1024
 
@@ -30,16 +33,23 @@ class BoundedJSONParser(BaseParser):
     ) -> dict[str, Any]:
         """Return what is in *stream*. Raises ``ParseError`` and ``RequestTooLarge``."""
         limit = WORST_ESCAPE * conf.PAYLOAD_LIMIT + REST
-        body = stream.read(limit + 1)
+        body = HiddenBytes(stream.read(limit + 1))
         if len(body) > limit:
             raise RequestTooLarge(f"The request has more than {limit} bytes: DJWEBHOOKS_PAYLOAD_LIMIT is {conf.PAYLOAD_LIMIT}.")
         try:
-            parsed: dict[str, Any] = json.loads(body.decode(), parse_constant=refuse_number, parse_float=read_float)
+            parsed: dict[str, Any] = json.loads(
+                body.decode(), parse_constant=refuse_number, parse_float=read_float, object_hook=hide_secrets
+            )
         except RecursionError as error:
             raise ParseError("The JSON is nested too deeply: flatten it.") from error
         except ValueError as error:
             raise ParseError(f"The body is no JSON in UTF-8: {error}") from error
         return parsed
+
+
+def hide_secrets(found: dict[str, Any]) -> dict[str, Any]:
+    """Return *found* with what may be a receiver's password hidden from reports of errors, which show a request's variables."""
+    return found | {name: hide(found[name]) for name in SECRET_FIELDS.intersection(found)}
 
 
 def read_float(text: str) -> float:

@@ -8,6 +8,7 @@ from typing import Any, Self
 from django.views.decorators.debug import sensitive_variables
 
 from djwebhooks.exceptions import InvalidTarget
+from djwebhooks.hidden import HiddenText
 
 #: Characters of all parts together: a key of RSA has some 3,200.
 SIZE_LIMIT = 32 * 1024
@@ -24,7 +25,7 @@ class AccessToken:
     @property
     @sensitive_variables()
     def headers(self) -> dict[str, str]:
-        return {"authorization": f"Bearer {self.text}"}
+        return {"authorization": HiddenText(f"Bearer {self.text}")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class Authentication:
             raise InvalidTarget(f"The authentication needs a part {missing[0]!r}.")
         for name, value in parts.items():
             kind = str if is_required(known[name]) else type(make_default(known[name]))
-            if type(value) is not kind:
+            if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
                 raise InvalidTarget(f"The part {name!r} of the authentication is {NOUNS[kind]}.")
         return cls(**parts)
 

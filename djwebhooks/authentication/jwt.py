@@ -17,6 +17,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from djwebhooks.authentication.base import Authentication
 from djwebhooks.exceptions import InvalidTarget
+from djwebhooks.hidden import HiddenBytes, HiddenText
 
 #: What each algorithm signs with, in words.
 ALGORITHMS: Mapping[str, str] = {
@@ -66,8 +67,8 @@ class SignedToken(Authentication):
             "jti": str(uuid4()),
         }
         names = {"kid": self.key_id} if self.key_id else None
-        token = jwt.encode(claims, load_key(self.key, self.algorithm), algorithm=self.algorithm, headers=names)
-        return {"authorization": f"Bearer {token}"}
+        token = HiddenText(jwt.encode(claims, load_key(self.key, self.algorithm), algorithm=self.algorithm, headers=names))
+        return {"authorization": HiddenText(f"Bearer {token}")}
 
 
 @lru_cache(maxsize=256)
@@ -75,7 +76,7 @@ class SignedToken(Authentication):
 def load_key(text: str, algorithm: str) -> Any:
     """Return the key that PyJWT wants, parsed once; None for a text that is none."""
     if algorithm == "HS256":
-        return text.encode(errors="replace")
+        return HiddenBytes(text.encode(errors="replace"))
     try:
         return load_pem_private_key(text.encode(errors="replace"), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):

@@ -13,6 +13,7 @@ from oauthlib.oauth2 import BackendApplicationClient, OAuth2Error
 from djwebhooks.authentication.base import AccessToken, TokenAuthentication
 from djwebhooks.authentication.plain import CONTROL, WORD, basic
 from djwebhooks.exceptions import InvalidTarget
+from djwebhooks.hidden import HiddenBytes, HiddenText, hide
 
 #: How the token server is told who asks: by a header, as it must understand, or in the body.
 CLIENT_AUTHENTICATIONS = ("basic", "body")
@@ -65,14 +66,15 @@ class ClientCredentials(TokenAuthentication):
             # Encoded first, so that a colon in the id ends nothing (section 2.3.1).
             headers["authorization"] = basic(quote_plus(self.client_id), quote_plus(self.client_secret))
         client = BackendApplicationClient(self.client_id)
-        body = client.prepare_request_body(scope=self.scope or None, include_client_id=in_body, **extra)
-        return headers, body.encode()
+        body = HiddenText(client.prepare_request_body(scope=self.scope or None, include_client_id=in_body, **extra))
+        return headers, HiddenBytes(body.encode())
 
     @sensitive_variables()
     def read_token(self, status: int, body: bytes, now: datetime) -> AccessToken | str:
         """Return the token that the server's answer holds, or a sentence that says why there is none."""
         try:
-            answer: Any = BackendApplicationClient(self.client_id).parse_request_body_response(body.decode(errors="replace"))
+            read = BackendApplicationClient(self.client_id).parse_request_body_response
+            answer: Any = hide(dict(read(body.decode(errors="replace"))))
         except OAuth2Error as error:
             said = f": {error.error}" if error.error in ERRORS else ""
             return f"The token server answered {status}{said}."

@@ -9,6 +9,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from djwebhooks.authentication.base import Authentication
 from djwebhooks.exceptions import InvalidTarget
+from djwebhooks.hidden import HiddenText
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 #: More than RFC 6750 allows, as receivers do: whatever is one word.
@@ -53,10 +54,10 @@ class Bearer(Authentication):
     @sensitive_variables()
     def headers(self, url: str, now: datetime) -> dict[str, str]:
         """Return the header."""
-        return {"authorization": f"Bearer {self.token}"}
+        return {"authorization": HiddenText(f"Bearer {self.token}")}
 
 
 @sensitive_variables()
 def basic(username: str, password: str) -> str:
     """Return the value of a header ``Authorization`` for the Basic scheme."""
-    return "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode()
+    return HiddenText("Basic " + base64.b64encode(f"{username}:{password}".encode()).decode())

@@ -9,6 +9,7 @@ from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
 from djwebhooks import encryption, signing
+from djwebhooks.hidden import HiddenText, hide
 
 #: Keys that sign at once, at most; of more, the oldest are dropped.
 LIVE_KEYS = 10
@@ -79,7 +80,7 @@ class Keyring:
     @sensitive_variables()
     def open(cls, token: str) -> "Keyring":
         """Return the keys that ``seal`` made *token* of. Raises ``UndecryptableSecret``."""
-        return cls(tuple(_read_key(**entry) for entry in json.loads(encryption.decrypt(token))))
+        return cls(tuple(_read_key(**entry) for entry in json.loads(encryption.decrypt(token), object_hook=hide)))
 
     @sensitive_variables()
     def seal(self) -> str:
@@ -88,7 +89,7 @@ class Keyring:
             {"secret": key.secret, "pair": key.pair, "created_at": _write_time(key.created_at), "until": _write_time(key.until)}
             for key in self.keys
         ]
-        return encryption.encrypt(json.dumps(entries))
+        return encryption.encrypt(HiddenText(json.dumps(entries)))
 
     @property
     def newest(self) -> Key:

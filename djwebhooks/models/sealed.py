@@ -11,6 +11,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from djwebhooks import encryption
 from djwebhooks.exceptions import UndecryptableSecret
+from djwebhooks.hidden import HiddenText, hide
 
 #: Stands for a value that is not known yet: no value of JSON, and the same object in every copy.
 UNOPENED: Any = ...
@@ -25,13 +26,13 @@ class Sealed:
 
     def __init__(self, token: str = "", value: Any = UNOPENED) -> None:
         self._token = token
-        self._value = value
+        self._value = hide(value)
 
     @sensitive_variables()
     def open(self) -> Any:
         """Return the value, the same object each time. Raises ``UndecryptableSecret``."""
         if self._value is UNOPENED:
-            self._value = json.loads(encryption.decrypt(self._token))
+            self._value = hide(json.loads(encryption.decrypt(self._token)))
         return self._value
 
     @property
@@ -40,7 +41,7 @@ class Sealed:
         """What the database keeps: as it was read, or encrypted anew once somebody has opened it and may have changed it."""
         if self._value is UNOPENED:
             return self._token
-        return encryption.encrypt(json.dumps(self._value)) if self._value else ""
+        return encryption.encrypt(HiddenText(json.dumps(self._value))) if self._value else ""
 
     def __eq__(self, other: object) -> bool:
         # Without opening them: two texts of the same value differ.
