@@ -1,7 +1,8 @@
-"""The admin pages of targets, events and deliveries."""
+"""The admin pages of targets, events, deliveries and replays."""
 
 from djwebhooks.admin.deliveries import DeliveryAdmin
 from djwebhooks.admin.events import EventAdmin
+from djwebhooks.admin.replays import ReplayAdmin
 from djwebhooks.admin.targets import WebhookTargetAdmin
 
-__all__ = ["DeliveryAdmin", "EventAdmin", "WebhookTargetAdmin"]
+__all__ = ["DeliveryAdmin", "EventAdmin", "ReplayAdmin", "WebhookTargetAdmin"]

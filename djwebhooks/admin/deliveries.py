@@ -31,13 +31,14 @@ from djwebhooks.admin.pages import (
 from djwebhooks.conf import conf
 from djwebhooks.database import read_clock
 from djwebhooks.exceptions import AlreadyFinished
-from djwebhooks.explain import describe_time, list_waits
-from djwebhooks.models import Attempt, Body, Delivery, Event, WebhookTarget
+from djwebhooks.explain import describe_replay, describe_time, list_waits
+from djwebhooks.models import Attempt, Body, Delivery, Event, Replay, WebhookTarget
 from djwebhooks.models.events import events_database
+from djwebhooks.models.replays import Through
 
 
-def retry(delivery: Delivery) -> Done:
-    delivery.retry()
+def retry(delivery: Delivery, by: Any) -> Done:
+    delivery.retry(by=by, through=Through.ADMIN)
     return Done("It is tried again as soon as a worker can.")
 
 
@@ -60,6 +61,12 @@ class TargetFilter(RowFilter):
     title = "target"
     parameter_name = "target"
     model = WebhookTarget
+
+
+class ReplayFilter(RowFilter):
+    title = "replay"
+    parameter_name = "replay"
+    model = Replay
 
 
 class AttemptInline(admin.TabularInline):  # type: ignore[type-arg]  # not subscriptable at run time
@@ -111,17 +118,17 @@ class DeliveryAdmin(ReadOnlyAdmin, ActingAdmin):
     """Shows deliveries, whose event and target may be gone, and tries them again or cancels them."""
 
     list_display = ("event_name", "target_url", "outcome", "attempts", "when")
-    list_filter = ("status", EventFilter, TargetFilter)
+    list_filter = ("status", EventFilter, TargetFilter, ReplayFilter)
     search_fields = ("uid",)
     search_help_text = "The whole uid of a delivery, or of its event (the webhook-id)."
     inlines = (AttemptInline,)
     fieldsets = (
-        (None, {"fields": ("event_link", "target_link", "state", "explanation", "uid")}),
+        (None, {"fields": ("event_link", "target_link", "state", "explanation", "replayed", "uid")}),
         ("Times", {"fields": ("created_at", "due_at", "expires_at", "finished_at")}),
         ("Request", {"fields": ("headers", "ordering_key", "body")}),
     )
     row_actions = (
-        RowAction("retry", "Retry", retry),
+        RowAction("retry", "Retry", retry, is_signed=True),
         RowAction("cancel", "Cancel", cancel, suits=lambda delivery: not delivery.is_finished),
     )
     actions = tuple(list_action(action) for action in row_actions)
@@ -200,6 +207,15 @@ class DeliveryAdmin(ReadOnlyAdmin, ActingAdmin):
         using = events_database()
         waits = list_waits(using, delivery, find_event(delivery), find_target(delivery), read_clock(using))
         return format_html_join(SafeString("<br>"), "{}", ((sentence,) for sentence in waits))
+
+    @admin.display(description="sent again")
+    def replayed(self, delivery: Delivery) -> SafeString | str:
+        """Who wanted it sent again last."""
+        if delivery.replay_id is None:
+            return NOTHING
+        replay = Replay.objects.filter(pk=delivery.replay_id).first()
+        words = describe_replay(replay, timezone.now())
+        return link_to(replay, words) if replay is not None else words
 
     @admin.display(description="identifying headers")
     def headers(self, delivery: Delivery) -> SafeString:

@@ -205,9 +205,11 @@ class RowAction:
     name: str
     label: str
     #: Does it; raises ``DjWebhooksError`` when it cannot be done.
-    run: Callable[[Any], Done]
+    run: Callable[..., Done]
     #: Whether a row's page offers it.
     suits: Callable[[Any], bool] = lambda row: True
+    #: Whether it is told who does it, as *by*.
+    is_signed: bool = False
 
 
 class ActingAdmin(LeanAdmin):
@@ -245,7 +247,7 @@ class ActingAdmin(LeanAdmin):
                 self.message_user(request, f"{row}: you do not have the permission.", messages.ERROR)
                 continue
             try:
-                result = action.run(row)
+                result = action.run(row, by=request.user) if action.is_signed else action.run(row)
             except DjWebhooksError as error:
                 self.message_user(request, f"{row}: {words_of(error)}", messages.ERROR)
                 continue

@@ -3,6 +3,8 @@
 import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+from urllib.parse import urlencode
+from uuid import UUID
 
 from django import forms
 from django.apps import apps
@@ -12,7 +14,8 @@ from django.core.exceptions import ValidationError
 from django.db.models import Q, QuerySet
 from django.forms.fields import InvalidJSONInput
 from django.forms.models import BaseInlineFormSet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
 from django.utils.decorators import method_decorator
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
@@ -34,10 +37,11 @@ from djwebhooks.database import read_clock
 from djwebhooks.exceptions import DjWebhooksError
 from djwebhooks.explain import list_holds, list_troubles
 from djwebhooks.hidden import hide
-from djwebhooks.models import Delivery, Subscription, WebhookTarget
+from djwebhooks.models import Delivery, Replay, Subscription, WebhookTarget
 from djwebhooks.models.deliveries import Status
 from djwebhooks.models.events import events_database
 from djwebhooks.models.keyring import KeyState
+from djwebhooks.models.replays import MOST_TARGETS, Through
 from djwebhooks.models.targets import STATES, target_digest
 from djwebhooks.owners import owner_model
 
@@ -102,10 +106,21 @@ def read_keys(target: WebhookTarget) -> list[KeyState]:
         return []
 
 
-def retry_failed(target: WebhookTarget) -> Done:
-    count = target.replay()
+def retry_failed(target: WebhookTarget, by: Any) -> Done:
+    count = target.replay(by=by, through=Through.ADMIN)
     link = link_to_list(Delivery, "See the deliveries", target=target.pk)
-    return Done(f"Failed deliveries that are tried again: {count}.", link=link)
+    return Done(f"Failed deliveries that are sent again: {count}.", link=link)
+
+
+@admin.action(description="Replay deliveries…", permissions=["replay"])
+def replay(model_admin: Any, request: HttpRequest, queryset: QuerySet[WebhookTarget]) -> HttpResponse:
+    """Lead to the form of a replay for the chosen targets."""
+    return HttpResponseRedirect(replay_url(queryset.values_list("uid", flat=True)[:MOST_TARGETS]))
+
+
+def replay_url(uids: Iterable[UUID]) -> str:
+    """Return the address of the form of a replay to these targets."""
+    return f"{reverse('admin:djwebhooks_replay_add')}?{urlencode({'targets': ' '.join(map(str, uids))})}"
 
 
 # -- the form ----------------------------------------------------------------------------------------------------------
@@ -307,11 +322,14 @@ class WebhookTargetAdmin(ActingAdmin):
         RowAction("rotate-secret", "Rotate secret", rotate_secret),
         RowAction("check-keys", "Check keys", check_keys),
         RowAction("finish-rotation", "Finish rotation", finish_rotation, suits=lambda target: len(read_keys(target)) > 1),
-        RowAction("retry-failed", "Retry failed deliveries", retry_failed),
+        RowAction("retry-failed", "Retry failed deliveries", retry_failed, is_signed=True),
     )
-    actions = tuple(list_action(action) for action in row_actions)
+    actions = (*(list_action(action) for action in row_actions), replay)
 
     # -- permissions ----------------------------------------------------------------------------------------------------
+
+    def has_replay_permission(self, request: HttpRequest) -> bool:
+        return self.admin_site.is_registered(Replay) and request.user.has_perm("djwebhooks.add_replay")
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return super().has_change_permission(request, obj) and may_touch(request, obj)
@@ -399,6 +417,12 @@ class WebhookTargetAdmin(ActingAdmin):
     @admin.display(description="headers")
     def header_names(self, target: WebhookTarget) -> str:
         return ", ".join(target.headers) or NOTHING
+
+    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> HttpResponse:
+        target = context.get("original")
+        if target is not None and self.has_replay_permission(request):
+            context["tool"] = format_html('<a href="{}">Replay deliveries…</a>', replay_url([target.uid]))
+        return super().render_change_form(request, context, *args, **kwargs)
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         super().save_related(request, form, formsets, change)
