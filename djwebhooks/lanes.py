@@ -11,8 +11,10 @@ from typing import Any
 from django.db.models import Exists, F, Min, OuterRef, Q, QuerySet
 
 from djwebhooks import database
+from djwebhooks.authentication.base import AccessToken
 from djwebhooks.conf import conf
 from djwebhooks.database import DatabaseNow
+from djwebhooks.exceptions import UndecryptableSecret
 from djwebhooks.health import Health
 from djwebhooks.models import Attempt, Delivery, Dispatcher, Event, Lane, WebhookTarget, Worker
 from djwebhooks.models.deliveries import Status, Trigger
@@ -153,7 +155,7 @@ def take(using: str, wanted: dict[int, int], held: dict[int, Held], now: datetim
 
 
 def _select_due(using: str) -> str:
-    columns = "id, event_id, target_id, sequence, ordering_key, attempt_count, schedule_offset, {trigger}, expires_at"
+    columns = "id, event_id, target_id, sequence, ordering_key, attempt_count, schedule_offset, {trigger}, expires_at, reason"
     return (
         f"SELECT {columns.format(trigger=database.quote(using, 'trigger'))} FROM djw_delivery "
         "WHERE target_id = %s AND due_at <= %s AND status = 'pending' ORDER BY due_at, sequence LIMIT %s"
@@ -161,9 +163,9 @@ def _select_due(using: str) -> str:
 
 
 def _work(row: Sequence[Any], token: int) -> Work:
-    delivery_id, event_id, target_id, sequence, key, attempt_count, schedule_offset, trigger, expires_at = row
+    delivery_id, event_id, target_id, sequence, key, attempt_count, schedule_offset, trigger, expires_at, reason = row
     at = None if expires_at is None else database.as_time(expires_at)
-    return Work(delivery_id, event_id, target_id, token, sequence, key, attempt_count, schedule_offset, trigger, at)
+    return Work(delivery_id, event_id, target_id, token, sequence, key, attempt_count, schedule_offset, trigger, at, reason)
 
 
 def _bring_up_to_date(using: str, held: Held, lane: Lane | None, target: WebhookTarget | None, now: datetime) -> None:
@@ -172,6 +174,8 @@ def _bring_up_to_date(using: str, held: Held, lane: Lane | None, target: Webhook
     held.look_again_at = None
     if lane is None or lane.token != held.token:
         return
+    if held.version < 0:  # Afterwards only its holder, that is us, changes it.
+        held.access_token = _read_token(lane)
     held.version = lane.version
     held.next_free_at = lane.next_free_at
     held.health = lane.health
@@ -185,6 +189,21 @@ def _bring_up_to_date(using: str, held: Held, lane: Lane | None, target: Webhook
     if target is not None and lane.is_ordered != target.is_ordered:
         _line_up_anew(using, held.target_id, is_ordered=target.is_ordered)
     held.is_ordered = target is not None and target.is_ordered
+
+
+def _read_token(lane: Lane) -> AccessToken | None:
+    try:
+        return AccessToken.restore(lane.access_token) if lane.access_token else None
+    except UndecryptableSecret:
+        return None  # The next one is encrypted with a key that is known.
+
+
+def keep_access_token(using: str, held: Held) -> None:
+    """Write the target's access token to its lane, for whoever holds it next; not if that is locked, as there are others."""
+    stored = held.access_token.stored if held.access_token is not None else {}
+    mine = Lane.objects.using(using).filter(pk=held.target_id, token=held.token)
+    database.run_transaction(using, lambda: _lock_now(using, held.target_id) and mine.update(access_token=stored))
+    held.has_new_token = False
 
 
 def _lock_now(using: str, target_id: int) -> bool:

@@ -14,6 +14,7 @@ from django.views.decorators.debug import sensitive_variables
 from rq.timeouts import BaseTimeoutException
 
 from djwebhooks import __version__, database, payload, retry, signing
+from djwebhooks.authentication.base import AccessToken, Authentication, TokenAuthentication
 from djwebhooks.conf import conf
 from djwebhooks.exceptions import InvalidPayload, InvalidTarget, UndecryptableSecret
 from djwebhooks.models import Body, Event, WebhookTarget
@@ -33,6 +34,10 @@ ERASED = b""
 USER_AGENT = f"djwebhooks/{__version__}"
 
 
+#: A work that needs an access token first, its target, and how to get one.
+Tokenless = tuple[Work, WebhookTarget, TokenAuthentication]
+
+
 @dataclass(slots=True)
 class Prepared:
     """What became of works that were to be sent."""
@@ -40,6 +45,8 @@ class Prepared:
     ready: list[tuple[Work, WebhookTarget, Request]] = field(default_factory=list)
     #: Works of events whose payload must be built first.
     unbuilt: list[Work] = field(default_factory=list)
+    #: Works that can be sent with an access token, which their lane does not have.
+    tokenless: list[Tokenless] = field(default_factory=list)
     #: Works that end, or wait, without a request.
     outcomes: list[Outcome] = field(default_factory=list)
 
@@ -64,13 +71,16 @@ def prepare(using: str, works: Sequence[Work], held: dict[int, Held], now: datet
     signers_of = cache(partial(_read_signers, now=now))
     for work, target, event, body_format in sendable:
         with _sparing_others(work, prepared, now):
-            _sign(prepared, work, target, event, body_format, bodies[event.pk, body_format], signers_of, now)
+            _sign(
+                prepared, held[work.target_id], work, target, event, body_format, bodies[event.pk, body_format], signers_of, now
+            )
     return prepared
 
 
 @sensitive_variables("signers", "headers")
 def _sign(
     prepared: Prepared,
+    held: Held,
     work: Work,
     target: WebhookTarget,
     event: Event,
@@ -87,7 +97,13 @@ def _sign(
         return
     try:
         signers = signers_of(target, event.only_key)
-        headers = _authenticate(target, now) | _headers(work, event, body_format, signers, body, now)
+        kind = check_authentication(target.authentication)
+        token = held.find_token(kind, now)
+        if token is None and isinstance(kind, TokenAuthentication):
+            prepared.tokenless.append((work, target, kind))
+            return
+        headers = _authenticate(target, token or kind, now)
+        headers |= _headers(work, event, body_format, signers, body, now)
         request = _request(work, target, headers, body)
     except (UndecryptableSecret, InvalidTarget) as error:
         # Our own fault: nothing is counted, and nothing is lost.
@@ -149,13 +165,9 @@ def _format_for(target: WebhookTarget) -> str:
 
 
 @sensitive_variables()
-def _authenticate(target: WebhookTarget, now: datetime) -> dict[str, str]:
-    """Return the target's own headers, and those that tell its receiver who sends.
-
-    Raises ``UndecryptableSecret``, and ``InvalidTarget`` for a target that was saved without being checked.
-    """
-    kind = check_authentication(target.authentication)
-    credentials = kind.headers(target.target_url, now) if kind is not None else {}
+def _authenticate(target: WebhookTarget, by: Authentication | AccessToken | None, now: datetime) -> dict[str, str]:
+    """Return the target's own headers, and those that tell its receiver who sends. Raises ``UndecryptableSecret``."""
+    credentials = by.headers(target.target_url, now) if by is not None else {}
     own = {name: value for name, value in target.headers.items() if name.lower() not in credentials}
     return own | credentials
 

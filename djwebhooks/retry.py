@@ -27,6 +27,10 @@ DISABLED_BY_RECEIVER = "disabled_by_receiver"
 FORBIDDEN_ADDRESS = "forbidden_address"
 #: Reason: the URL cannot be sent to.
 INVALID_URL = "invalid_url"
+#: Reason: the receiver did not take the access token, so that another one is got at once.
+TOKEN_REFUSED = "token_refused"
+#: Reason, and error: no access token could be got.
+AUTHENTICATION_ERROR = "authentication_error"
 #: Reason: there was neither a status nor an error.
 INVALID_RESPONSE = "invalid_response"
 

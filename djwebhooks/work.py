@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from djwebhooks.authentication.base import AccessToken, Authentication, TokenAuthentication
 from djwebhooks.health import UNKNOWN, Health
 from djwebhooks.models import WebhookTarget
 from djwebhooks.models.deliveries import Status
@@ -31,6 +32,8 @@ class Work:
     schedule_offset: int
     trigger: str
     expires_at: datetime | None
+    #: What its last attempt came to, in a word.
+    reason: str = ""
     #: The key that alone signs it, by its id, if it is a check of that key.
     only_key: str = ""
 
@@ -62,6 +65,11 @@ class Held:
     is_drained: bool = False
     #: Whether something was written to it since.
     is_stale: bool = True
+    #: What a token server gave for the target, and whether that is still to be written to the lane.
+    access_token: AccessToken | None = None
+    has_new_token: bool = False
+    #: Whether a token server is being asked, so that all others wait for its answer.
+    asks_for_token: bool = False
 
     @property
     def is_probed(self) -> bool:
@@ -133,6 +141,30 @@ class Held:
         self.ready.clear()
         self.is_drained = False
 
+    def put_back(self, work: Work) -> None:
+        """Keep *work* ready, before all others; unless nothing may be sent any more: then it stays pending and due."""
+        if self.is_open:
+            self.ready.appendleft(work)
+        else:
+            self.forget(work.delivery_id)
+
+    def find_token(self, kind: Authentication | None, now: datetime) -> AccessToken | None:
+        """Return the access token for *kind*, if there is one that is good at *now*; any other is forgotten."""
+        token = self.access_token
+        is_good = isinstance(kind, TokenAuthentication) and token is not None and token.suits(kind.origin, now)
+        if token is not None and not is_good:
+            self.set_token(None)
+        return self.access_token
+
+    def drop_token(self, token: AccessToken | None) -> None:
+        """Use *token* no longer; one that came since is kept."""
+        if self.access_token == token:
+            self.set_token(None)
+
+    def set_token(self, token: AccessToken | None) -> None:
+        """Use *token* from now on, or none."""
+        self.access_token, self.has_new_token = token, True
+
     def forget(self, delivery_id: int) -> None:
         """Forget one delivery: it is recorded, or was put back."""
         self.known.discard(delivery_id)
@@ -141,12 +173,18 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Flight:
-    """A request on its way: *started_at* by the database's clock, *started* by the monotonic one."""
+    """A request on its way: *started_at* by the database's clock, *started* by the monotonic one.
+
+    *access_token* is the one that it was sent with. One that *asks_for* a token goes to a token server, so that the delivery can
+    be sent after that.
+    """
 
     work: Work
     target: WebhookTarget
     started_at: datetime
     started: float
+    access_token: AccessToken | None = None
+    asks_for: TokenAuthentication | None = None
 
 
 @dataclass(frozen=True, slots=True)

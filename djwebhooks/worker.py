@@ -5,25 +5,26 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError, close_old_connections, connections
 from django.utils.module_loading import import_string
 
-from djwebhooks import dispatch, lanes, messages, replays, verdicts
+from djwebhooks import dispatch, lanes, messages, replays, tokens, verdicts
 from djwebhooks.announce import announce
 from djwebhooks.build import Builder, InlineBuilder, see_states
 from djwebhooks.conf import conf
 from djwebhooks.database import DatabaseClock
 from djwebhooks.fairness import Paces, Usage, choose
 from djwebhooks.lanes import LeaseLost
+from djwebhooks.messages import Prepared, Tokenless
 from djwebhooks.models import Lane
 from djwebhooks.models.deliveries import Status
 from djwebhooks.models.events import events_database
 from djwebhooks.notices import Mailer
-from djwebhooks.transports.base import Transport
+from djwebhooks.transports.base import Reply, Request, Transport
 from djwebhooks.work import READY, Flight, Held, Outcome, Work
 
 logger = logging.getLogger(__name__)
@@ -177,6 +178,7 @@ class Worker:
             self._see_builds,
             self._hand_over,
             self._collect,
+            self._keep_tokens,
             self._record,
             self._release,
         )
@@ -349,15 +351,25 @@ class Worker:
         if not self._may_start():  # The database took its time.
             self._drop_chosen()
             return
+        self._start(prepared)
+
+    def _start(self, prepared: Prepared) -> None:
+        """Send what is ready, and begin what must come before for the rest."""
         for outcome in prepared.outcomes:
             self._keep_outcome(outcome)
         for work in prepared.unbuilt:
             self._wait_for_build(work)
+        for work, target, kind in self._choose_askers(prepared.tokenless):
+            self._held[work.target_id].asks_for_token = True
+            self._launch(tokens.ask(work, kind), Flight(work, target, self._clock(), time.monotonic(), asks_for=kind))
         for work, target, request in prepared.ready:
-            now = self._clock()
-            self._held[work.target_id].note_start(work.delivery_id, now)
-            self._flights[request.key] = Flight(work, target, now, time.monotonic())
-            self.transport.submit(request)
+            held, now = self._held[work.target_id], self._clock()
+            held.note_start(work.delivery_id, now)
+            self._launch(request, Flight(work, target, now, time.monotonic(), access_token=held.access_token))
+
+    def _launch(self, request: Request, flight: Flight) -> None:
+        self._flights[request.key] = flight
+        self.transport.submit(request)
 
     def _drop_chosen(self) -> None:
         """After an error: forget all but what is under way. It stays pending, and is taken again."""
@@ -367,6 +379,36 @@ class Worker:
             held.known.clear()
         for work in under_way + [work for works in self._building.values() for work in works]:
             self._held[work.target_id].known.add(work.delivery_id)
+
+    # -- access tokens --------------------------------------------------------------------------------------------------
+
+    def _choose_askers(self, tokenless: Sequence[Tokenless]) -> list[Tokenless]:
+        """Return the first of each target, to ask for an access token; the others go when there is an answer."""
+        first = {work.target_id: work for work, _, _ in reversed(tokenless)}
+        for work, _, _ in reversed(tokenless):
+            if first[work.target_id] is not work:
+                self._held[work.target_id].put_back(work)
+        return [asker for asker in tokenless if first[asker[0].target_id] is asker[0]]
+
+    def _see_token(self, flight: Flight, reply: Reply) -> Reply | None:
+        """Have the delivery sent with the access token that came; return what is to be recorded if none did."""
+        if flight.asks_for is None:
+            if tokens.is_refused(flight, reply):
+                self._held[flight.work.target_id].drop_token(flight.access_token)
+            return reply
+        held = self._held[flight.work.target_id]
+        held.asks_for_token = False
+        found = tokens.read(flight.asks_for, reply, self._clock())
+        if isinstance(found, Reply):
+            return found
+        held.set_token(found)
+        held.put_back(flight.work)
+        return None
+
+    def _keep_tokens(self) -> None:
+        """Write new access tokens to their lanes, so that no other worker has to ask for one."""
+        for held in [held for held in self._held.values() if held.has_new_token]:
+            lanes.keep_access_token(self.using, held)
 
     # -- building -------------------------------------------------------------------------------------------------------
 
@@ -386,10 +428,8 @@ class Worker:
             is_built, again_at = states.get(event_id, (True, now))
             for work in works:
                 held = self._held[work.target_id]
-                if not held.is_open:
-                    held.forget(work.delivery_id)
-                elif is_built:
-                    held.ready.appendleft(work)
+                if is_built or not held.is_open:
+                    held.put_back(work)
                 else:
                     self._keep_outcome(Outcome(work, Status.PENDING, "build_error", due_at=again_at))
 
@@ -401,7 +441,9 @@ class Worker:
             flight = self._flights.pop(reply.key, None)
             if flight is not None:
                 self._paces[flight.work.target_id].note(reply)
-                self._keep_outcome(verdicts.judge(flight, reply, self._clock()))
+                result = self._see_token(flight, reply)
+                if result is not None:
+                    self._keep_outcome(verdicts.judge(flight, result, self._clock()))
 
     def _patience(self) -> float:
         """For how many seconds a turn may wait for replies."""

@@ -37,7 +37,7 @@ LAYERS = (
     ),
     ("transports", "models"),
     ("work",),
-    ("dispatch", "lanes", "build", "fairness", "announce", "notices", "replays"),
+    ("dispatch", "lanes", "build", "fairness", "announce", "notices", "replays", "tokens"),
     ("messages", "verdicts"),
     ("worker", "inline"),
     ("engines",),

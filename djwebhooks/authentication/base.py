@@ -22,10 +22,25 @@ class AccessToken:
     renew_at: datetime
     origin: str = ""
 
+    @sensitive_variables()
+    def headers(self, url: str, now: datetime) -> dict[str, str]:
+        """Return the header that a request is sent with."""
+        return {"authorization": HiddenText(f"Bearer {self.text}")}
+
+    def suits(self, origin: str, now: datetime) -> bool:
+        """Whether it is of these credentials, and may be used at *now*."""
+        return self.origin == origin and self.renew_at > now
+
     @property
     @sensitive_variables()
-    def headers(self) -> dict[str, str]:
-        return {"authorization": HiddenText(f"Bearer {self.text}")}
+    def stored(self) -> dict[str, str]:
+        """What the database keeps of it; ``restore`` makes it again of that."""
+        return asdict(self) | {"renew_at": self.renew_at.isoformat()}
+
+    @classmethod
+    @sensitive_variables()
+    def restore(cls, stored: Mapping[str, str]) -> Self:
+        return cls(stored["text"], datetime.fromisoformat(stored["renew_at"]), stored["origin"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -213,7 +213,7 @@ def test_a_token_is_read() -> None:
     found = oauth2().read_token(200, b'{"access_token": "t1", "token_type": "Bearer", "expires_in": 600}', NOW)
 
     assert found == AccessToken("t1", NOW + timedelta(seconds=540), oauth2().origin)
-    assert found.headers == {"authorization": "Bearer t1"}
+    assert found.headers(URL, NOW) == {"authorization": "Bearer t1"}
     assert "t1" not in repr(found)
 
 
@@ -260,7 +260,7 @@ def test_whatever_a_token_server_answers_is_a_token_or_words(answer: bytes) -> N
     """No answer raises, and a token is one that a header can hold."""
     found = oauth2().read_token(200, answer, NOW)
 
-    assert isinstance(found, str) or found.headers["authorization"].isprintable()
+    assert isinstance(found, str) or found.headers(URL, NOW)["authorization"].isprintable()
 
 
 @pytest.mark.parametrize(
