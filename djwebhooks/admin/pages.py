@@ -30,7 +30,7 @@ COUNT_LIMIT = 10_000
 #: Rows that one use of an action changes at most.
 ACTION_LIMIT = 1_000
 #: Columns that hold secrets, or may.
-HIDDEN = frozenset({"secrets", "headers", "call"})
+HIDDEN = frozenset({"secrets", "headers", "authentication", "client_certificate", "access_token", "call"})
 #: What a missing value looks like.
 NOTHING = "–"
 #: The colour of each status and state.

@@ -19,7 +19,7 @@ from django.urls import reverse
 from django.utils.decorators import method_decorator
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
-from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
 from djwebhooks.admin.pages import (
     NOTHING,
@@ -34,7 +34,7 @@ from djwebhooks.admin.pages import (
     show_time,
 )
 from djwebhooks.database import read_clock
-from djwebhooks.exceptions import DjWebhooksError
+from djwebhooks.exceptions import DjWebhooksError, InvalidTarget, UndecryptableSecret
 from djwebhooks.explain import list_holds, list_troubles
 from djwebhooks.hidden import hide
 from djwebhooks.models import Delivery, Replay, Subscription, WebhookTarget
@@ -43,6 +43,7 @@ from djwebhooks.models.events import events_database
 from djwebhooks.models.keyring import KeyState
 from djwebhooks.models.replays import MOST_TARGETS, Through
 from djwebhooks.models.targets import STATES, target_digest
+from djwebhooks.models.validation import check_authentication, check_certificate
 from djwebhooks.owners import owner_model
 
 #: Who may make targets that see every owner's events.
@@ -54,7 +55,7 @@ VERIFICATION = {
     True: "The receiver accepts what it cannot have verified: anybody may send to it in your name.",
 }
 #: Fields of the form that may hold a receiver's passwords.
-SECRET_FIELDS = ("headers", "initial-headers", "authentication", "client_certificate")
+SECRET_FIELDS = ("headers", "initial-headers", "authentication_parts", "new_certificate")
 #: For how long an old secret signs beside its successor.
 OVERLAP_HOURS = 24
 
@@ -126,6 +127,29 @@ def replay_url(uids: Iterable[UUID]) -> str:
 # -- the form ----------------------------------------------------------------------------------------------------------
 
 
+#: The choice that ends an authentication.
+REMOVE = "none"
+AUTHENTICATION_TYPES = (
+    ("", "---------"),
+    ("basic", "Basic: user name and password"),
+    ("bearer", "Bearer token"),
+    ("jwt", "JWT, signed for each request"),
+    ("oauth2", "OAuth 2 client credentials"),
+    (REMOVE, "none: remove the one that is set"),
+)
+PARTS_HELP = format_html_join(
+    "",
+    "{}<br>",
+    (
+        ('Basic: {"username": "…", "password": "…"}',),
+        ('Bearer: {"token": "…"}',),
+        ('JWT: {"algorithm": "ES256", "key": "-----BEGIN …", "key_id": "…", "issuer": "…", "claims": {…}, "lifetime": 60}',),
+        ('OAuth 2: {"token_url": "https://…", "client_id": "…", "client_secret": "…", "scope": "…", "audience": "…"}',),
+        ("They are not shown again.",),
+    ),
+)
+
+
 class OptionalJSONField(forms.JSONField):
     """A list or an object of JSON, without others inside, that is shown as nothing when there is none."""
 
@@ -162,8 +186,45 @@ def is_flat(value: object) -> bool:
     return not any(isinstance(part, dict | list) for part in parts)
 
 
+class HiddenJSONField(forms.JSONField):
+    """JSON that no report of an error may show."""
+
+    def to_python(self, value: Any) -> Any:
+        return hide(super().to_python(value))
+
+
+class HiddenCharField(forms.CharField):
+    """A text that no report of an error may show."""
+
+    def to_python(self, value: Any) -> Any:
+        return hide(super().to_python(value))
+
+
+class SecretTextarea(forms.Textarea):
+    """Takes a text, and never shows it again."""
+
+    def format_value(self, value: Any) -> str:
+        return ""
+
+
 class TargetForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptable at run time
     """A target of an owner's."""
+
+    authentication_type = forms.ChoiceField(required=False, label="New authentication", choices=AUTHENTICATION_TYPES)
+    authentication_parts = HiddenJSONField(
+        required=False,
+        label="Its parts",
+        widget=SecretTextarea(attrs={"rows": 4, "class": "vLargeTextField"}),
+        help_text=PARTS_HELP,
+    )
+    new_certificate = HiddenCharField(
+        required=False,
+        label="New client certificate",
+        widget=SecretTextarea(attrs={"rows": 4, "class": "vLargeTextField"}),
+        help_text="For receivers that want one: the certificate, those that vouch for it, and its key, in PEM. "
+        "It is not shown again; empty keeps the one that is set.",
+    )
+    remove_certificate = forms.BooleanField(required=False, label="Remove the client certificate")
 
     class Meta:
         # The admin adds the model and the fields when it shows the form. Here, an owner model that is not installed would
@@ -183,7 +244,39 @@ class TargetForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptabl
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
         if "owner" in cleaned:
             self._check_owner(cleaned["owner"])
+        if {"authentication_type", "authentication_parts"} <= set(cleaned):
+            self._set_authentication(cleaned["authentication_type"], cleaned["authentication_parts"])
+        self._set_certificate(cleaned.get("new_certificate"), cleaned.get("remove_certificate"))
         return cleaned
+
+    @sensitive_variables()
+    def _set_authentication(self, name: str, parts: Any) -> None:
+        if parts is not None and not isinstance(parts, dict):
+            self.add_error("authentication_parts", "Write an object of the parts and their values.")
+        elif parts and name in ("", REMOVE):
+            self.add_error("authentication_type", "Choose what the parts are of.")
+        elif name == REMOVE:
+            self.instance.authentication = {}
+        elif name:
+            self._set_checked("authentication", (parts or {}) | {"type": name}, check_authentication, "authentication_parts")
+
+    @sensitive_variables()
+    def _set_certificate(self, pem: str | None, is_removed: bool | None) -> None:
+        if pem and is_removed:
+            self.add_error("remove_certificate", "Either give a new certificate or remove the one that is set.")
+        elif pem:
+            self._set_checked("client_certificate", pem, check_certificate, "new_certificate")
+        elif is_removed:
+            self.instance.client_certificate = ""
+
+    @sensitive_variables()
+    def _set_checked(self, name: str, value: Any, check: Callable[[Any], object], field: str) -> None:
+        try:
+            check(value)
+        except InvalidTarget as error:
+            self.add_error(field, error)
+        else:
+            setattr(self.instance, name, value)
 
     def _check_owner(self, owner: Any) -> None:
         if owner is None:
@@ -313,6 +406,8 @@ class WebhookTargetAdmin(ActingAdmin):
         "modified_at",
         "header_names",
         "owner_link",
+        "authentication_now",
+        "certificate_now",
     )
     row_actions = (
         RowAction("test", "Send test event", send_test),
@@ -368,12 +463,16 @@ class WebhookTargetAdmin(ActingAdmin):
         headers = "headers" if can_write else "header_names"
         limits = (("rate_limit", "rate_period"), "concurrency_limit")
         sending = ("is_ordered", "envelope", "signatures", headers, "retry_schedule", *limits)
+        shown = ("authentication_now", "certificate_now") if obj else ()
+        written = ("authentication_type", "authentication_parts", "new_certificate", *(("remove_certificate",) if obj else ()))
+        knowing = (*shown, *(written if can_write else ()))
         condition = [("Condition", {"fields": ("condition", "logs", "uid", "created_at", "modified_at")})] if obj else []
         keys = [("Keys", {"fields": ("key_states", "verification")})] if obj else []
         return [
             *condition,
             (None, {"fields": ("target_url", *owner, "identifier", "description", "is_active")}),
             ("How it is sent", {"fields": sending, "description": "What is left empty is as the project's settings say."}),
+            ("How the receiver knows who sends", {"fields": knowing, "description": "Besides the signature, if it wants more."}),
             *keys,
         ]
 
@@ -416,7 +515,18 @@ class WebhookTargetAdmin(ActingAdmin):
 
     @admin.display(description="headers")
     def header_names(self, target: WebhookTarget) -> str:
-        return ", ".join(target.headers) or NOTHING
+        try:
+            return ", ".join(target.headers) or NOTHING
+        except UndecryptableSecret:
+            return "unreadable"
+
+    @admin.display(description="authentication")
+    def authentication_now(self, target: WebhookTarget) -> str:
+        return describe_parts(target.authentication_summary)
+
+    @admin.display(description="client certificate")
+    def certificate_now(self, target: WebhookTarget) -> str:
+        return describe_parts(target.client_certificate_summary)
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> HttpResponse:
         target = context.get("original")
@@ -455,6 +565,10 @@ def describe_key(key: KeyState) -> Iterator[str]:
         yield f"accepted alone {show_time(key.last_accepted_at)}"
     if key.last_refused_at is not None:
         yield f"refused {show_time(key.last_refused_at)}"
+
+
+def describe_parts(summary: dict[str, Any]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in summary.items()) or NOTHING
 
 
 def may_touch(request: HttpRequest, target: WebhookTarget | None) -> bool:

@@ -9,6 +9,8 @@ from django.utils.dateparse import parse_datetime
 from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 
+from djwebhooks.exceptions import UndecryptableSecret
+
 T = TypeVar("T")
 
 
@@ -53,6 +55,17 @@ class AnyField(serializers.Field[Any, Any, Any, Any]):
     def to_internal_value(self, data: Any) -> Any:
         """Return *data*."""
         return data
+
+
+class SealedDictField(serializers.DictField):
+    """An object that is encrypted in the database, and null while no key opens it."""
+
+    def get_attribute(self, instance: Any) -> Any:
+        """Return the object."""
+        try:
+            return super().get_attribute(instance)
+        except UndecryptableSecret:
+            return None
 
 
 class RowSerializer(serializers.ModelSerializer[models.Model]):

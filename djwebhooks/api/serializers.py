@@ -4,12 +4,13 @@ import json
 from typing import Any
 
 from django.db import IntegrityError, transaction
+from django.views.decorators.debug import sensitive_variables
 from rest_framework import serializers
 
 from djwebhooks import events
 from djwebhooks.api.catalogue import check_event_type, check_subscription
 from djwebhooks.api.errors import Conflict
-from djwebhooks.api.fields import AnyField, NumberField, RowSerializer, StrictSerializer, TimeField
+from djwebhooks.api.fields import AnyField, NumberField, RowSerializer, SealedDictField, StrictSerializer, TimeField
 from djwebhooks.conf import conf
 from djwebhooks.exceptions import DjWebhooksError, InvalidReplay
 from djwebhooks.health import Health
@@ -17,7 +18,7 @@ from djwebhooks.models import Attempt, Delivery, Event, Replay, WebhookTarget
 from djwebhooks.models.events import BUILD_TRIES, events_database
 from djwebhooks.models.keyring import KeyState
 from djwebhooks.models.replays import LOWEST_RATE, MOST_TARGETS, REPLAYABLE, Through, check_event
-from djwebhooks.models.validation import check_headers, check_rate, check_schedule
+from djwebhooks.models.validation import check_authentication, check_certificate, check_headers, check_rate, check_schedule
 from djwebhooks.network import check_url
 from djwebhooks.payload import encode
 
@@ -63,12 +64,28 @@ class TargetSerializer(StrictSerializer[Any], RowSerializer):
         max_length=1000,
         help_text="Names of events, 'project.*' for all below project, or '*' for all.",
     )
-    headers = serializers.DictField(
+    headers = SealedDictField(
         child=serializers.CharField(max_length=4096, allow_blank=True, trim_whitespace=False),
         required=False,
         validators=[check_headers],
         help_text="Additional request headers, name to value; at most 50.",
     )
+    authentication = serializers.DictField(
+        child=AnyField(),
+        write_only=True,
+        required=False,
+        allow_null=True,
+        help_text="How the receiver is told who sends: a type and its parts; null is none. It is never shown.",
+    )
+    authentication_summary = serializers.DictField(read_only=True, help_text="What of it is not secret.")
+    client_certificate = serializers.CharField(
+        write_only=True,
+        required=False,
+        allow_blank=True,
+        validators=[check_certificate],
+        help_text="For receivers that want one: the certificate chain and its key, in PEM. It is never shown.",
+    )
+    client_certificate_summary = serializers.DictField(read_only=True, help_text="Its subject, and when it ends.")
     retry_schedule = serializers.ListField(
         child=NumberField(),
         max_length=100,
@@ -96,6 +113,10 @@ class TargetSerializer(StrictSerializer[Any], RowSerializer):
             "is_active",
             "is_ordered",
             "headers",
+            "authentication",
+            "authentication_summary",
+            "client_certificate",
+            "client_certificate_summary",
             "envelope",
             "signatures",
             "retry_schedule",
@@ -127,17 +148,25 @@ class TargetSerializer(StrictSerializer[Any], RowSerializer):
         """Return *url* as it is kept. Raises ``InvalidTarget``."""
         return check_url(url)
 
+    @sensitive_variables()
+    def validate_authentication(self, told: dict[str, Any] | None) -> dict[str, Any]:
+        """Return what was *told* of it. Raises ``InvalidTarget``."""
+        check_authentication(told or {})
+        return told or {}
+
     def validate_headers(self, headers: dict[str, str]) -> dict[str, str]:
         """Return *headers*. Raises ``ValidationError`` for too many."""
         if len(headers) > 50:
             raise serializers.ValidationError(f"A target may have 50 additional headers, not {len(headers)}.")
         return headers
 
+    @sensitive_variables("validated_data")
     def create(self, validated_data: dict[str, Any]) -> WebhookTarget:
         """Return the owner's target with this address and identifier, made if need be, or given further events."""
         targets = WebhookTarget.objects.using(events_database())
         return targets.register(validated_data.pop("target_url"), validated_data.pop("events"), **validated_data)
 
+    @sensitive_variables("validated_data", "value")
     def update(self, instance: Any, validated_data: dict[str, Any]) -> WebhookTarget:
         """Change and return *instance*, a locked target. Raises ``Conflict`` if the owner has another one just like it."""
         target: WebhookTarget = instance

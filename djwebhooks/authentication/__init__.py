@@ -52,4 +52,8 @@ def find_class(name: str) -> type[Authentication]:
 @sensitive_variables("told")
 def summarize(told: Mapping[str, Any]) -> dict[str, Any]:
     """Return the type and the parts of *told* that are not secret; nothing for nothing."""
-    return {"type": told["type"], **read(told).summary} if told else {}
+    if not told:
+        return {}
+    # Written and read anew, as what is shown is not hidden.
+    summary: dict[str, Any] = json.loads(json.dumps({"type": told["type"], **read(told).summary}))
+    return summary

@@ -98,10 +98,19 @@ class SealedField(models.TextField):  # type: ignore[type-arg]  # not subscripta
 
     def value_from_object(self, obj: models.Model) -> Any:
         """Return what a form shows: nothing, when no key opens it."""
+        return super().value_from_object(obj) if self._can_open(obj) else self.get_default()
+
+    def save_form_data(self, instance: models.Model, data: Any) -> None:
+        """Take what a form says; it says nothing, and changes nothing, of what no key opens."""
+        if data or self._can_open(instance):
+            super().save_form_data(instance, data)
+
+    def _can_open(self, instance: models.Model) -> bool:
         try:
-            return super().value_from_object(obj)
+            self.pre_save(instance, add=False).open()
         except UndecryptableSecret:
-            return self.get_default()
+            return False
+        return True
 
     def formfield(self, form_class: Callable[..., Any] | None = None, **kwargs: Any) -> Any:
         return super().formfield(**{"form_class": form_class or forms.JSONField, **kwargs})
