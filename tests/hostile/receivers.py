@@ -309,5 +309,6 @@ ENDLESS = [
     Case("hangs in the handshake", wait_closed, "connect_timeout", scheme="https"),
     Case("a handshake byte by byte", trickle(b"\x16\x03\x03\x40\x00", b"\x02", unasked=True), "connect_timeout", scheme="https"),
     Case("hangs after the handshake", hang, "timeout", tls="good"),
+    Case("reads nothing after the handshake", read_nothing, "timeout", tls="good", is_large=True),
     Case("session tickets without end", answer_with(200), "timeout", tls="tickets"),
 ]
