@@ -40,7 +40,7 @@ def django_db_modify_db_settings(
 
 
 #: The databases that the tests with each marker run on.
-MARKERS = {"server": {"postgresql", "mysql"}, "postgresql": {"postgresql"}, "mariadb": {"mysql"}}
+MARKERS = {"server": {"postgresql", "mysql"}, "postgresql": {"postgresql"}, "mariadb": {"mysql"}, "sqlite": {"sqlite"}}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

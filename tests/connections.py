@@ -66,3 +66,18 @@ def other_way(**changes: Any) -> Iterator[str]:
         connections["other"].close()
         settings.clear()
         settings.update(before)
+
+
+@contextmanager
+def swapped(alias: str) -> Iterator[None]:
+    """Have the alias ``default`` lead to where *alias* leads."""
+    settings = connections.settings["default"]
+    before = dict(settings)
+    connections["default"].close()
+    settings.update(connections.settings[alias])
+    try:
+        yield
+    finally:
+        connections["default"].close()
+        settings.clear()
+        settings.update(before)

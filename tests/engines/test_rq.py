@@ -525,10 +525,11 @@ def test_a_deploys_sigterm_loses_and_doubles_nothing(
     assert len(receiver.requests) == 100
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_job_stops_with_its_rqworker(
-    redis: str, receiver: Receiver, owner: User, process_environment: Environment, tmp_path: Path
+    redis: str, receiver: Receiver, owner: User, process_environment: Environment, tmp_path: Path, number: signal.Signals
 ) -> None:
-    """Where only the rqworker is told to stop, as in a container, its job does not go on until somebody kills both."""
+    """Where only the rqworker heeds a signal (a container's SIGTERM, a terminal's Ctrl-C), its job does not go on for long."""
     pause = threading.Event()
 
     def answer_slowly(conversation: Conversation) -> None:
@@ -539,11 +540,14 @@ def test_a_job_stops_with_its_rqworker(
     receiver.script = answer_slowly
     WebhookTarget.objects.update(concurrency_limit=1)
     with transaction.atomic():
-        for number in range(600):
-            fire("a.b", {"n": number}, owner=owner)
+        for count in range(600):
+            fire("a.b", {"n": count}, owner=owner)
     with rqworker(process_environment(DJWEBHOOKS_ENGINE=ENGINE), tmp_path) as running:
         receiver.wait_for(3, timeout=60)
-        running.process.terminate()
+        if number == signal.SIGINT:
+            running.signal_all(number)
+        else:
+            running.process.send_signal(number)
         assert running.wait() == 0
 
     assert Delivery.objects.pending().exists()

@@ -1,6 +1,7 @@
 """PostgreSQL cuts connections, refuses, waits, is full or gone: workers go on by themselves, and nothing is lost or doubled."""
 
 import itertools
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,24 +12,30 @@ from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.db import OperationalError, connection, connections, transaction
 
-from djwebhooks.models import Delivery, Event, Lane
+from djwebhooks.events import fire
+from djwebhooks.models import Attempt, Delivery, Dispatcher, Event, Lane
 from djwebhooks.models import Worker as WorkerRow
 from djwebhooks.worker import Worker
 from example_project.services import postgres_server
-from tests.connections import Thread, other_way, second_connection
+from tests.builders import make_target, make_user
+from tests.connections import Thread, other_way, second_connection, swapped
 from tests.engines.processes import wait_until
+from tests.faults.processes import Child, Launcher
 from tests.faults.proxy import Link, Proxy
 from tests.faults.workers import (
     Sent,
     all_is_done,
     expire_builds,
+    fire_at_once,
     fire_some,
     make_owner,
     run_worker,
     thing_built,
     wait_for_failures,
+    wait_for_more,
     working,
 )
+from tests.transports.receiver import Receiver
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.django_db(transaction=True, databases=["default", "other"])]
 
@@ -154,17 +161,6 @@ def test_connections_are_terminated_all_the_time(owner: User, sent: Sent) -> Non
     sent.check_each_once()
 
 
-def fire_at_once(owner: User, count: int) -> None:
-    with transaction.atomic():
-        fire_some(owner, count)
-
-
-def wait_for_more(sent: Sent, count: int = 1) -> None:
-    """Return when *count* more requests were made, or all are."""
-    wanted = len(sent.requests) + count
-    wait_until(lambda: len(sent.requests) >= wanted or all_is_done(), "more is sent")
-
-
 def test_the_server_is_restarted(sent: Sent) -> None:
     """Shut down in order or at once, while workers work: these go on when it is up again."""
     with postgres_server(durable=True) as server:
@@ -181,21 +177,6 @@ def test_the_server_is_restarted(sent: Sent) -> None:
                     connection.close()
                 fire_some(owner)
             sent.check_each_once()
-
-
-@contextmanager
-def swapped(alias: str) -> Iterator[None]:
-    """Have the alias ``default`` lead to where *alias* leads."""
-    settings = connections.settings["default"]
-    before = dict(settings)
-    connections["default"].close()
-    settings.update(connections.settings[alias])
-    try:
-        yield
-    finally:
-        connections["default"].close()
-        settings.clear()
-        settings.update(before)
 
 
 def test_a_new_primary_is_found(owner: User, sent: Sent, caplog: pytest.LogCaptureFixture) -> None:
@@ -322,3 +303,46 @@ def test_transactions_that_cannot_be_put_in_order(owner: User, sent: Sent) -> No
 def count_rollbacks() -> int:
     [(count,)] = execute("SELECT xact_rollback FROM pg_stat_database WHERE datname = current_database()")
     return count
+
+
+def test_a_frozen_worker_does_not_keep_the_dispatchers_lock(launcher: Launcher) -> None:
+    """Frozen in the middle of dispatch, it loses its lock after some seconds; thawed, it goes on as if nothing had been."""
+    with Receiver() as receiver:
+        target = make_target(make_user(), url=receiver.url)
+        Lane.objects.create(target=target)
+        child = launcher.command("webhooks", "work")
+        wait_until(WorkerRow.objects.exists, "it works")
+        with second_connection() as application, transaction.atomic(using=application):
+            list(Lane.objects.using(application).select_for_update())
+            fire("a.b", 1, owner=target.owner)
+            wait_until(lambda: freeze_in_dispatch(child), "it is frozen")
+        other = Worker()
+        thread = Thread(other.run)
+        wait_until(all_is_done, "another worker gets the lock, and sends what is there")
+        assert not is_dispatching()
+        child.send_signal(signal.SIGCONT)
+        other.stop()
+        thread.result()
+        fire("a.b", 2, owner=target.owner)
+        wait_until(all_is_done, "the thawed one sends")
+        child.send_signal(signal.SIGTERM)
+        assert child.wait() == 0, child.output
+
+    assert len(receiver.requests) == Attempt.objects.count() == 2
+
+
+def freeze_in_dispatch(child: Child) -> bool:
+    """Whether it has the dispatcher's lock, frozen while it waits for a lane."""
+    if not execute("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"):
+        return False
+    child.send_signal(signal.SIGSTOP)
+    if is_dispatching():
+        return True
+    child.send_signal(signal.SIGCONT)
+    return False
+
+
+def is_dispatching() -> bool:
+    """Whether somebody has the dispatcher's lock."""
+    with transaction.atomic():
+        return not Dispatcher.lock("default")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import transaction
 
 from djwebhooks.database import DatabaseNow
 from djwebhooks.decorators import hook
@@ -44,6 +45,11 @@ def fire_some(owner: User, count: int = 2, *, with_hooks: bool = True) -> None:
         fire("thing.happened", {"number": number}, owner=owner, ordering_key=str(number % KEYS))
         if with_hooks:
             thing_built(number, owner)
+
+
+def fire_at_once(owner: User, count: int) -> None:
+    with transaction.atomic():
+        fire_some(owner, count)
 
 
 class Sent:
@@ -118,3 +124,9 @@ def count_failures(caplog: pytest.LogCaptureFixture) -> int:
 def wait_for_failures(caplog: pytest.LogCaptureFixture, count: int) -> None:
     before = count_failures(caplog)
     wait_until(lambda: count_failures(caplog) >= before + count, f"the database fails {count} times more")
+
+
+def wait_for_more(sent: Sent, count: int = 1) -> None:
+    """Return when *count* more requests were made, or all are."""
+    wanted = len(sent.requests) + count
+    wait_until(lambda: len(sent.requests) >= wanted or all_is_done(), "more is sent")
