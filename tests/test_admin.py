@@ -1232,3 +1232,46 @@ def test_a_replay_shows_where_its_target_was(admin_client: Client) -> None:
     assert f"failed deliveries to target {uid}" in rows
     assert "failed deliveries to everybody's targets" in rows.replace("&#x27;", "'")
     assert "– through Python" in rows
+
+
+# -- erasing -----------------------------------------------------------------------------------------------------------
+
+
+def make_told() -> tuple[Event, Delivery]:
+    """An event that was told to a receiver, which has answered."""
+    target = make_target(f"{URL}/told")
+    event = fire("project.told", {"name": "Crusoe"}, owner=target.owner)
+    deliver(lambda request: Reply(request.key, status=500, body=b"Crusoe is unknown."))
+    return event, Delivery.objects.get(event=event)
+
+
+def test_erasing_asks_first() -> None:
+    """A button, and the action of the list, show what would be erased, and do it once that is confirmed."""
+    event, delivery = make_told()
+    client = make_staff("view_event", "view_delivery", "erase_event")
+    act = reverse("admin:djwebhooks_event_act", args=[event.pk, "erase"])
+    listed = {"action": "erase", "_selected_action": [event.pk]}
+    assert act in client.get(page_of(event)).content.decode()
+
+    for asked in (client.post(act), client.post(reverse("admin:djwebhooks_event_changelist"), listed)):
+        assert "are you sure?" in text_of(asked)
+        assert str(event) in text_of(asked)
+        assert Event.objects.get(pk=event.pk).payload
+    told = text_of(client.post(reverse("admin:djwebhooks_event_changelist"), listed | {"confirmed": "yes"}, follow=True))
+
+    assert "Erased, with the answers to 1 attempt." in told
+    for page in (client.get(page_of(event)), client.get(page_of(delivery))):
+        assert "Crusoe" not in text_of(page)
+        assert "erased" in text_of(page)
+    assert act not in client.get(page_of(event)).content.decode()
+    assert str(event) not in text_of(client.get(reverse("admin:djwebhooks_event_changelist"), {"progress": "waiting"}))
+
+
+def test_erasing_needs_a_permission_of_its_own() -> None:
+    """Whoever may only see events is offered nothing, and refused."""
+    event, _ = make_told()
+    client = make_staff("view_event", "change_event", "delete_event")
+
+    assert "act/erase/" not in client.get(page_of(event)).content.decode()
+    assert client.post(reverse("admin:djwebhooks_event_act", args=[event.pk, "erase"]), {"confirmed": "yes"}).status_code == 403
+    assert Event.objects.get().erased_at is None

@@ -138,7 +138,7 @@ class DeliveryAdmin(ReadOnlyAdmin, ActingAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Delivery]:
         # Joins would lose the deliveries whose event or target is gone.
-        events = Event.objects.only("uid", "name", "build_error", "build_attempts")
+        events = Event.objects.only("uid", "name", "build_error", "build_attempts", "erased_at")
         targets = WebhookTarget.objects.defer("secrets", "headers")
         return super().get_queryset(request).prefetch_related(Prefetch("event", events), Prefetch("target", targets))
 
@@ -229,6 +229,9 @@ class DeliveryAdmin(ReadOnlyAdmin, ActingAdmin):
 
     @admin.display(description="body")
     def body(self, delivery: Delivery) -> SafeString:
+        event = find_event(delivery)
+        if event is not None and event.erased_at is not None:
+            return SafeString("erased")
         bodies = list_bodies(delivery)
         if not bodies:
             return SafeString("not written yet: that is done before the first attempt")

@@ -12,28 +12,41 @@ from django.utils.safestring import SafeString
 
 from djwebhooks.admin.pages import (
     NOTHING,
+    ActingAdmin,
+    Done,
     ReadOnlyAdmin,
+    RowAction,
     as_uuid,
     badge,
     link_to,
     link_to_list,
+    list_action,
     name_owner,
     pretty,
     show_time,
     text_block,
 )
+from djwebhooks.erasure import erase_events
+from djwebhooks.explain import describe_count
 from djwebhooks.models import Delivery, Event
 from djwebhooks.models.deliveries import Status
 from djwebhooks.models.events import BUILD_TRIES
 
 #: What lists leave in the database: it is large, or nobody's business.
-LARGE = ("call", "payload", "target_ids", "build_error")
-UNBUILT = Q(payload="", build_attempts__gte=BUILD_TRIES)
+LARGE = ("call", "payload", "target_ids", "subjects", "build_error")
+TIMES = ("created_at", "deliver_at", "expires_at", "dispatched_at", "erased_at")
+UNBUILT = Q(payload="", build_attempts__gte=BUILD_TRIES, erased_at__isnull=True)
 PROGRESS = {
     "waiting": Q(dispatched_at__isnull=True),
     "dispatched": Q(dispatched_at__isnull=False),
     "build failed": UNBUILT,
+    "erased": Q(erased_at__isnull=False),
 }
+
+
+def erase(event: Event) -> Done:
+    erased = erase_events(Event.objects.filter(pk=event.pk))
+    return Done(f"Erased, with the answers to {describe_count(erased.attempts, 'attempt')}.")
 
 
 class ProgressFilter(admin.SimpleListFilter):
@@ -48,7 +61,7 @@ class ProgressFilter(admin.SimpleListFilter):
 
 
 @admin.register(Event)
-class EventAdmin(ReadOnlyAdmin):
+class EventAdmin(ReadOnlyAdmin, ActingAdmin):
     """Shows events. The captured call stays hidden: it may hold whatever an argument has, a user's password hash included."""
 
     list_display = ("name", "owner_name", "identifier", "progress", "created", "dispatched")
@@ -58,9 +71,24 @@ class EventAdmin(ReadOnlyAdmin):
     search_help_text = "An event's uid, or the beginning of its name."
     fieldsets = (
         (None, {"fields": ("name", "uid", "owner_link", "identifier", "is_broadcast", "ordering_key", "idempotency_key")}),
-        ("Progress", {"fields": ("progress", "deliveries", "created_at", "deliver_at", "expires_at", "dispatched_at")}),
+        ("Progress", {"fields": ("progress", "deliveries", *TIMES)}),
         ("Payload", {"fields": ("hook", "build_attempts", "build_due_at", "build_error_text", "payload_text")}),
     )
+
+    row_actions = (
+        RowAction(
+            "erase",
+            "Erase",
+            erase,
+            suits=lambda event: event.erased_at is None,
+            question="Payloads and answers are erased for good, and what was not delivered yet is cancelled. "
+            "That there were these events stays on record.",
+        ),
+    )
+    actions = tuple(list_action(action) for action in row_actions)
+
+    def has_act_permission(self, request: HttpRequest, row: Any = None) -> bool:
+        return request.user.has_perm("djwebhooks.erase_event")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Event]:
         has_failed = ExpressionWrapper(UNBUILT, BooleanField())
@@ -85,6 +113,8 @@ class EventAdmin(ReadOnlyAdmin):
 
     @admin.display(description="progress")
     def progress(self, event: Event) -> SafeString:
+        if event.erased_at is not None:
+            return badge("erased")
         if event.has_failed:  # type: ignore[attr-defined]  # annotated
             return badge("build failed")
         if event.dispatched_at is not None:

@@ -29,6 +29,8 @@ from djwebhooks.owners import name_of_owner
 COUNT_LIMIT = 10_000
 #: Rows that one use of an action changes at most.
 ACTION_LIMIT = 1_000
+#: Rows that are listed where people are asked.
+ASK_LIMIT = 20
 #: Columns that hold secrets, or may.
 HIDDEN = frozenset({"secrets", "headers", "authentication", "client_certificate", "access_token", "call"})
 #: What a missing value looks like.
@@ -210,6 +212,8 @@ class RowAction:
     suits: Callable[[Any], bool] = lambda row: True
     #: Whether it is told who does it, as *by*.
     is_signed: bool = False
+    #: What people are asked before it is done, as it cannot be undone.
+    question: str = ""
 
 
 class ActingAdmin(LeanAdmin):
@@ -240,7 +244,9 @@ class ActingAdmin(LeanAdmin):
         return self.act_on(request, [row], action) or HttpResponseRedirect(page)
 
     def act_on(self, request: HttpRequest, rows: Iterable[Any], action: RowAction) -> HttpResponse | None:
-        """Run an action on rows, log and tell what came of it; return a page if there are secrets to show."""
+        """Run an action on rows, log and tell what came of it; return a page if there is something to ask, or secrets to show."""
+        if action.question and "confirmed" not in request.POST:
+            return self.ask(request, list(rows), action)
         done: list[tuple[Any, Done]] = []
         for row in rows:
             if not self.has_act_permission(request, row):
@@ -257,6 +263,21 @@ class ActingAdmin(LeanAdmin):
             return self.show_secrets(request, done)
         self._tell(request, action, done)
         return None
+
+    def ask(self, request: HttpRequest, rows: list[Any], action: RowAction) -> HttpResponse:
+        """Ask whether *action* is meant; to say yes is to post the same once more."""
+        posted = [(name, value) for name, values in request.POST.lists() for value in values if name != "csrfmiddlewaretoken"]
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"{action.label}: are you sure?",
+            "opts": self.opts,
+            "action": action,
+            "rows": rows[:ASK_LIMIT],
+            "more": max(0, len(rows) - ASK_LIMIT),
+            "posted": posted,
+        }
+        request.current_app = self.admin_site.name
+        return TemplateResponse(request, "admin/djwebhooks/confirm.html", context)
 
     def _tell(self, request: HttpRequest, action: RowAction, done: list[tuple[Any, Done]]) -> None:
         if len(done) == 1:
