@@ -12,6 +12,7 @@ from djwebhooks.exceptions import AlreadyFinished, InvalidReplay
 from djwebhooks.models import Delivery, Event, Replay, WebhookTarget
 from djwebhooks.models.deliveries import Status
 from djwebhooks.models.replays import REPLAYABLE, Criteria, Plan, make_criteria
+from djwebhooks.replays import carry_on
 from djwebhooks.testing import deliver
 from djwebhooks.transports.base import Reply
 from tests.builders import URL, make_deliveries, make_target, make_user
@@ -224,6 +225,8 @@ def test_progress_is_what_became_of_the_deliveries(settings: LazySettings) -> No
     target.replay()
     replay = Replay.objects.get()
     assert replay.progress() == {"waiting": 5}
+    carry_on("default")
+    Replay.objects.update(next_at=timezone.now() + timedelta(hours=1))
     answers = iter([200, 410])
     deliver(lambda request: Reply(request.key, status=next(answers)))
     replay.refresh_from_db()
