@@ -1,6 +1,7 @@
 """Say at the start what is set up wrongly."""
 
 import json
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from inspect import isabstract
@@ -121,11 +122,23 @@ def check_numbers(**_: Any) -> Iterator[CheckMessage]:
 
 
 def check_rates(**_: Any) -> Iterator[CheckMessage]:
-    """A rate of replays that cannot be."""
+    """A rate of replays, or of requests to the API, that cannot be."""
     try:
         check_rate(conf.REPLAY_RATE)
     except DjWebhooksError as error:
         yield Error(f"DJWEBHOOKS_REPLAY_RATE: {error}", id="djwebhooks.E024")
+    throttles = conf.API_THROTTLES
+    if not isinstance(throttles, Mapping) or not all(map(_is_throttle, throttles.items())):
+        yield Error(
+            "DJWEBHOOKS_API_THROTTLES must be a dictionary such as {'test': '30/minute', 'replay': '60/hour'}, "
+            f"not {throttles!r}.",
+            id="djwebhooks.E024",
+        )
+
+
+def _is_throttle(item: tuple[object, object]) -> bool:
+    scope, rate = item
+    return scope in ("test", "replay") and isinstance(rate, str) and THROTTLE.fullmatch(rate) is not None
 
 
 def check_envelope(**_: Any) -> Iterator[CheckMessage]:
@@ -331,6 +344,8 @@ KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
 }
 #: What may be said of an event in ``DJWEBHOOKS_EVENTS``.
 ENTRY_KEYS = ("description", "schema", "sample", "internal")
+#: A number of requests, and the time for them.
+THROTTLE = re.compile(r"[1-9][0-9]*/(second|minute|hour|day)")
 #: The longest duration that makes sense, in seconds: sums of times must stay in the calendar.
 CENTURY = 100 * 365 * 24 * 3600
 CHECKS = (

@@ -68,6 +68,8 @@ TEMPLATES = [
         },
     },
 ]
+# Nothing is counted from one test to the next, unless a test has a cache of its own.
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
 ROOT_URLCONF = "tests.urls"
 STATIC_URL = "static/"
 

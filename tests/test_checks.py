@@ -104,6 +104,9 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("djwebhooks.E018", {"FORBIDDEN_HOSTS": ["https://example.com"]}, "Write them like 'example.com'"),
     ("djwebhooks.E024", {"REPLAY_RATE": 0}, "DJWEBHOOKS_REPLAY_RATE: The rate is a number of deliveries per second"),
     ("djwebhooks.E024", {"REPLAY_RATE": "fast"}, "not 'fast'"),
+    ("djwebhooks.E024", {"API_THROTTLES": "60/hour"}, "DJWEBHOOKS_API_THROTTLES must be a dictionary such as"),
+    ("djwebhooks.E024", {"API_THROTTLES": {"tests": "60/hour"}}, "{'tests': '60/hour'}"),
+    ("djwebhooks.E024", {"API_THROTTLES": {"test": "60"}}, "{'test': '60'}"),
 ]
 #: Values that each of these settings may have.
 GOOD: list[dict[str, Any]] = [

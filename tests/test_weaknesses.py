@@ -62,6 +62,7 @@ CANNOT_BE_WEAK = {
     "GIVE_UP_ON": "ends deliveries earlier, as its owner wants it",
     "QUEUE": "is a name; what stands behind it is looked at as W011",
     "COOLDOWN_SCHEDULE": "has one request after each pause, whatever the pauses are",
+    "API_THROTTLES": "may leave a limit to the throttles of the project's REST framework settings, which count as well",
     "DISABLED_EMAIL": "tells an owner what the owner may see anyway",
     "ALLOWED_PORTS": "narrows; on any port a forbidden address stays forbidden",
 }

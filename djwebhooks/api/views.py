@@ -1,7 +1,8 @@
 """The API's views: each reads the request, calls one function of the models and shows what came of it."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from django.db import models, transaction
@@ -15,6 +16,7 @@ from rest_framework.permissions import BasePermission, IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
+from rest_framework.throttling import BaseThrottle
 from rest_framework.viewsets import GenericViewSet
 
 from djwebhooks.api import rows
@@ -50,6 +52,7 @@ from djwebhooks.api.serializers import (
     TargetReplaySerializer,
     TargetSerializer,
 )
+from djwebhooks.api.throttling import ActionThrottle
 from djwebhooks.models import Attempt, Delivery, Event, Replay, WebhookTarget
 from djwebhooks.models.events import events_database
 from djwebhooks.models.replays import Through, make_criteria
@@ -57,6 +60,10 @@ from djwebhooks.uid import uuid7
 
 #: An attempt's id: its delivery's uid and its number.
 ATTEMPT_ID = re.compile(r"([0-9a-f-]{36})-([1-9][0-9]{0,8})")
+
+
+#: The actions on a target that have requests made to it.
+TARGET_THROTTLES = MappingProxyType({"test": "test", "replay": "replay"})
 
 
 class OwnerViewSet(GenericViewSet[Any]):
@@ -74,6 +81,8 @@ class OwnerViewSet(GenericViewSet[Any]):
     lookup_field = "uid"
     # A name that the URL which the API is included at will hardly have.
     lookup_url_kwarg = "webhooks_id"
+    #: The scope of ``DJWEBHOOKS_API_THROTTLES`` that each of these actions counts in.
+    throttle_scopes: Mapping[str, str] = MappingProxyType({})
     #: Whose rows the request is about.
     owner: Any
 
@@ -81,6 +90,11 @@ class OwnerViewSet(GenericViewSet[Any]):
         """Let nobody in who has no owner."""
         super().initial(request, *args, **kwargs)
         self.owner = find_owner(request, {name: kwargs[name] for name in kwargs if name != self.lookup_url_kwarg})
+
+    def get_throttles(self) -> list[BaseThrottle]:
+        """Return the project's throttles, and our own for what makes requests to others."""
+        scope = self.throttle_scopes.get(self.action or "")
+        return [*super().get_throttles(), *([ActionThrottle(scope)] if scope else [])]
 
     def get_exception_handler(self) -> Callable[[Exception, dict[str, Any]], Response | None]:
         """Return our own, so that errors look the same in every project."""
@@ -119,6 +133,7 @@ class TargetViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.Des
 
     serializer_class = TargetSerializer
     filter_class = TargetFilters
+    throttle_scopes = TARGET_THROTTLES
 
     def get_queryset(self) -> models.QuerySet[WebhookTarget]:
         """Return the targets with what is shown of them."""
@@ -280,6 +295,7 @@ class ReplayViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, OwnerViewS
     """What was sent again to the owner's targets, or will be."""
 
     filter_class = ReplayFilters
+    throttle_scopes = MappingProxyType({"create": "replay"})
 
     def get_queryset(self) -> models.QuerySet[Replay]:
         """Return the replays."""
