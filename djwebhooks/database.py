@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from django.db import Error, OperationalError, connections, models, transaction
@@ -281,6 +282,16 @@ def lock_against_changes(rows: models.QuerySet[Any], using: str) -> None:
     """Lock *rows* until the transaction ends; where the database knows the difference, others may still refer to them."""
     no_key = connections[using].features.has_select_for_no_key_update
     list(rows.select_for_update(no_key=no_key).values_list("pk"))
+
+
+def read_first_of_both(using: str, one: models.QuerySet[M], other: models.QuerySet[M], limit: int) -> list[M]:
+    """Read the first *limit* rows, by their ids, of two sets of rows that have none in common."""
+    if connections[using].vendor != "mysql":
+        # Not an OR: behind that, SQLite sees no partial index and reads the whole table.
+        return list(one.union(other, all=True).order_by("id")[:limit])
+    # There a UNION writes all rows of both into a table of its own before it cuts off the rest.
+    rows = [*one.order_by("id")[:limit], *other.order_by("id")[:limit]]
+    return sorted(rows, key=attrgetter("pk"))[:limit]
 
 
 def clean_text(text: str) -> str:

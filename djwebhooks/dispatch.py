@@ -60,7 +60,8 @@ class Candidates:
 
 def has_waiting(using: str) -> bool:
     """Whether there are events to dispatch now. Costs one query."""
-    return _ready(using).exists()
+    at_once, planned = _ready(using)
+    return at_once.union(planned, all=True).exists()
 
 
 def next_planned(using: str) -> datetime | None:
@@ -78,12 +79,12 @@ def dispatch(using: str, *, batch: int = BATCH, page: int = PAGE) -> int | None:
     return database.run_transaction(using, partial(_dispatch, using, batch, page))
 
 
-def _ready(using: str) -> QuerySet[Event]:
+def _ready(using: str) -> tuple[QuerySet[Event], QuerySet[Event]]:
+    """Events that are sent as soon as can be, and planned ones that fell due."""
     waiting = Event.objects.using(using).filter(dispatched_at__isnull=True).order_by().defer("payload", "call", "build_error")
     at_once = waiting.filter(deliver_at__isnull=True)
     planned = waiting.filter(deliver_at__isnull=False, deliver_at__lte=database.DatabaseNow())
-    # Not an OR: behind that, SQLite sees no partial index and reads the whole table.
-    return at_once.union(planned, all=True).order_by("id")
+    return at_once, planned
 
 
 def _dispatch(using: str, batch: int, page: int) -> int | None:
@@ -91,7 +92,7 @@ def _dispatch(using: str, batch: int, page: int) -> int | None:
         return None
     for factor in (1, FURTHER):
         # Never a watermark: an event with an early id may commit late.
-        events = list(_ready(using)[: batch * factor])
+        events = database.read_first_of_both(using, *_ready(using), batch * factor)
         shares = list(_share(using, events, page * factor))
         lanes = _lock_lanes(using, {pk for share in shares for pk in share.target_ids})
         shares = list(_without_busy(shares, lanes, _lock_events(using, shares)))

@@ -411,6 +411,15 @@ def test_a_union_limits_each_part_alone(django_assert_num_queries: Any) -> None:
     assert [pk for (pk,) in rows] == [pk for first in range(1, 250) for pk in (first, first + 1)] + [250]
 
 
+@pytest.mark.parametrize("limit", [1, 4, 99])
+def test_the_first_of_two_sets_of_rows(limit: int) -> None:
+    """They come in the order of their ids, whichever set they are of, and no more than asked for."""
+    events = Event.objects.bulk_create([Event(name=name) for name in ("a", "b", "b", "a", "b", "a")])
+    one, other = Event.objects.filter(name="a"), Event.objects.filter(name="b")
+
+    assert database.read_first_of_both(DB, one, other, limit) == events[:limit]
+
+
 def test_a_statement_without_rows_returns_none() -> None:
     """An UPDATE has no rows to return."""
     assert database.execute(DB, "UPDATE djw_lane SET tail = 1") == []
