@@ -16,6 +16,11 @@ postgresql_only = pytest.mark.postgresql
 mariadb_only = pytest.mark.mariadb
 
 
+def plain(sql: str) -> str:
+    """A statement as every database but MariaDB quotes its names."""
+    return sql.replace("`", '"')
+
+
 @contextmanager
 def second_connection(alias: str = "second") -> Iterator[str]:
     """Yield the alias of one more connection to the default database; what it left open is rolled back."""

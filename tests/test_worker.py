@@ -28,6 +28,7 @@ from djwebhooks.transports.requests import RequestsTransport
 from djwebhooks.work import READY
 from djwebhooks.worker import Worker, work
 from tests.builders import make_deliveries
+from tests.connections import plain
 from tests.transports.receiver import Conversation, Receiver
 
 
@@ -372,7 +373,7 @@ class KillAt:
         self.prefix = prefix
 
     def __call__(self, execute: Callable[..., Any], sql: str, *arguments: Any) -> Any:
-        self.number -= sql.startswith(self.prefix)
+        self.number -= plain(sql).startswith(self.prefix)
         if self.number == 0:
             self.number -= 1
             raise Killed
