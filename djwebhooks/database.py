@@ -288,7 +288,7 @@ def read_first_of_both(using: str, one: models.QuerySet[M], other: models.QueryS
     """Read the first *limit* rows, by their ids, of two sets of rows that have none in common."""
     if connections[using].vendor != "mysql":
         # Not an OR: behind that, SQLite sees no partial index and reads the whole table.
-        return list(one.union(other, all=True).order_by("id")[:limit])
+        return list(one.order_by().union(other.order_by(), all=True).order_by("id")[:limit])
     # There a UNION writes all rows of both into a table of its own before it cuts off the rest.
     rows = [*one.order_by("id")[:limit], *other.order_by("id")[:limit]]
     return sorted(rows, key=attrgetter("pk"))[:limit]

@@ -16,7 +16,7 @@ from djwebhooks.transports.base import Reply, Request
 from djwebhooks.transports.memory import MemoryTransport
 from djwebhooks.worker import Worker
 from tests.builders import URL, make_deliveries, make_target, make_user
-from tests.connections import postgresql_only, second_connection
+from tests.connections import second_connection, server_only
 
 DB = "default"
 
@@ -214,7 +214,7 @@ def test_a_target_that_is_deleted_meanwhile_is_left_out() -> None:
     assert list_statuses(other) == ["pending"] * 3
 
 
-@postgresql_only
+@server_only
 @pytest.mark.django_db(transaction=True)
 def test_a_busy_lane_is_waited_for() -> None:
     """While an application keeps a lane locked, the replay waits before its deliveries, and then leaves none out."""
@@ -239,7 +239,7 @@ def test_a_busy_lane_is_waited_for() -> None:
     assert replay.reopened_count == 4
 
 
-@postgresql_only
+@server_only
 @pytest.mark.django_db(transaction=True)
 def test_what_a_busy_lane_has_is_put_back_later() -> None:
     """A cancelled replay comes back for the deliveries of a lane that an application keeps locked."""
@@ -259,7 +259,7 @@ def test_what_a_busy_lane_has_is_put_back_later() -> None:
     assert list_statuses(target) == ["failed"] * 2
 
 
-@postgresql_only
+@server_only
 @pytest.mark.django_db(transaction=True)
 def test_two_workers_do_not_do_the_same_page() -> None:
     """A replay that another worker is at is left to it."""
