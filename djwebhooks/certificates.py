@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 from django.views.decorators.debug import sensitive_variables
 
 from djwebhooks.exceptions import InvalidTarget
+from djwebhooks.hidden import HiddenBytes
 
 #: Characters of all parts together: a chain of a few certificates and a key.
 SIZE_LIMIT = 64 * 1024
@@ -62,7 +63,7 @@ def read(pem: str) -> ClientCertificate:
         raise InvalidTarget("The client certificate is a text of PEM.")
     if len(pem) > SIZE_LIMIT:
         raise InvalidTarget(f"The client certificate has {len(pem)} characters; at most {SIZE_LIMIT} are possible.")
-    blocks = [(block[1], block[0].encode()) for block in BLOCK.finditer(pem)]
+    blocks = [(block[1], HiddenBytes(block[0].encode())) for block in BLOCK.finditer(pem)]
     keys = [text for name, text in blocks if name.endswith("PRIVATE KEY")]
     certificates = [text for name, text in blocks if name == "CERTIFICATE"]
     if len(keys) != 1 or not certificates:

@@ -13,7 +13,7 @@ from django.db import DatabaseError, InterfaceError
 from django.views.decorators.debug import sensitive_variables
 from rq.timeouts import BaseTimeoutException
 
-from djwebhooks import __version__, database, payload, retry, signing
+from djwebhooks import __version__, database, payload, retry, signing, tokens
 from djwebhooks.authentication.base import AccessToken, Authentication, TokenAuthentication
 from djwebhooks.conf import conf
 from djwebhooks.exceptions import InvalidPayload, InvalidTarget, UndecryptableSecret
@@ -34,8 +34,8 @@ ERASED = b""
 USER_AGENT = f"djwebhooks/{__version__}"
 
 
-#: A work that needs an access token first, its target, and how to get one.
-Tokenless = tuple[Work, WebhookTarget, TokenAuthentication]
+#: A work that needs an access token first, its target, how to read one, and the request for it.
+Tokenless = tuple[Work, WebhookTarget, TokenAuthentication, Request]
 
 
 @dataclass(slots=True)
@@ -100,7 +100,7 @@ def _sign(
         kind = check_authentication(target.authentication)
         token = held.find_token(kind, now)
         if token is None and isinstance(kind, TokenAuthentication):
-            prepared.tokenless.append((work, target, kind))
+            prepared.tokenless.append((work, target, kind, tokens.ask(work, kind)))
             return
         headers = _authenticate(target, token or kind, now)
         headers |= _headers(work, event, body_format, signers, body, now)

@@ -359,9 +359,9 @@ class Worker:
             self._keep_outcome(outcome)
         for work in prepared.unbuilt:
             self._wait_for_build(work)
-        for work, target, kind in self._choose_askers(prepared.tokenless):
+        for work, target, kind, request in self._choose_askers(prepared.tokenless):
             self._held[work.target_id].asks_for_token = True
-            self._launch(tokens.ask(work, kind), Flight(work, target, self._clock(), time.monotonic(), asks_for=kind))
+            self._launch(request, Flight(work, target, self._clock(), time.monotonic(), asks_for=kind))
         for work, target, request in prepared.ready:
             held, now = self._held[work.target_id], self._clock()
             held.note_start(work.delivery_id, now)
@@ -384,11 +384,12 @@ class Worker:
 
     def _choose_askers(self, tokenless: Sequence[Tokenless]) -> list[Tokenless]:
         """Return the first of each target, to ask for an access token; the others go when there is an answer."""
-        first = {work.target_id: work for work, _, _ in reversed(tokenless)}
-        for work, _, _ in reversed(tokenless):
-            if first[work.target_id] is not work:
+        first = {asker[0].target_id: asker for asker in reversed(tokenless)}
+        for asker in reversed(tokenless):
+            work = asker[0]
+            if first[work.target_id] is not asker:
                 self._held[work.target_id].put_back(work)
-        return [asker for asker in tokenless if first[asker[0].target_id] is asker[0]]
+        return list(first.values())
 
     def _see_token(self, flight: Flight, reply: Reply) -> Reply | None:
         """Have the delivery sent with the access token that came; return what is to be recorded if none did."""

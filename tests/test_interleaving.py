@@ -166,7 +166,7 @@ class World:
         worker._end()
 
 
-STEPS = st.tuples(st.just("step"), st.integers(0, 1), st.integers(0, 7))
+STEPS = st.tuples(st.just("step"), st.integers(0, 1), st.integers(0, 8))
 TURN = st.tuples(st.just("turn"), st.integers(0, 1))
 ACTIONS = st.one_of(
     STEPS,

@@ -19,6 +19,7 @@ from djwebhooks.transports.requests import RequestsTransport
 from djwebhooks.worker import work
 from tests.builders import make_target
 from tests.keys import make_certificate, make_key, public_half
+from tests.test_secrets import Watch
 from tests.transports.contract import lookup, make_strict_context
 from tests.transports.receiver import Conversation, Receiver
 
@@ -189,3 +190,22 @@ def test_secrets_are_in_the_request_alone(caplog: pytest.LogCaptureFixture) -> N
     assert SECRET in base64.b64decode(request.headers["authorization"][6:]).decode()
     assert request.client_certificate == certificate
     assert not [secret for secret in (SECRET, request.headers["authorization"], certificate[100:150]) if secret in shown]
+
+
+@pytest.mark.parametrize("algorithm", ["ES256", "EdDSA", "RS256"])
+def test_no_variable_shows_a_private_key(authority: trustme.CA, transport: RequestsTransport, algorithm: str) -> None:
+    """Neither that of a JWT nor that of a client certificate, from their being set to their use."""
+    key = make_key({"ES256": "P-256", "EdDSA": "Ed25519", "RS256": "2048"}[algorithm])
+    certificate = make_certificate(authority)
+    with Receiver(tls=make_strict_context(authority, "receiver.example")) as receiver:
+        target = make_target(url=receiver.url_for("receiver.example"))
+        with Watch(key.splitlines()[1], certificate.splitlines()[1]) as watch:
+            target.authentication = {"type": "jwt", "algorithm": algorithm, "key": key}
+            target.client_certificate = certificate
+            target.full_clean(exclude=["digest"])
+            target.save()
+            send(transport=transport)
+
+    assert outcomes() == [("succeeded", "")]
+    assert watch.lines > 1000
+    assert watch.found == set()

@@ -23,6 +23,7 @@ from djwebhooks.models.sealed import TOKEN_START
 from djwebhooks.transports.requests import RequestsTransport
 from djwebhooks.worker import Worker, work
 from tests.builders import make_target
+from tests.test_secrets import Watch
 from tests.transports.contract import lookup
 from tests.transports.receiver import Conversation, Receiver, Script, answer_with, send_raw
 
@@ -423,3 +424,19 @@ def test_neither_secret_nor_token_is_shown(issuer: TokenServer, receiver: Receiv
     assert receiver.requests[0].headers["authorization"] == "Bearer token-1"
     assert "Flight" in shown
     assert not [secret for secret in (SECRET, "token-1", issuer.requests[0].headers["authorization"]) if secret in shown]
+
+
+def test_no_variable_shows_a_secret_or_a_token(issuer: TokenServer, receiver: Receiver) -> None:
+    """No tool that shows the variables of a traceback can show one, from the setting of the secret to a token that is refused."""
+    target = make_target(url=receiver.url, retry_schedule=[])
+    with Watch(SECRET, "token-1", "token-2") as watch:
+        target.authentication = credentials(issuer)
+        target.full_clean(exclude=["digest"])
+        target.save()
+        send(1)
+        issuer.live.clear()
+        send(1)
+
+    assert outcomes() == [("succeeded", "")] * 2
+    assert watch.lines > 1000
+    assert watch.found == set()

@@ -64,7 +64,7 @@ class ClientCredentials(TokenAuthentication):
             extra["client_secret"] = self.client_secret
         else:
             # Encoded first, so that a colon in the id ends nothing (section 2.3.1).
-            headers["authorization"] = basic(quote_plus(self.client_id), quote_plus(self.client_secret))
+            headers["authorization"] = basic(quote_plus(self.client_id), HiddenText(quote_plus(self.client_secret)))
         client = BackendApplicationClient(self.client_id)
         body = HiddenText(client.prepare_request_body(scope=self.scope or None, include_client_id=in_body, **extra))
         return headers, HiddenBytes(body.encode())

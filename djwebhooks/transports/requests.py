@@ -16,6 +16,7 @@ from requests.adapters import DEFAULT_CA_BUNDLE_PATH
 from urllib3 import BaseHTTPResponse
 
 from djwebhooks.exceptions import ForbiddenAddress
+from djwebhooks.hidden import HiddenBytes
 from djwebhooks.network import GetAddrInfo
 from djwebhooks.transports.base import Reply, Request
 from djwebhooks.transports.guarded import Exchange, ExchangeFailed, GuardedAdapter, IdleConnections, current
@@ -75,11 +76,12 @@ def read_headers(response: BaseHTTPResponse, limit: int) -> dict[str, str]:
 
 def read_body(response: BaseHTTPResponse, limit: int) -> bytes:
     """Return the body as it is on the wire, cut at *limit* bytes, and let go of the connection."""
-    body = b""
+    # Hidden, as it may be an access token.
+    body = HiddenBytes()
     try:
         # The last read tells whether the body ended where its head said.
-        while data := response.read(min(max(limit - len(body), 1), READ_SIZE)):
-            body += data
+        while data := HiddenBytes(response.read(min(max(limit - len(body), 1), READ_SIZE))):
+            body = HiddenBytes(body + data)
             if len(body) >= limit or response.closed:
                 break
     finally:
@@ -87,7 +89,7 @@ def read_body(response: BaseHTTPResponse, limit: int) -> bytes:
             # What is left unread would be taken for the next answer.
             response.close()
             response.release_conn()
-    return body[:limit]
+    return HiddenBytes(body[:limit])
 
 
 def make_exchange(exchange: Exchange, adapter: GuardedAdapter) -> Reply:

@@ -228,7 +228,7 @@ def test_a_token_is_read() -> None:
         (200, b'{"access_token": "hunter2", "token_type": "mac"}', "another type than bearer"),
         (200, b'{"access_token": "hunter2\\r\\nx: y", "token_type": "bearer"}', "that a header cannot hold"),
         (200, b'{"access_token": ["hunter2"], "token_type": "bearer"}', "that a header cannot hold"),
-        (200, b"[]", "something that cannot be read"),
+        (200, b"[]", "answered 200"),
         (200, b"5", "something that cannot be read"),
         (200, b"[" * 100_000, "something that cannot be read"),
         (502, b"<html>hunter2\xff\x00", "answered 502."),
