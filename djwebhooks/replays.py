@@ -13,8 +13,8 @@ from djwebhooks.models import Delivery, Lane, Replay
 
 #: Seconds whose worth of deliveries is reopened at once.
 STEP = 1.0
-#: Deliveries that are reopened in one transaction at most, and those that are looked at for them.
-PAGE, WINDOW = 1000, 10_000
+#: Deliveries that are reopened in one transaction at most, each perhaps in a lane of its own, and those that are looked at.
+PAGE, WINDOW = 200, 10_000
 
 
 def next_replay(using: str) -> datetime | None:

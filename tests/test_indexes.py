@@ -9,7 +9,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from djwebhooks import dispatch, lanes
+from djwebhooks import dispatch, lanes, replays
 from djwebhooks.database import read_clock
 from djwebhooks.erasure import erase
 from djwebhooks.lanes import Held
@@ -133,6 +133,10 @@ HOT: dict[str, tuple[Callable[[], object], str, str]] = {
         "djw_subject",
         "djw_subject_once_per_event",
     ),
+    "what a replay has not sent": (
+        lambda: list(Delivery.objects.filter(replay=5).unsent().order_by("pk")[:50]), "replay_id", "djw_delivery_replay",
+    ),
+    "the next replay": (lambda: replays.next_replay(DB), "djw_replay", "djw_replay_running"),
     "an owner's events": (lambda: list(Event.objects.filter(owner=1).order_by("-id")[:50]), "owner_id", "djw_event_owner"),
 }  # fmt: skip
 
