@@ -75,4 +75,9 @@ COUNT_OTHERS = {
 def wait_for_connections() -> None:
     """Return when the database has noticed that the processes on it are dead, and given up their transactions."""
     if connection.vendor in COUNT_OTHERS:
-        wait_until(lambda: execute("default", COUNT_OTHERS[connection.vendor]) == [(0,)], "the dead are not connected any more")
+        wait_until(lambda: count_others() == 0, "the dead are not connected any more")
+
+
+def count_others() -> int:
+    [(count,)] = execute("default", COUNT_OTHERS[connection.vendor])
+    return count

@@ -39,7 +39,7 @@ ADDITIVE = (
 #: What the next release may look like: each table has two more columns, and the user agent says the version.
 NEWER = """
 
-for _model in (Attempt, Body, Delivery, Event, Lane, Subscription, WebhookTarget, Worker):
+for _model in [kind for kind in globals().values() if isinstance(kind, type) and issubclass(kind, _models.Model)]:
     _model.add_to_class("newer_null", _models.CharField(max_length=8, null=True, default="newer"))
     _model.add_to_class("newer_default", _models.CharField(max_length=8, db_default="newer"))
 """
