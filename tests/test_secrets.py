@@ -49,6 +49,9 @@ MakeEnvironment = Callable[..., dict[str, str]]
 SECRET_KEY = "canary of the secret key, 6f1e0d3c9b8a7f5e"
 HEADER = "canary-of-a-header-4c2a9e"
 PASSWORD = "canary of a password/7d1b+3?"
+BEARER = "canary-of-a-bearer-91f0c4"
+CLIENT_SECRET = "canary-of-a-client-b35e77"
+ACCESS_TOKEN = "canary-of-an-access-token-2d6a18"
 CODED = "application/json"
 #: Django 6.0 wants addresses alone, earlier ones pairs.
 ADMINS = ["admin@example.com"] if django.VERSION >= (6, 0) else [("Admin", "admin@example.com")]
@@ -208,6 +211,9 @@ def answer(conversation: Conversation) -> None:
             case "/reset":
                 conversation.reset()
                 return
+            case "/token":
+                token = {"access_token": ACCESS_TOKEN, "token_type": "bearer", "expires_in": 3600}
+                conversation.answer(200, json.dumps(token).encode(), content_type=CODED)
             case path:
                 conversation.answer(500 if path == "/bad" else 200, b"thanks")
 
@@ -224,7 +230,8 @@ class Run:
         self.secrets: list[bytes] = []
 
     def call(self, place: str, method: str, path: str, data: Any = None, **options: Any) -> HttpResponse:
-        response: HttpResponse = self.client.generic(method, path, data or b"", **options)
+        body = data if isinstance(data, str) else json.dumps(data) if data else ""
+        response: HttpResponse = self.client.generic(method, path, body, **options)
         self.places.add(place, response.content)
         self.places.add(place, str(response.headers) + str(self.client.cookies))
         return response
@@ -235,27 +242,23 @@ class Run:
         self.secrets.append(secret)
 
     def use_api(self) -> None:
-        made = self.call(
-            "answer to a creation",
-            "POST",
-            "/api/targets/",
-            f'{{"target_url": "{self.base}/good", "events": ["*"], "headers": {{"x-password": "{HEADER}"}}}}',
-            content_type=CODED,
-        )
+        fields = {
+            "target_url": f"{self.base}/good",
+            "events": ["*"],
+            "headers": {"x-password": HEADER},
+            "authentication": {"type": "basic", "username": "djwebhooks", "password": PASSWORD},
+            "signatures": "v1 v1a",
+        }
+        made = self.call("answer to a creation", "POST", "/api/targets/", fields, content_type=CODED)
         assert made.status_code == 201
         self.learn_secret(made)
         uid = WebhookTarget.objects.get().uid
-        target = WebhookTarget.objects.get()
-        target.authentication = {"type": "basic", "username": "djwebhooks", "password": PASSWORD}
-        target.signatures = "v1 v1a"
-        target.full_clean(exclude=["digest"])
-        target.save()
         self.learn_secret(self.call("answer to a rotation", "POST", f"/api/targets/{uid}/rotate-secret/", content_type=CODED))
         self.call("the target itself", "GET", f"/api/targets/{uid}/")
         with failing_after(WebhookTarget):
             for path, data in [
-                ("/api/targets/", f'{{"target_url": "{self.base}/e", "events": ["*"], "headers": {{"x-password": "{HEADER}"}}}}'),
-                (f"/api/targets/{uid}/rotate-secret/", "{}"),
+                ("/api/targets/", fields | {"target_url": f"{self.base}/e"}),
+                (f"/api/targets/{uid}/rotate-secret/", {}),
             ]:
                 assert self.call("pages of errors", "POST", path, data, content_type=CODED).status_code == 500
 
@@ -267,6 +270,8 @@ class Run:
             "is_active": "on",
             "rate_period": "second",
             "headers": f'{{"x-password": "{HEADER}"}}',
+            "authentication_type": "bearer",
+            "authentication_parts": f'{{"token": "{BEARER}"}}',
             "subscriptions-TOTAL_FORMS": "1",
             "subscriptions-INITIAL_FORMS": "0",
             "subscriptions-0-event": "*",
@@ -301,6 +306,8 @@ class Run:
     def fire_all(self) -> None:
         for path in ("away", "junk", "reset"):
             WebhookTarget.objects.register(f"{self.base}/{path}", ["*"], owner=self.owner, headers={"x-password": HEADER})
+        client = {"type": "oauth2", "token_url": f"{self.base}/token", "client_id": "djwebhooks", "client_secret": CLIENT_SECRET}
+        WebhookTarget.objects.register(f"{self.base}/client", ["*"], owner=self.owner, authentication=client)
         fire("canary.fired", {"n": 1}, owner=self.owner)
         hooked(self.owner)
         broken(self.owner)
@@ -322,6 +329,9 @@ class Run:
                 frozenset({"receiver", "the target itself", *(f"answer to a {word}" for word in ("creation", "rotation"))}),
             ),
             Canary("password", PASSWORD.encode(), frozenset({"receiver"})),
+            Canary("bearer", BEARER.encode(), frozenset({"receiver"})),
+            Canary("client secret", CLIENT_SECRET.encode(), frozenset({"receiver"})),
+            Canary("access token", ACCESS_TOKEN.encode(), frozenset({"receiver"})),
             Canary("secret", base64.b64decode(made), frozenset({"answer to a creation"})),
             Canary("rotated secret", base64.b64decode(rotated), frozenset({"answer to a rotation"})),
             Canary("secret of the admin", base64.b64decode(made_in_admin), frozenset({"page after a creation"})),
@@ -483,6 +493,7 @@ AUTHENTICATIONS = [
     {"type": "basic", "username": "djwebhooks", "password": PASSWORD},
     {"type": "bearer", "token": "canary-of-a-token-5e7b"},
     {"type": "jwt", "key": "canary of a key of at least 32 bytes", "algorithm": "HS256"},
+    {"type": "oauth2", "token_url": "/token", "client_id": "djwebhooks", "client_secret": CLIENT_SECRET},
 ]
 
 
@@ -499,14 +510,16 @@ def test_no_variable_shows_a_secret(settings: LazySettings, authentication: dict
         target = WebhookTarget.objects.register(receiver.url, ["*"], owner=owner)
         ring = target.keyring.newest
         known = (ring.secret, ring.pair, signing.key(ring.secret), signing.read_pair(ring.pair)[:32])
-        told = [value for name, value in authentication.items() if name in ("password", "token", "key")]
-        with Watch(SECRET_KEY, HEADER, *told, *known) as watch:
+        if "token_url" in authentication:
+            authentication = authentication | {"token_url": receiver.url.replace("/hook", "/token")}
+        told = [value for name, value in authentication.items() if name in ("password", "token", "key", "client_secret")]
+        with Watch(SECRET_KEY, HEADER, ACCESS_TOKEN, *told, *known) as watch:
             target.headers, target.authentication, target.signatures = {"x-password": HEADER}, authentication, "v1 v1a"
             target.full_clean(exclude=["digest"])
             target.save()
             fire("canary.fired", {"n": 1}, owner=owner)
             Worker(burst=True, threaded=False).run()
-            [request] = receiver.requests
+            [request] = [request for request in receiver.requests if request.path == "/hook"]
             headers = {name: value for name, value in request.headers.items() if name.startswith("webhook-")}
             assert signing.verify(request.body, headers, [ring.secret, ring.public_key]) == 0
             target.rotate_secret()
@@ -519,7 +532,7 @@ def test_no_variable_shows_a_secret(settings: LazySettings, authentication: dict
 
     assert (made.status_code, page.status_code, WebhookTarget.objects.count()) == (201, 200, 3)
     assert watch.lines > 1000
-    assert watch.found == set()
+    assert sorted(watch.found) == []
 
 
 def test_the_watch_sees() -> None:

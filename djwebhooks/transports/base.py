@@ -36,8 +36,9 @@ class Reply:
 
     key: Hashable
     status: int | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    #: A token server's answers hold secrets.
+    body: bytes = field(default=b"", repr=False)
     error: str = ""
     detail: str = ""
     duration: float = 0.0
