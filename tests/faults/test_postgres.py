@@ -139,7 +139,7 @@ def test_a_connection_may_break_at_any_commit(owner: User, proxy: Proxy, sent: S
 @pytest.mark.parametrize("is_heard", [True, False])
 def test_a_connection_may_break_at_any_word(owner: User, proxy: Proxy, sent: Sent, is_heard: bool) -> None:
     """So it is wherever else the connection breaks, those of the threads that build included."""
-    for number in itertools.count(1, step=4):
+    for number in itertools.count(1, step=5):
         cut = CutAt(proxy, number, b"", is_heard=is_heard)
         fire_some(owner, 1)
         work_till_done(sent)
@@ -150,14 +150,14 @@ def test_a_connection_may_break_at_any_word(owner: User, proxy: Proxy, sent: Sen
 
 
 def test_connections_are_terminated_all_the_time(owner: User, sent: Sent) -> None:
-    """Two workers that lose their connections at thirty moments send thousands of deliveries, each once and in order."""
+    """Two workers that lose their connections at twenty moments send thousands of deliveries, each once and in order."""
     with named(), working(sent, 2):
-        for number in range(30):
-            fire_at_once(owner, 20)
-            wait_for_more(sent, number % 7)
+        for number in range(20):
+            fire_at_once(owner, 25)
+            wait_for_more(sent, 1 + number % 7)
             wait_until(terminate, "somebody is connected")
 
-    assert Delivery.objects.count() == 30 * 20 * 4
+    assert Delivery.objects.count() == 20 * 25 * 4
     sent.check_each_once()
 
 
@@ -293,7 +293,7 @@ def test_transactions_that_cannot_be_put_in_order(owner: User, sent: Sent) -> No
     before = count_rollbacks()
     with named(OPTIONS={"options": "-c default_transaction_isolation=serializable"}):
         with working(sent, 3):
-            for _ in range(10):
+            for _ in range(5):
                 fire_some(owner, 10)
         wait_until(lambda: count_rollbacks() > before, "some of them were broken off")
 
