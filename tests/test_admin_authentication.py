@@ -16,6 +16,7 @@ from django.views.debug import get_exception_reporter_filter
 from djwebhooks.models import WebhookTarget
 from tests.keys import make_certificate
 from tests.test_admin import add_target, fill_form, make_owner, make_staff, make_target, page_of, text_of
+from tests.test_secrets import Watch
 
 SECRET = "hunter2-is-not-shown"
 BASIC = {"type": "basic", "username": "ada", "password": SECRET}
@@ -174,3 +175,18 @@ def test_a_report_of_an_error_does_not_show_what_was_posted(admin_client: Client
     assert shown["authentication_type"] == "bearer"
     assert SECRET not in str(shown)
     assert "PRIVATE KEY" not in str(shown)
+
+
+def test_no_variable_shows_it(admin_client: Client) -> None:
+    """No tool that shows the variables of a traceback can show what was typed, kept or refused."""
+    target = make_target()
+    parts = json.dumps({"token": SECRET})
+    with Watch(SECRET, CERTIFICATE.splitlines()[1]) as watch:
+        refused = change(admin_client, target, authentication_type="basic", authentication_parts=parts)
+        saved = change(
+            admin_client, target, authentication_type="bearer", authentication_parts=parts, new_certificate=CERTIFICATE
+        )
+
+    assert (refused.status_code, saved.status_code) == (200, 302)
+    assert watch.lines > 1000
+    assert watch.found == set()

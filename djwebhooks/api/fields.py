@@ -10,6 +10,7 @@ from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 
 from djwebhooks.exceptions import UndecryptableSecret
+from djwebhooks.hidden import HiddenText
 
 T = TypeVar("T")
 
@@ -66,6 +67,14 @@ class SealedDictField(serializers.DictField):
             return super().get_attribute(instance)
         except UndecryptableSecret:
             return None
+
+
+class HiddenCharField(serializers.CharField):
+    """A text that no report of an error may show."""
+
+    def to_internal_value(self, data: Any) -> str:
+        """Return *data*, without spaces around it. Raises ``ValidationError``."""
+        return HiddenText(super().to_internal_value(data))
 
 
 class RowSerializer(serializers.ModelSerializer[models.Model]):

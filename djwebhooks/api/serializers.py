@@ -10,7 +10,15 @@ from rest_framework import serializers
 from djwebhooks import events
 from djwebhooks.api.catalogue import check_event_type, check_subscription
 from djwebhooks.api.errors import Conflict
-from djwebhooks.api.fields import AnyField, NumberField, RowSerializer, SealedDictField, StrictSerializer, TimeField
+from djwebhooks.api.fields import (
+    AnyField,
+    HiddenCharField,
+    NumberField,
+    RowSerializer,
+    SealedDictField,
+    StrictSerializer,
+    TimeField,
+)
 from djwebhooks.conf import conf
 from djwebhooks.exceptions import DjWebhooksError, InvalidReplay
 from djwebhooks.health import Health
@@ -78,7 +86,7 @@ class TargetSerializer(StrictSerializer[Any], RowSerializer):
         help_text="How the receiver is told who sends: a type and its parts; null is none. It is never shown.",
     )
     authentication_summary = serializers.DictField(read_only=True, help_text="What of it is not secret.")
-    client_certificate = serializers.CharField(
+    client_certificate = HiddenCharField(
         write_only=True,
         required=False,
         allow_blank=True,

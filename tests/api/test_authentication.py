@@ -11,6 +11,7 @@ from djwebhooks.api.serializers import TargetSerializer
 from djwebhooks.models import WebhookTarget
 from tests.api.world import URL, Api, make_owner, make_target
 from tests.keys import make_certificate, make_key
+from tests.test_secrets import Watch
 
 SECRET = "hunter2-is-not-shown"
 BASIC = {"type": "basic", "username": "ada", "password": SECRET}
@@ -151,3 +152,17 @@ def test_a_report_of_an_error_does_not_show_it() -> None:
 
     assert "********************" in report
     assert not [text for text in (SECRET, CERTIFICATE[100:140]) if text in report]
+
+
+def test_no_variable_shows_it() -> None:
+    """No tool that shows the variables of a traceback can show what was written, refused or kept."""
+    api = Api(make_owner())
+    with Watch(SECRET, CERTIFICATE.splitlines()[1]) as watch:
+        made = api.post("targets/", NEW | {"authentication": BASIC, "client_certificate": CERTIFICATE})
+        path = f"targets/{made.data['id']}/"
+        refused = api.patch(path, {"authentication": BASIC | {"realm": SECRET}})
+        changed = api.patch(path, {"authentication": {"type": "bearer", "token": SECRET}})
+
+    assert (made.status, refused.status, changed.status) == (201, 400, 200)
+    assert watch.lines > 1000
+    assert watch.found == set()
