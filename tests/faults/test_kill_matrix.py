@@ -48,6 +48,8 @@ POINTS = {
     "answered, not recorded": Trap("djwebhooks.lanes.record", before=True),
     "recording, attempts written": Trap("djwebhooks.lanes._write_attempts", "INSERT"),
     "recording, statuses written": Trap("djwebhooks.lanes._write_statuses", "UPDATE djw_delivery"),
+    "recording again, statuses written": Trap("djwebhooks.lanes._write_statuses", "UPDATE djw_delivery", number=2),
+    "recording once more, statuses written": Trap("djwebhooks.lanes._write_statuses", "UPDATE djw_delivery", number=3),
     "recording, successors lined up": Trap("djwebhooks.lanes._line_up_next", "UPDATE djw_delivery"),
     "recorded, not committed": Trap("djwebhooks.lanes.record", COMMIT, before=True),
     "recorded": Trap("djwebhooks.lanes.record", COMMIT),
