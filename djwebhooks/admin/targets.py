@@ -39,10 +39,11 @@ from djwebhooks.explain import list_holds, list_troubles
 from djwebhooks.hidden import hide
 from djwebhooks.models import Delivery, Replay, Subscription, WebhookTarget
 from djwebhooks.models.deliveries import Status
+from djwebhooks.models.endpoints import target_digest
 from djwebhooks.models.events import events_database
 from djwebhooks.models.keyring import KeyState
+from djwebhooks.models.operation import STATES
 from djwebhooks.models.replays import MOST_TARGETS, Through
-from djwebhooks.models.targets import STATES, target_digest
 from djwebhooks.models.validation import check_authentication, check_certificate
 from djwebhooks.owners import owner_model
 

@@ -8,9 +8,9 @@ from django.db.models import QuerySet
 from djwebhooks import encryption
 from djwebhooks.exceptions import UndecryptableSecret
 from djwebhooks.models import Lane, WebhookTarget
+from djwebhooks.models.endpoints import SEALED
 from djwebhooks.models.events import events_database
 from djwebhooks.models.sealed import Sealed
-from djwebhooks.models.targets import SEALED
 
 #: Targets that are read at once.
 PAGE = 500

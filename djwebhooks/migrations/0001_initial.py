@@ -4,7 +4,7 @@ import django.db.models.deletion
 import djwebhooks.database
 import djwebhooks.models.keyring
 import djwebhooks.models.sealed
-import djwebhooks.models.targets
+import djwebhooks.models.endpoints
 import djwebhooks.uid
 from django.db import migrations, models
 
@@ -36,7 +36,7 @@ class Migration(migrations.Migration):
                 ('uid', models.UUIDField(default=djwebhooks.uid.uuid7, editable=False, unique=True)),
                 ('identifier', djwebhooks.database.ExactCharField(blank=True, help_text="Only events with this identifier are sent; empty is all of the owner's.", max_length=255)),
                 ('target_url', models.TextField(help_text='Where events are sent by POST.', verbose_name='URL')),
-                ('digest', djwebhooks.models.targets.DigestField(editable=False, max_length=64, unique=True)),
+                ('digest', djwebhooks.models.endpoints.DigestField(editable=False, max_length=64, unique=True)),
                 ('description', models.CharField(blank=True, max_length=255)),
                 ('is_active', models.BooleanField(default=True, help_text='Events for an inactive target are held until it is active again.')),
                 ('is_ordered', models.BooleanField(default=False, help_text='Send events of one ordering key one at a time, in the order they were fired.')),
