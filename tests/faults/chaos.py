@@ -22,10 +22,10 @@ from tests.faults.books import Books, check_books, unrecorded
 from tests.faults.ledger import Answer, Arrival, Key, Ledger
 from tests.faults.processes import Child, Launcher
 from tests.faults.recovery import run_fresh_worker
-from tests.faults.world import LOOSE, make_world
+from tests.faults.world import LOOSE, ON_RQ, make_world
 from tests.library.models import Author
 
-SETTINGS = {"DJWEBHOOKS_ENGINE": "djwebhooks.engines.rq.RQEngine", "DJWEBHOOKS_GIVE_UP_ON": [422]}
+SETTINGS = {**ON_RQ, "DJWEBHOOKS_GIVE_UP_ON": [422]}
 WORK = ("webhooks", "work", "--concurrency", "8")
 #: What runs at once: two workers of the database engine and one of RQ, and as many applications.
 WORKERS = (WORK, WORK, ("rqworker", "default", "--with-scheduler"))

@@ -1,6 +1,5 @@
 """Machines whose clocks are wrong, and nights when the clocks are changed: the database's time decides."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from zoneinfo import ZoneInfo
@@ -22,7 +21,7 @@ from tests.faults.books import check_books
 from tests.faults.clocks import database_clock_at
 from tests.faults.ledger import Answer, Ledger
 from tests.faults.processes import Launcher
-from tests.faults.world import LOOSE, PATHS, fire_some, make_world
+from tests.faults.world import LOOSE, ON_RQ, PATHS, fire_some
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -30,17 +29,6 @@ HOUR = 3600.0
 hours = pytest.mark.parametrize("clock", [HOUR, -HOUR], ids=["ahead", "behind"])
 #: In the night to Sunday the hour from two to three comes twice.
 AMSTERDAM = ZoneInfo("Europe/Amsterdam")
-
-
-@pytest.fixture
-def ledger() -> Iterator[Ledger]:
-    with Ledger() as running:
-        yield running
-
-
-@pytest.fixture
-def owner(ledger: Ledger) -> User:
-    return make_world(ledger)
 
 
 def all_is_sent() -> bool:
@@ -146,10 +134,9 @@ def test_a_wrong_clock_retries_in_time_on_rq(launcher: Launcher, ledger: Ledger,
     """A job plans the next one by the clock that the scheduler beside it reads, for the time that the database means."""
     WebhookTarget.objects.update(retry_schedule=[3])
     ledger.decide = lambda arrival: Answer(500 if arrival.attempt == 1 else 200)
-    on_rq = {"DJWEBHOOKS_ENGINE": "djwebhooks.engines.rq.RQEngine"}
-    assert launcher.call("tests.faults.world.add_authors", 1, **on_rq).wait() == 0
+    assert launcher.call("tests.faults.world.add_authors", 1, **ON_RQ).wait() == 0
 
-    launcher.command("rqworker", "default", "--with-scheduler", clock=clock, **on_rq)
+    launcher.command("rqworker", "default", "--with-scheduler", clock=clock, **ON_RQ)
 
     wait_until(lambda: Delivery.objects.filter(status="succeeded").count() == len(PATHS), "the retries are made")
     for delivery in Delivery.objects.all():

@@ -20,12 +20,11 @@ from tests.faults.ledger import Answer, Arrival, Ledger
 from tests.faults.processes import Child, Launcher
 from tests.faults.recovery import Work, kill_and_recover, run_fresh_worker, wait_for_connections
 from tests.faults.traps import COMMIT, Trap
-from tests.faults.world import PATHS, fire_some, make_world
+from tests.faults.world import ON_RQ, PATHS, fire_some
 from tests.library.models import Author
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-ON_RQ = {"DJWEBHOOKS_ENGINE": "djwebhooks.engines.rq.RQEngine"}
 #: At how many statements of a run a worker is killed; ``make soak`` tries them all.
 SAMPLE = int(os.environ.get("DJWEBHOOKS_TEST_SAMPLE", "15"))
 
@@ -102,11 +101,6 @@ ON_RQ_TOO = [
 def ledger() -> Iterator[Ledger]:
     with Ledger(fail_some) as running:
         yield running
-
-
-@pytest.fixture
-def owner(ledger: Ledger) -> User:
-    return make_world(ledger)
 
 
 def fail_some(arrival: Arrival) -> Answer:

@@ -21,7 +21,7 @@ from tests.faults.books import check_books, unrecorded
 from tests.faults.ledger import Answer, Entry, Ledger
 from tests.faults.processes import Launcher, launching
 from tests.faults.recovery import run_fresh_worker
-from tests.faults.world import PATHS, fire_some, make_world
+from tests.faults.world import ON_RQ, PATHS, fire_some
 
 #: How each says who it is.
 OLD, NEW = f"djwebhooks/{djwebhooks.__version__}", "djwebhooks/99.0"
@@ -128,17 +128,6 @@ def newer(tmp_path: Path, process_environment: Callable[..., dict[str, str]], re
         yield launcher
 
 
-@pytest.fixture
-def ledger() -> Iterator[Ledger]:
-    with Ledger() as running:
-        yield running
-
-
-@pytest.fixture
-def owner(ledger: Ledger) -> User:
-    return make_world(ledger)
-
-
 def run(launcher: Launcher, *words: str) -> None:
     child = launcher.command(*words)
 
@@ -227,11 +216,10 @@ def test_each_goes_on_with_what_the_other_was_killed_at(
 def test_each_runs_the_jobs_of_the_other(newer: Launcher, launcher: Launcher, ledger: Ledger, owner: User, waking: str) -> None:
     """A wake-up that one version has queued in Redis is a job to the other."""
     first, second, agent = (launcher, newer, NEW) if waking == "older" else (newer, launcher, OLD)
-    on_rq = {"DJWEBHOOKS_ENGINE": "djwebhooks.engines.rq.RQEngine"}
-    application = first.call("tests.faults.world.add_authors", 2, **on_rq)
+    application = first.call("tests.faults.world.add_authors", 2, **ON_RQ)
     assert application.wait() == 0, application.output
 
-    run_fresh_worker(lambda: second.command("rqworker", "default", "--burst", **on_rq))
+    run_fresh_worker(lambda: second.command("rqworker", "default", "--burst", **ON_RQ))
 
     check_books(ledger)
     assert agents(ledger.entries[-1:]) == {agent}

@@ -17,6 +17,8 @@ from tests.library.models import Author
 ORDERED, LOOSE = ("/ordered/a", "/ordered/b"), "/loose"
 PATHS = (*ORDERED, LOOSE)
 KEYS = ("k", "l")
+#: The settings of processes that wake jobs, or are them.
+ON_RQ = {"DJWEBHOOKS_ENGINE": "djwebhooks.engines.rq.RQEngine"}
 
 
 def make_world(ledger: Ledger) -> User:
