@@ -1,6 +1,5 @@
 """The admin page of events: what happened, and what became of it."""
 
-from collections.abc import Iterable
 from typing import Any
 
 from django.contrib import admin
@@ -16,6 +15,7 @@ from djwebhooks.admin.pages import (
     Done,
     ReadOnlyAdmin,
     RowAction,
+    WordFilter,
     as_uuid,
     badge,
     link_to,
@@ -49,15 +49,9 @@ def erase(event: Event) -> Done:
     return Done(f"Erased, with the answers to {describe_count(erased.attempts, 'attempt')}.")
 
 
-class ProgressFilter(admin.SimpleListFilter):
-    title = "progress"
-    parameter_name = "progress"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> Iterable[tuple[str, str]]:
-        return [(word, word) for word in PROGRESS]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Event]) -> QuerySet[Event]:
-        return queryset.filter(PROGRESS.get(self.value() or "", Q()))
+class ProgressFilter(WordFilter):
+    title = parameter_name = "progress"
+    conditions = PROGRESS
 
 
 @admin.register(Event)

@@ -1,6 +1,5 @@
 """The admin page of replays: who wanted what sent again, what became of it, and a form to ask for one."""
 
-from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlencode
 
@@ -20,6 +19,7 @@ from djwebhooks.admin.pages import (
     Done,
     ReadOnlyAdmin,
     RowAction,
+    WordFilter,
     as_uuid,
     badge,
     link_to,
@@ -126,15 +126,9 @@ class EverybodyReplayForm(ReplayForm):
 # -- the list ----------------------------------------------------------------------------------------------------------
 
 
-class StateFilter(admin.SimpleListFilter):
-    title = "state"
-    parameter_name = "state"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> Iterable[tuple[str, str]]:
-        return [(word, word) for word in STATES]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Replay]) -> QuerySet[Replay]:
-        return queryset.filter(STATES.get(self.value() or "", Q()))
+class StateFilter(WordFilter):
+    title = parameter_name = "state"
+    conditions = STATES
 
 
 @admin.register(Replay)

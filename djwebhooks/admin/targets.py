@@ -26,6 +26,7 @@ from djwebhooks.admin.pages import (
     ActingAdmin,
     Done,
     RowAction,
+    WordFilter,
     badge,
     link_to,
     link_to_list,
@@ -356,16 +357,9 @@ KINDS = {
 }
 
 
-class StateFilter(admin.SimpleListFilter):
-    title = "state"
-    parameter_name = "state"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> Iterable[tuple[str, str]]:
-        return [(word, word) for word in STATES]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[WebhookTarget]) -> QuerySet[WebhookTarget]:
-        word = self.value()
-        return queryset.filter(STATES[word]) if word in STATES else queryset
+class StateFilter(WordFilter):
+    title = parameter_name = "state"
+    conditions = STATES
 
 
 class KindFilter(admin.SimpleListFilter):
