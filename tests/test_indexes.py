@@ -194,9 +194,14 @@ def test_a_hot_query_uses_its_index(full_tables: None, what: str) -> None:
         connection.cursor().execute("SET LOCAL enable_seqscan = off")
     plan = explain(statement)
 
-    assert re.search(index, plan) or (connection.vendor == "sqlite" and is_searched(plan)), plan
+    assert re.search(index, plan) or is_answered(plan) or (connection.vendor == "sqlite" and is_searched(plan)), plan
     for table in GROWING:
         assert f"Seq Scan on {table}" not in plan, plan
+
+
+def is_answered(plan: str) -> bool:
+    """MariaDB looks for a least value in the index while it plans."""
+    return "No matching min/max row" in plan or "Select tables optimized away" in plan
 
 
 def is_searched(plan: str) -> bool:
