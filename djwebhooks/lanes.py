@@ -445,13 +445,13 @@ def _release(using: str, worker_id: int, lanes: Collection[Held], now: datetime,
     next_due = _find_next_due(using, list(free))
     rows = []
     for held in (held for held in lanes if held.target_id in free):
+        held.next_free_at = max(filter(None, (held.next_free_at, held.spaced_at)), default=None)
         at = _due_again(held, next_due.get(held.target_id))
         if held.is_open and at is not None and at <= now:
             if not is_due:
                 continue
             at = now  # Behind all that are due already.
-        free_at = max(filter(None, (held.next_free_at, held.spaced_at)), default=None)
-        times = (database.to_database(using, at), database.to_database(using, free_at))
+        times = (database.to_database(using, at), database.to_database(using, held.next_free_at))
         rows.append((*times, held.target_id, worker_id, held.token, held.version))
     sql = (
         "UPDATE djw_lane SET holder = NULL, due_at = %s, next_free_at = %s "
@@ -477,6 +477,12 @@ def _due_again(held: Held, next_due: datetime | None) -> datetime | None:
         return None
     earliest = held.next_free_at if held.is_open else held.look_again_at
     return max(next_due, earliest) if earliest is not None else next_due
+
+
+def is_one_paced(using: str, until: datetime, *, only: Collection[int] | None = None) -> bool:
+    """Whether a lane that nobody holds, one of *only*, is held back by its rate alone, and until *until* at most."""
+    paced = Lane.objects.using(using).filter(holder__isnull=True, due_at__lte=until, next_free_at=F("due_at"))
+    return (paced if only is None else paced.filter(pk__in=only)).exists()
 
 
 def next_due_lane(using: str) -> datetime | None:

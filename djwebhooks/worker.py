@@ -33,8 +33,10 @@ logger = logging.getLogger(__name__)
 BEAT = 5.0
 #: Seconds between polls for new work: at least so many, and so many times what a poll costs, but no more than so many.
 POLL, POLL_SHARE, LONGEST_POLL = 0.1, 20, 1.0
-#: Seconds between looks for replays, and until the next part of one is due that a worker waits for before it ends.
-REPLAY_POLL, REPLAY_PATIENCE, NO_REPLAY = 1.0, 2.0, math.inf
+#: Seconds between looks for replays. ``NO_REPLAY`` is as long as it takes until the next part of none.
+REPLAY_POLL, NO_REPLAY = 1.0, math.inf
+#: Seconds that a worker which is to end waits for the next part of a replay, or for what a rate holds back.
+PATIENCE = 2.0
 #: Seconds that results may wait to be recorded together, and how many go at once.
 FLUSH, FLUSH_SIZE = 0.03, 500
 #: Lanes that one worker leases at most.
@@ -88,7 +90,6 @@ class Worker:
         self._pause = self._last_work = 0.0
         self._forget()
         self._paces = Paces()
-        self._waits_for_replays = threaded
 
     def _forget(self) -> None:
         """Know of no lane and no work, as at the start."""
@@ -99,8 +100,8 @@ class Worker:
         self._oldest_outcome = 0.0
         self._next_poll = self._next_release = self._next_replay_poll = 0.0
         self._has_more = True
-        #: Whether a replay goes on shortly.
-        self._is_replaying = False
+        #: Whether a replay goes on shortly, and whether a lane's rate lets something out.
+        self._is_replaying = self._is_paced = False
 
     # -- running --------------------------------------------------------------------------------------------------------
 
@@ -163,7 +164,7 @@ class Worker:
             return False
         if self._is_stopping:
             return True  # A function that hangs is not waited for.
-        if self._building or self._held or self._has_more or self._is_replaying:
+        if self._building or self._held or self._has_more or self._is_replaying or self._is_paced:
             return False
         idle = time.monotonic() - self._last_work
         return self.burst or (self.linger is not None and idle >= self.linger)
@@ -263,11 +264,18 @@ class Worker:
         self._notice_changes()
         # Lanes that took the place of others are no reason to poll again at once: they would only take turns.
         self._has_more = bool(moved or (leased and not is_full))
+        self._see_paced()
         ended = time.monotonic()
         if moved or leased:
             self._last_work = ended
         # A poll may have waited for somebody's lock, which says nothing of what the next one costs.
         self._next_poll = ended + min(max(POLL, POLL_SHARE * (ended - started)), LONGEST_POLL)
+
+    def _see_paced(self) -> None:
+        """A burst goes on for what a rate lets out shortly; but whoever works in the caller's own thread keeps nobody waiting."""
+        if self.burst and self._has_own_thread:
+            until = self._clock() + timedelta(seconds=PATIENCE)
+            self._is_paced = lanes.is_one_paced(self.using, until, only=self.targets)
 
     def _carry_on_replays(self) -> None:
         """Have a page of some replay made pending again, and look when the next one is to be."""
@@ -281,7 +289,7 @@ class Worker:
         left = NO_REPLAY if at is None else max(0.0, (at - self._clock()).total_seconds())
         self._next_replay_poll = time.monotonic() + min(left if has_moved else REPLAY_POLL, REPLAY_POLL)
         # Whoever works in the caller's own thread does not keep them waiting.
-        self._is_replaying = (has_moved and left == 0) or (self._waits_for_replays and left <= REPLAY_PATIENCE)
+        self._is_replaying = (has_moved and left == 0) or (self._has_own_thread and left <= PATIENCE)
 
     def _make_room(self) -> int:
         """Let go of slow and untried targets' lanes with nothing under way, so that they keep nobody out; return how many."""
@@ -505,6 +513,7 @@ class Worker:
                 held.is_drained = False
             else:
                 del self._held[held.target_id]
+        self._see_paced()
         if kept:  # Something was written to them, or somebody has locked them.
             self._next_release = time.monotonic() + POLL
 

@@ -156,6 +156,20 @@ def test_what_was_held_goes_out_at_a_rising_rate(owner: User) -> None:
         assert (later - start).total_seconds() > 0.5 / rate
 
 
+@pytest.mark.parametrize(("limits", "sent"), [({}, 40), ({"rate_limit": 20}, 40), ({"rate_limit": 1, "rate_period": "hour"}, 1)])
+def test_a_burst_waits_for_what_a_rate_lets_out_shortly(owner: User, limits: dict[str, Any], sent: int) -> None:
+    """It drains a target that recovers, or has a limit, instead of leaving most of it to the next one; but not for hours."""
+    target = make_target(owner, **limits)
+    target.pause()
+    fire_many(40, owner)
+    Receiver().work()
+    target.resume()
+    receiver = Receiver()
+    work(burst=True, transport=receiver.transport)
+
+    assert len(receiver.transport.requests) == sent
+
+
 def test_our_own_faults_leave_it_as_it_is(owner: User) -> None:
     """A probe that never left this machine says nothing of the receiver."""
     target = make_target(owner)

@@ -47,7 +47,8 @@ def check_books(ledger: Ledger) -> Books:
 def check_all_is_done() -> None:
     """No event waits, no delivery is pending, no lane is held or due, and no worker is left."""
     assert list(Event.objects.waiting()) == []
-    assert list(Delivery.objects.pending().values_list("target__target_url", "sequence", "due_at", "reason")) == []
+    pending = list(Delivery.objects.pending().values_list("target__target_url", "sequence", "due_at", "reason"))
+    assert not pending, f"{pending} in {list(Lane.objects.values())}"
     assert list(Worker.objects.all()) == []
     assert list(Lane.objects.exclude(holder=None).values_list("pk", "holder")) == []
     assert list(Lane.objects.exclude(due_at=None).values_list("pk", "due_at")) == []

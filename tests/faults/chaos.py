@@ -180,6 +180,7 @@ class Chaos:
         self.resume()
         # Nobody waits here for the rate to rise again.
         Lane.objects.update(recovering_since=None, next_free_at=None)
+        Lane.objects.exclude(due_at=None).update(due_at=DatabaseNow())
         run_fresh_worker(lambda: self.launcher.command(*WORK, "--burst", **SETTINGS))
         books = check_books(self.ledger)
         assert books.repeated <= self.in_flight, "only what was in flight at a kill is sent again"
