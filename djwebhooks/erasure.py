@@ -6,13 +6,15 @@ from functools import partial
 from typing import Any
 
 from django.apps import apps
+from django.conf import settings
 from django.db.models import Model, QuerySet
 
 from djwebhooks import database
 from djwebhooks.database import DatabaseNow
 from djwebhooks.exceptions import InvalidEvent
-from djwebhooks.models import Attempt, Body, Delivery, Dispatcher, Event, Lane, Subject, WebhookTarget
+from djwebhooks.models import Attempt, Body, Delivery, Dispatcher, Event, Lane, Replay, Subject, WebhookTarget
 from djwebhooks.models.events import events_database, index_subjects
+from djwebhooks.models.replays import name_requester
 from djwebhooks.owners import owner_model
 from djwebhooks.payload import FORMATS
 from djwebhooks.signals import work_written
@@ -49,8 +51,9 @@ class Erased:
 def erase(instance: Model, *, dry_run: bool = False, using: str | None = None) -> Erased:
     """Erase the data of all events that are about *instance*: ``User(pk=5)`` will do when the row itself is gone.
 
-    With an owner, also that of the owner's events, and the answers of the owner's targets to whatever they were sent. What was
-    not delivered yet is cancelled. A run that was broken off is completed by the next one. With *dry_run* nothing is written.
+    With an owner, also that of the owner's events, and the answers of the owner's targets to whatever they were sent, unless a
+    target was deleted before. With a user, also the name under which the user had something sent again. What was not delivered
+    yet is cancelled. A run that was broken off is completed by the next one. With *dry_run* nothing is written.
     Raises ``InvalidEvent`` for an instance without a primary key.
     """
     if instance.pk is None:
@@ -60,7 +63,15 @@ def erase(instance: Model, *, dry_run: bool = False, using: str | None = None) -
     run.erase_about(instance)
     if isinstance(instance, apps.get_model(owner_model())):
         run.erase_owner(instance.pk)
+    if is_user(instance):
+        run.erase_requester(instance)
     return run.finish()
+
+
+def is_user(instance: Model) -> bool:
+    """Whether *instance* is one of those who log in, be it as a row of a model that inherits from theirs."""
+    own = instance._meta.concrete_model or type(instance)
+    return settings.AUTH_USER_MODEL.lower() in {model._meta.label_lower for model in (own, *own._meta.get_parent_list())}
 
 
 def erase_events(events: QuerySet[Event], *, dry_run: bool = False) -> Erased:
@@ -152,6 +163,21 @@ class Run:
         database.insert_many(self.using, Body, ("event", "format", "content"), empty)
         Body.objects.using(self.using).filter(event__in=ids).exclude(content=b"").update(content=b"")
         return count
+
+    # -- replays --------------------------------------------------------------------------------------------------------
+
+    def erase_requester(self, user: Model) -> None:
+        """Erase a user's name from what the user had sent again, and from what the user cancelled of it."""
+        if not self.dry_run:
+            database.run_transaction(self.using, partial(self._forget_requester, user))
+
+    def _forget_requester(self, user: Model) -> None:
+        replays = Replay.objects.using(self.using)
+        asked = replays.filter(requester_pk=str(user._meta.pk.to_python(user.pk)))
+        # Who cancelled is known by name alone, and a row that is gone has none: so also by those that the user asked under.
+        names = {name_requester(user)["requested_by"], *asked.values_list("requested_by", flat=True)}
+        replays.filter(cancelled_by__in=names - {""}).update(cancelled_by="")
+        asked.update(requested_by="", requester_pk="")
 
     # -- deliveries -----------------------------------------------------------------------------------------------------
 

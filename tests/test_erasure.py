@@ -17,8 +17,9 @@ from djwebhooks.decorators import hook
 from djwebhooks.erasure import Erased, erase, erase_events
 from djwebhooks.events import fire
 from djwebhooks.exceptions import ErasedEvent, InvalidEvent
-from djwebhooks.models import Attempt, Body, Delivery, Event, Subject
+from djwebhooks.models import Attempt, Body, Delivery, Event, Replay, Subject
 from djwebhooks.models.deliveries import Status
+from djwebhooks.models.replays import make_criteria
 from djwebhooks.prune import prune
 from djwebhooks.testing import deliver
 from djwebhooks.transports.base import Reply, Request
@@ -367,6 +368,65 @@ def test_an_owner_is_erased_after_its_deletion() -> None:
 
     assert erase(User(pk=key)).events == 1
     assert NAME not in dump()
+
+
+def test_answers_to_a_deleted_target_stay() -> None:
+    """Nothing says any more whose they were: to erase comes before to delete."""
+    owner = make_user()
+    target = make_target(owner)
+    fire("maintenance.planned", {"at": "noon"}, broadcast=True)
+    deliver(quote)
+    target.delete()
+
+    assert erase(owner) == Erased()
+    assert NAME in dump()
+
+
+# -- users -------------------------------------------------------------------------------------------------------------
+
+
+def replay_by(user: User) -> Replay:
+    """Return a replay that *user* has asked for and cancelled."""
+    replay = Delivery.objects.replay(make_criteria(everybody=True, status="succeeded"), by=user)
+    replay.cancel(by=user)
+    return replay
+
+
+@pytest.mark.parametrize("by_key", [False, True])
+def test_who_had_something_sent_again_is_erased(by_key: bool) -> None:
+    """The replays stay, and those of others keep their names; the user's row may be deleted already."""
+    make_target()
+    fire("a.b", 1)
+    deliver(200)
+    user, other = make_user(NAME), make_user("other")
+    replay_by(user)
+    theirs = replay_by(other)
+    Delivery.objects.get().retry(by=user)
+    before = Replay.objects.count()
+    if by_key:
+        key = str(user.pk)
+        user.delete()
+        user = User(pk=key)
+
+    erase(user, dry_run=True)
+    assert NAME in dump()
+    assert erase(user) == Erased()
+
+    assert NAME not in dump()
+    assert Replay.objects.count() == before == 3
+    named = Replay.objects.exclude(requested_by="", requester_pk="", cancelled_by="")
+    assert [(row.pk, row.requested_by, row.cancelled_by) for row in named] == [(theirs.pk, "other", "other")]
+
+
+def test_what_is_no_user_leaves_requesters_alone() -> None:
+    """An author with a user's key has asked for nothing."""
+    user = make_user(NAME)
+    make_target()
+    Delivery.objects.replay(make_criteria(everybody=True), by=user)
+
+    erase(Author(pk=user.pk))
+
+    assert Replay.objects.get().requested_by == NAME
 
 
 # -- the index ---------------------------------------------------------------------------------------------------------
