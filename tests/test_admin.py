@@ -973,6 +973,31 @@ def test_who_may_only_look_cannot_act_on_deliveries(name: str) -> None:
     assert Delivery.objects.get().reason == "http_500"
 
 
+@pytest.mark.parametrize(("name", "status"), [("retry", Status.PENDING), ("cancel", Status.CANCELLED)])
+def test_deliveries_to_the_system_need_its_permission(name: str, status: str) -> None:
+    """Who may change deliveries, but not touch the system's targets, only looks at those to them."""
+    system = WebhookTarget.objects.register(URL, ["project.*"], owner=None, retry_schedule=[] if name == "retry" else None)
+    delivery = send(system, 500)
+    before = delivery.status
+    staff = make_staff("view_delivery", "change_delivery")
+    page = staff.get(page_of(delivery)).content.decode()
+
+    assert 'action="' + page_of(delivery).replace("change", "act") not in page
+    assert act(staff, delivery, name).status_code == 403
+    assert "do not have the permission" in text_of(act_on_list(staff, [delivery], name))
+    assert Delivery.objects.get().status == before != status
+    act(make_staff("view_delivery", "change_delivery", "add_system_target"), delivery, name)
+    assert Delivery.objects.get().status == status
+
+
+def test_deliveries_to_an_owner_need_no_more_than_the_usual_permission() -> None:
+    """Whoever may change deliveries cancels them."""
+    delivery = send(make_target(), 500)
+    act(make_staff("view_delivery", "change_delivery"), delivery, "cancel")
+
+    assert Delivery.objects.get().status == Status.CANCELLED
+
+
 @pytest.mark.parametrize("model", ["event", "delivery"])
 def test_the_log_cannot_be_edited(model: str, admin_client: Client) -> None:
     """Events and deliveries are neither made, changed nor deleted by hand: that would lie."""
@@ -1152,6 +1177,41 @@ def test_only_who_may_replays_for_everybody(admin_client: Client) -> None:
 
     admin_client.post(ADD_REPLAY, form)
     assert Replay.objects.get().count == 1
+
+
+@pytest.mark.parametrize("button", ["_save", "_count"])
+def test_a_replay_to_the_system_needs_its_permission(button: str) -> None:
+    """Neither form nor link leads there without it, not even beside an owner's target."""
+    system = WebhookTarget.objects.register(f"{URL}/system", ["project.*"], owner=None, retry_schedule=[])
+    target = make_failures()
+    form = REPLAY_FORM | {"targets": f"{target.uid} {system.uid}", button: "1"}
+    permissions = ("add_replay", "view_replay", "view_webhooktarget")
+    staff, allowed = make_staff(*permissions), make_staff(*permissions, "add_system_target")
+    response = staff.post(ADD_REPLAY, form)
+
+    assert f"Target {system.uid} is the system&#x27;s" in response.content.decode()
+    assert not Replay.objects.exists()
+    assert "Replay deliveries…" not in text_of(staff.get(page_of(system)))
+    assert "Replay deliveries…" in text_of(staff.get(page_of(target)))
+    assert "Replay deliveries…" in text_of(allowed.get(page_of(system)))
+    assert ": 2." in text_of(allowed.post(ADD_REPLAY, form, follow=True))
+
+
+def test_a_replay_for_everybody_leaves_out_the_system() -> None:
+    """Unless the one who asks may touch it; the count says the same, and the replay's page tells of it."""
+    WebhookTarget.objects.register(f"{URL}/system", ["project.*"], owner=None, retry_schedule=[])
+    make_failures()
+    form = REPLAY_FORM | {"everybody": "on"}
+    permissions = ("add_replay", "view_replay", "replay_everybody")
+    staff, allowed = make_staff(*permissions), make_staff(*permissions, "add_system_target")
+
+    assert "would be sent again: 1." in text_of(staff.post(ADD_REPLAY, form | {"_count": "1"}, follow=True))
+    assert "would be sent again: 2." in text_of(allowed.post(ADD_REPLAY, form | {"_count": "1"}, follow=True))
+    page = text_of(staff.post(ADD_REPLAY, form, follow=True)).replace("&#x27;", "'")
+    assert "failed deliveries to everybody's targets but the system's" in page
+    assert [request.url for request in deliver(500)] == [URL]
+    allowed.post(ADD_REPLAY, form)
+    assert {request.url for request in deliver(500)} == {URL, f"{URL}/system"}
 
 
 def test_replays_need_permissions(admin_client: Client) -> None:

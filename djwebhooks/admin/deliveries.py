@@ -24,6 +24,7 @@ from djwebhooks.admin.pages import (
     folded,
     link_to,
     list_action,
+    may_touch,
     pretty,
     show_time,
     text_block,
@@ -134,7 +135,8 @@ class DeliveryAdmin(ReadOnlyAdmin, ActingAdmin):
     actions = tuple(list_action(action) for action in row_actions)
 
     def has_act_permission(self, request: HttpRequest, row: Any = None) -> bool:
-        return request.user.has_perm("djwebhooks.change_delivery")
+        may_change: bool = request.user.has_perm("djwebhooks.change_delivery")
+        return may_change and (row is None or may_touch(request, find_target(row)))
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Delivery]:
         # Joins would lose the deliveries whose event or target is gone.

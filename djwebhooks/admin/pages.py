@@ -33,6 +33,8 @@ ACTION_LIMIT = 1_000
 ASK_LIMIT = 20
 #: Columns that hold secrets, or may.
 HIDDEN = frozenset({"secrets", "headers", "authentication", "client_certificate", "access_token", "call"})
+#: Who may make targets that see every owner's events, and touch them.
+SYSTEM_PERMISSION = "djwebhooks.add_system_target"
 #: What a missing value looks like.
 NOTHING = "–"
 #: The colour of each status and state.
@@ -113,6 +115,11 @@ def find_target(delivery: Delivery) -> WebhookTarget | None:
         return delivery.target
     except WebhookTarget.DoesNotExist:
         return None
+
+
+def may_touch(request: HttpRequest, target: WebhookTarget | None) -> bool:
+    """Whether the user may do something about this target: the system's needs a permission of its own."""
+    return target is None or target.owner_id is not None or request.user.has_perm(SYSTEM_PERMISSION)
 
 
 def as_uuid(text: str) -> uuid.UUID | None:

@@ -1,5 +1,6 @@
 """The admin page of replays: who wanted what sent again, what became of it, and a form to ask for one."""
 
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -15,6 +16,7 @@ from django.utils.safestring import SafeString
 
 from djwebhooks.admin.pages import (
     NOTHING,
+    SYSTEM_PERMISSION,
     ActingAdmin,
     Done,
     ReadOnlyAdmin,
@@ -25,6 +27,7 @@ from djwebhooks.admin.pages import (
     link_to,
     link_to_list,
     list_action,
+    may_touch,
     show_time,
 )
 from djwebhooks.conf import conf
@@ -85,6 +88,8 @@ class ReplayForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptabl
     )
     rate = forms.FloatField(required=False, help_text="Deliveries per second; empty is as DJWEBHOOKS_REPLAY_RATE says.")
 
+    #: Of the one who asks.
+    request: HttpRequest
     #: Set once the form is valid.
     criteria: Criteria
 
@@ -95,6 +100,9 @@ class ReplayForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptabl
         unknown = set(words).difference(str(target.uid) for target in found)
         if unknown:
             raise ValidationError(f"There is no target with the uid {sorted(unknown)[0]!r}.")
+        for target in found:
+            if not may_touch(self.request, target):
+                raise ValidationError(f"Target {target.uid} is the system's, which takes the permission {SYSTEM_PERMISSION}.")
         return found or None
 
     def clean_rate(self) -> float:
@@ -109,18 +117,20 @@ class ReplayForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptabl
         if not self.errors:
             which = ("targets", "owner", "since", "until", "status", "event")
             try:
-                self.criteria = make_criteria(
-                    everybody=cleaned.get("everybody", False), **{name: cleaned[name] for name in which}
-                )
+                everybody = cleaned.get("everybody", False)
+                criteria = make_criteria(everybody=everybody, **{name: cleaned[name] for name in which})
             except InvalidReplay as error:
                 raise ValidationError(str(error)) from error
+            self.criteria = replace(criteria, is_owned=everybody and not self.request.user.has_perm(SYSTEM_PERMISSION))
         return cleaned
 
 
 class EverybodyReplayForm(ReplayForm):
     """The same, for those who may replay for all owners at once."""
 
-    everybody = forms.BooleanField(required=False, label="Everybody's", help_text="All targets of all owners, and the system's.")
+    everybody = forms.BooleanField(
+        required=False, label="Everybody's", help_text="All targets of all owners, and the system's if you may change these."
+    )
 
 
 # -- the list ----------------------------------------------------------------------------------------------------------
@@ -172,7 +182,9 @@ class ReplayAdmin(ReadOnlyAdmin, ActingAdmin):
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         if obj is None and request.user.has_perm(EVERYBODY_PERMISSION):
             kwargs.setdefault("form", EverybodyReplayForm)
-        return super().get_form(request, obj, change=change, **kwargs)
+        form: Any = super().get_form(request, obj, change=change, **kwargs)  # A class that is made for this request.
+        form.request = request
+        return form
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
         """Fill in what a link to the form, or a count, has said."""

@@ -23,6 +23,7 @@ from django.views.decorators.debug import sensitive_post_parameters, sensitive_v
 
 from djwebhooks.admin.pages import (
     NOTHING,
+    SYSTEM_PERMISSION,
     ActingAdmin,
     Done,
     RowAction,
@@ -31,6 +32,7 @@ from djwebhooks.admin.pages import (
     link_to,
     link_to_list,
     list_action,
+    may_touch,
     name_owner,
     show_time,
 )
@@ -48,8 +50,6 @@ from djwebhooks.models.replays import MOST_TARGETS, Through
 from djwebhooks.models.validation import check_authentication, check_certificate
 from djwebhooks.owners import owner_model
 
-#: Who may make targets that see every owner's events.
-SYSTEM_PERMISSION = "djwebhooks.add_system_target"
 #: What is known of a receiver by ``accepts_unknown_keys``.
 VERIFICATION = {
     None: "It is not known whether the receiver verifies signatures: check the keys.",
@@ -525,7 +525,7 @@ class WebhookTargetAdmin(ActingAdmin):
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> HttpResponse:
         target = context.get("original")
-        if target is not None and self.has_replay_permission(request):
+        if target is not None and self.has_replay_permission(request) and may_touch(request, target):
             context["tool"] = format_html('<a href="{}">Replay deliveries…</a>', replay_url([target.uid]))
         return super().render_change_form(request, context, *args, **kwargs)
 
@@ -564,8 +564,3 @@ def describe_key(key: KeyState) -> Iterator[str]:
 
 def describe_parts(summary: dict[str, Any]) -> str:
     return ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in summary.items()) or NOTHING
-
-
-def may_touch(request: HttpRequest, target: WebhookTarget | None) -> bool:
-    """Whether the user may change or delete this target: the system's needs a permission of its own."""
-    return target is None or target.owner_id is not None or request.user.has_perm(SYSTEM_PERMISSION)

@@ -124,6 +124,8 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
             chosen = chosen.filter(target__uid__in=criteria.targets)
         if owner := cast("Any", criteria.owner):  # Whatever the type of its key is, a text will do.
             chosen = chosen.filter(target__owner=owner)
+        if criteria.is_owned:
+            chosen = chosen.filter(target__owner__isnull=False)
         if criteria.since is not None:
             chosen = chosen.filter(created_at__gte=criteria.since)
         if criteria.until is not None:

@@ -43,6 +43,8 @@ class Criteria:
     targets: tuple[str, ...] = ()
     #: The primary key, as text, of the owner of their targets, if these have one and the same.
     owner: str = ""
+    #: Not those to the system's targets.
+    is_owned: bool = False
     since: datetime | None = None
     until: datetime | None = None
     #: The name of their events, a pattern, or one event's uid.
@@ -80,7 +82,8 @@ class Criteria:
             return f"to target {self.targets[0]}"
         if self.targets:
             return f"to {len(self.targets)} targets"
-        return f"to the targets of owner {self.owner}" if self.owner else "to everybody's targets"
+        everybody = "to everybody's targets but the system's" if self.is_owned else "to everybody's targets"
+        return f"to the targets of owner {self.owner}" if self.owner else everybody
 
 
 def make_criteria(

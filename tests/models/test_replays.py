@@ -105,7 +105,7 @@ def test_a_rate_that_cannot_be_is_refused(rate: Any) -> None:
 
 def test_criteria_are_kept_as_text() -> None:
     """What is written is read again; what a later version may have added is left out."""
-    criteria = Criteria(("failed", "expired"), ("0199",), "5", since=NOW, until=NOW, event="a.*")
+    criteria = Criteria(("failed", "expired"), ("0199",), "5", True, since=NOW, until=NOW, event="a.*")
 
     assert Criteria.from_text(criteria.as_text()) == criteria
     assert Criteria.from_text('{"status": ["failed"], "colour": "red"}') == Criteria()
@@ -118,6 +118,7 @@ def test_a_replay_says_what_it_is() -> None:
         Criteria(("failed", "expired"), targets=("1", "2"), until=NOW),
         Criteria(owner="5"),
         Criteria(),
+        Criteria(is_owned=True),
         Criteria(delivery="0199"),
     ]
 
@@ -126,6 +127,7 @@ def test_a_replay_says_what_it_is() -> None:
         "replay of failed or expired deliveries to 2 targets until 2026-09-21 12:00:00 UTC",
         "replay of failed deliveries to the targets of owner 5",
         "replay of failed deliveries to everybody's targets",
+        "replay of failed deliveries to everybody's targets but the system's",
         "replay of delivery 0199",
     ]
 
