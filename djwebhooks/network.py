@@ -20,7 +20,8 @@ GetAddrInfo = Callable[..., Sequence[tuple[Any, ...]]]
 URL_LENGTH_LIMIT = 2048
 
 # `ipaddress` calls several of these global, and which ones changes with Python's version. Source: the special-purpose
-# address registries of IANA (RFC 6890), and RFC 7526 for 192.88.99.0/24.
+# address registries of IANA (RFC 6890), and RFC 7526 for 192.88.99.0/24. 168.63.129.16 is Azure's WireServer, which trusts its
+# virtual machines (learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16).
 FORBIDDEN_V4 = tuple(
     IPv4Network(network)
     for network in (
@@ -28,6 +29,7 @@ FORBIDDEN_V4 = tuple(
         "10.0.0.0/8",
         "100.64.0.0/10",
         "127.0.0.0/8",
+        "168.63.129.16/32",
         "169.254.0.0/16",
         "172.16.0.0/12",
         "192.0.0.0/24",
@@ -95,14 +97,16 @@ def parse_hosts(patterns: tuple[str, ...]) -> tuple[str, ...]:
 
 @lru_cache(maxsize=32)
 def find_own_names(hosts: tuple[str, ...]) -> tuple[str, ...]:
-    """Return those of the application's own *hosts* that are names by which others may know it, in their normal form."""
+    """Return those of the application's own *hosts* by which others may know it: names and public addresses, in normal form."""
     names = []
     for host in hosts:
         try:
             name = normalize_pattern(host)
+            is_address = ":" in name or parse_literal(name) is not None
         except (InvalidTarget, ValueError):  # "*" is none.
             continue
-        if ":" not in name and parse_literal(name) is None and not is_localhost(name):
+        # One that is forbidden anyway is left to DJWEBHOOKS_ALLOWED_NETWORKS.
+        if not (is_forbidden(name, ()) if is_address else is_localhost(name)):
             names.append(name)
     return tuple(names)
 

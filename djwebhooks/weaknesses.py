@@ -12,6 +12,7 @@ from django.core.checks import CheckMessage, Error
 from django.utils.encoding import force_str
 
 from djwebhooks.conf import as_seconds, conf
+from djwebhooks.network import find_own_names
 
 #: Characters, and different ones among them, that a key must have not to be guessed.
 KEY_LENGTH, KEY_LETTERS = 32, 10
@@ -19,8 +20,11 @@ KEY_LENGTH, KEY_LETTERS = 32, 10
 KEYS_AT_ONCE = 2
 #: How Django marks the key that it writes into a new project's settings.
 INSECURE = "django-insecure-"
-#: Where clouds hand out credentials to whoever asks from inside.
-METADATA = ("169.254.169.254", "169.254.170.2", "100.100.100.200", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254")
+#: Where clouds hand out credentials to whoever asks from inside; 168.63.129.16 is Azure's WireServer.
+METADATA = (
+    *("169.254.169.254", "169.254.170.2", "100.100.100.200", "192.0.0.192", "168.63.129.16"),
+    *("fd00:ec2::254", "fd20:ce::254"),
+)
 #: The most that still limits something, and what happens beyond it.
 MOST: Mapping[str, tuple[int, str]] = {
     "PAYLOAD_LIMIT": (4 * 1024 * 1024, "workers keep many payloads in memory at once"),
@@ -168,8 +172,8 @@ def check_redis(**_: Any) -> Iterator[CheckMessage]:
     queue = getattr(settings, "RQ_QUEUES", {}).get(conf.QUEUE, {})
     if conf.ENGINE == "djwebhooks.engines.rq.RQEngine" and _is_open(queue):
         yield checks.Warning(
-            f"RQ_QUEUES[{conf.QUEUE!r}] is on another machine, with neither a password nor TLS. RQ's workers run whatever "
-            "stands in it, so who reaches it can run code in them.",
+            f"RQ_QUEUES[{conf.QUEUE!r}] is on another machine, without a password. RQ's workers run whatever stands in it, so "
+            "who reaches it, be it over TLS, can run code in them.",
             hint="Give Redis a password, and a URL that begins with rediss://.",
             id="djwebhooks.W011",
         )
@@ -179,17 +183,34 @@ def _is_open(queue: Mapping[str, Any]) -> bool:
     url = urlsplit(str(queue.get("URL", "")))
     host = url.hostname or queue.get("HOST", "localhost")
     is_near = url.scheme == "unix" or "UNIX_SOCKET_PATH" in queue or host in {"localhost", "::1"} or host.startswith("127.")
-    is_guarded = url.scheme == "rediss" or bool(queue.get("SSL") or url.password or queue.get("PASSWORD"))
-    return not is_near and not is_guarded
+    return not is_near and not (url.password or queue.get("PASSWORD"))
 
 
 def check_own_hosts(**_: Any) -> Iterator[CheckMessage]:
     """An application that sends webhooks to itself."""
-    if conf.FORBIDDEN_HOSTS is not None and not conf.FORBIDDEN_HOSTS:
+    given = conf.FORBIDDEN_HOSTS
+    if given is None and not find_own_names(tuple(conf.own_hosts)):
+        fault = (
+            f"DJWEBHOOKS_FORBIDDEN_HOSTS is not set, and ALLOWED_HOSTS, {list(conf.own_hosts)!r}, has no name of the application"
+        )
+    elif given is not None and not given:
+        fault = "DJWEBHOOKS_FORBIDDEN_HOSTS is empty"
+    else:
+        return
+    yield checks.Warning(
+        f"{fault}: webhooks may go to the application itself, also to what trusts its own network, and in circles.",
+        hint="Name the hosts that the application answers to, in one of the two.",
+        id="djwebhooks.W012",
+    )
+
+
+def check_throttles(**_: Any) -> Iterator[CheckMessage]:
+    """An API that makes as many requests as somebody asks for."""
+    if conf.API_THROTTLES == {}:
         yield checks.Warning(
-            "DJWEBHOOKS_FORBIDDEN_HOSTS is empty: webhooks may go to the application itself, also to what trusts its own "
-            "network, and in circles.",
-            id="djwebhooks.W012",
+            "DJWEBHOOKS_API_THROTTLES is empty: a user of the API may have tests and replays made without end.",
+            hint="Leave the setting out. If the throttles of your REST framework settings limit these, silence this warning.",
+            id="djwebhooks.W013",
         )
 
 
@@ -204,4 +225,5 @@ WEAKNESSES: Sequence[Callable[..., Iterator[CheckMessage]]] = (
     check_development,
     check_redis,
     check_own_hosts,
+    check_throttles,
 )

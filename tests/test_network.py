@@ -15,13 +15,30 @@ from djwebhooks.network import MOST_ADDRESSES, check_url, is_forbidden, name_dns
 
 FORBIDDEN_NETWORKS = [
     *["0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24"],
-    *["192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24"],
+    *[
+        "168.63.129.16/32",
+        "192.0.2.0/24",
+        "192.88.99.0/24",
+        "192.168.0.0/16",
+        "198.18.0.0/15",
+        "198.51.100.0/24",
+        "203.0.113.0/24",
+    ],
     *["224.0.0.0/4", "240.0.0.0/4", "255.255.255.255/32"],
     *["::/96", "64:ff9b:1::/48", "100::/64", "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20", "5f00::/16"],
     *["fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8", "::ffff:127.0.0.0/104", "64:ff9b::10.0.0.0/104"],
 ]
 FORBIDDEN_V4 = [ipaddress.ip_network(network) for network in FORBIDDEN_NETWORKS if ":" not in network]
-PUBLIC = ["1.1.1.1", "8.8.8.8", "172.32.0.1", "192.0.1.1", "2606:4700:4700::1111", "2a00:1450:4001::1", "2001:4860:4860::8888"]
+PUBLIC = [
+    "1.1.1.1",
+    "8.8.8.8",
+    "168.63.129.15",
+    "172.32.0.1",
+    "192.0.1.1",
+    "2606:4700:4700::1111",
+    "2a00:1450:4001::1",
+    "2001:4860:4860::8888",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -504,11 +521,24 @@ def test_own_name_is_not_connected_to(settings: LazySettings) -> None:
 
 
 def test_hosts_that_are_no_names_of_the_application(settings: LazySettings) -> None:
-    """Of ALLOWED_HOSTS neither "*" nor addresses nor local names forbid anything: addresses are checked as such."""
-    settings.ALLOWED_HOSTS = ["*", "8.8.8.8", "[2606:4700::1]", "localhost", ".localhost", "no host", ""]
-    settings.DJWEBHOOKS_ALLOWED_NETWORKS = ["127.0.0.0/8"]
+    """Of ALLOWED_HOSTS neither "*" nor private addresses nor local names forbid anything: addresses are checked as such."""
+    settings.ALLOWED_HOSTS = ["*", "10.0.0.1", "[fd00::1]", "127.0.0.1", "localhost", ".localhost", ".8.8.8.8", "no host", ""]
+    settings.DJWEBHOOKS_ALLOWED_NETWORKS = ["127.0.0.0/8", "10.0.0.0/8", "fd00::/8"]
 
-    assert all(check_url(f"https://{host}/") for host in ("8.8.8.8", "[2606:4700::1]", "localhost", "example.com"))
+    assert all(check_url(f"https://{host}/") for host in ("10.0.0.1", "[fd00::1]", "127.0.0.1", "localhost", "example.com"))
+
+
+def test_own_public_addresses_are_forbidden(settings: LazySettings) -> None:
+    """A public address in ALLOWED_HOSTS is the application's own, in every notation, and whatever networks are allowed."""
+    settings.ALLOWED_HOSTS = ["8.8.8.8", "[2606:4700:0::1]"]
+    settings.DJWEBHOOKS_ALLOWED_NETWORKS = ["8.0.0.0/8"]
+
+    for host in ("8.8.8.8", "0x08080808", "010.8.8.8", "[2606:4700::1]"):
+        with pytest.raises(InvalidTarget, match="not sent to"):
+            check_url(f"https://{host}/")
+    with pytest.raises(ForbiddenAddress, match="DJWEBHOOKS_FORBIDDEN_HOSTS"):
+        resolve("8.8.8.8", 443, getaddrinfo=lookup("8.8.8.8"))
+    assert check_url("https://8.8.4.4/")
 
 
 def test_forbidden_addresses_can_be_named(settings: LazySettings) -> None:

@@ -23,6 +23,7 @@ WEAK: list[tuple[str, dict[str, Any], str]] = [
     ("E020", {"ALLOWED_NETWORKS": ["169.254.0.0/16"]}, "'169.254.0.0/16': whoever may make a target can ask 169.254.169.254"),
     ("E020", {"ALLOWED_NETWORKS": ["0.0.0.0/0"]}, "credentials"),
     ("E020", {"ALLOWED_NETWORKS": ["fd00::/8"]}, "fd00:ec2::254"),
+    ("E020", {"ALLOWED_NETWORKS": ["168.63.0.0/16"]}, "168.63.129.16"),
     ("W004", {"ENCRYPTION_KEYS": ["short"]}, "Key 1 of DJWEBHOOKS_ENCRYPTION_KEYS, which"),
     ("W004", {"ENCRYPTION_KEYS": [KEY, "ab" * 30]}, "Key 2 of DJWEBHOOKS_ENCRYPTION_KEYS, which"),
     (
@@ -49,6 +50,7 @@ WEAK: list[tuple[str, dict[str, Any], str]] = [
     ("W010", {"ENGINE": "djwebhooks.engines.immediate.ImmediateEngine"}, "requests wait for receivers"),
     ("W010", {"TRANSPORT": "djwebhooks.transports.memory.MemoryTransport"}, "nothing is sent"),
     ("W012", {"FORBIDDEN_HOSTS": ()}, "may go to the application itself"),
+    ("W013", {"API_THROTTLES": {}}, "may have tests and replays made without end"),
 ]
 #: Settings that cannot be weak, and why.
 CANNOT_BE_WEAK = {
@@ -62,7 +64,6 @@ CANNOT_BE_WEAK = {
     "GIVE_UP_ON": "ends deliveries earlier, as its owner wants it",
     "QUEUE": "is a name; what stands behind it is looked at as W011",
     "COOLDOWN_SCHEDULE": "has one request after each pause, whatever the pauses are",
-    "API_THROTTLES": "may leave a limit to the throttles of the project's REST framework settings, which count as well",
     "DISABLED_EMAIL": "tells an owner what the owner may see anyway",
     "ALLOWED_PORTS": "narrows; on any port a forbidden address stays forbidden",
 }
@@ -73,6 +74,7 @@ def production(settings: LazySettings) -> LazySettings:
     """Settings with no weakness, to be spoilt by each test in one way."""
     settings.DJWEBHOOKS_ALLOW_HTTP = False
     settings.DJWEBHOOKS_ALLOWED_NETWORKS = ()
+    settings.ALLOWED_HOSTS = ["app.example.com"]
     settings.RQ_QUEUES = {"default": {"URL": "rediss://:password@redis.example.com/0"}}
     return settings
 
@@ -164,9 +166,10 @@ def test_the_secret_key_must_be_strong_where_it_encrypts(settings: LazySettings)
         ({"URL": "redis://redis.example.com/0"}, True),
         ({"HOST": "10.0.0.5", "PORT": 6379}, True),
         ({"URL": "redis://:password@redis.example.com/0"}, False),
-        ({"URL": "rediss://redis.example.com/0"}, False),
+        ({"URL": "rediss://redis.example.com/0"}, True),
+        ({"URL": "rediss://:password@redis.example.com/0"}, False),
         ({"HOST": "10.0.0.5", "PASSWORD": "password"}, False),
-        ({"HOST": "10.0.0.5", "SSL": True}, False),
+        ({"HOST": "10.0.0.5", "SSL": True}, True),
         ({"URL": "redis://localhost:6379/0"}, False),
         ({"URL": "redis://127.0.0.1:6379/0"}, False),
         ({"URL": "unix:///run/redis.sock"}, False),
@@ -176,9 +179,33 @@ def test_the_secret_key_must_be_strong_where_it_encrypts(settings: LazySettings)
     ids=str,
 )
 def test_a_redis_elsewhere_must_be_guarded(settings: LazySettings, queue: dict[str, Any], is_open: bool) -> None:
-    """Whoever can write to it can run code in RQ's workers; with another engine it is not ours."""
+    """Whoever can write to it can run code in RQ's workers, and TLS keeps nobody out; with another engine it is not ours."""
     settings.RQ_QUEUES = {"default": queue}
     assert run_checks() == []
     settings.DJWEBHOOKS_ENGINE = RQ
 
     assert [message.id for message in run_checks()] == (["djwebhooks.W011"] if is_open else [])
+
+
+@pytest.mark.parametrize(
+    ("hosts", "is_known"),
+    [
+        (["*"], False),
+        ([], False),
+        (["localhost", "127.0.0.1", "10.0.0.1", "[::1]"], False),
+        (["*", ".example.com"], True),
+        (["app.example.com"], True),
+        (["8.8.8.8"], True),
+    ],
+    ids=str,
+)
+def test_the_application_must_know_its_own_hosts(settings: LazySettings, hosts: list[str], is_known: bool) -> None:
+    """Without DJWEBHOOKS_FORBIDDEN_HOSTS they are those in ALLOWED_HOSTS, which may name none; with it these do not matter."""
+    settings.ALLOWED_HOSTS = hosts
+
+    found = run_checks()
+
+    assert [message.id for message in found] == ([] if is_known else ["djwebhooks.W012"])
+    assert all(str(hosts) in message.msg for message in found)
+    settings.DJWEBHOOKS_FORBIDDEN_HOSTS = ["app.example.com"]
+    assert run_checks() == []
