@@ -16,12 +16,12 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PrivateFormat,
     PublicFormat,
-    load_pem_private_key,
 )
 from django.views.decorators.debug import sensitive_variables
 
 from djwebhooks.exceptions import InvalidTarget
 from djwebhooks.hidden import HiddenBytes
+from djwebhooks.private_keys import MOST_RSA_BITS, load_private_key
 
 #: Characters of all parts together: a chain of a few certificates and a key.
 SIZE_LIMIT = 64 * 1024
@@ -57,8 +57,11 @@ class ClientCertificate:
 
 
 @sensitive_variables()
-def read(pem: str) -> ClientCertificate:
-    """Return the certificate, its chain and its key out of one text. Raises ``InvalidTarget``, which shows none of it."""
+def read(pem: str, *, is_new: bool = False) -> ClientCertificate:
+    """Return the certificate, its chain and its key out of one text; a key that *is_new* is checked throughout.
+
+    Raises ``InvalidTarget``, which shows none of it.
+    """
     if not isinstance(pem, str):
         raise InvalidTarget("The client certificate is a text of PEM.")
     if len(pem) > SIZE_LIMIT:
@@ -72,16 +75,19 @@ def read(pem: str) -> ClientCertificate:
             f"this one has {len(certificates)} certificates and {len(keys)} keys."
         )
     try:
-        return ClientCertificate([x509.load_pem_x509_certificate(text) for text in certificates], load_key(keys[0]))
+        return ClientCertificate([x509.load_pem_x509_certificate(text) for text in certificates], load_key(keys[0], is_new))
     except (ValueError, UnsupportedAlgorithm):
         # Not chained: what went wrong may quote what was given.
-        raise InvalidTarget("The client certificate or its key cannot be read: is the text complete?") from None
+        raise InvalidTarget(
+            "The client certificate or its key cannot be read: is the text complete, and an RSA key of "
+            f"{MOST_RSA_BITS} bits at most?"
+        ) from None
 
 
 @sensitive_variables()
-def load_key(pem: bytes) -> Any:
+def load_key(pem: bytes, is_new: bool) -> Any:
     try:
-        return load_pem_private_key(pem, password=None)
+        return load_private_key(pem, is_new=is_new)
     except TypeError:
         raise InvalidTarget("The key of the client certificate has a password. Give it without one.") from None
 
@@ -89,7 +95,7 @@ def load_key(pem: bytes) -> Any:
 @sensitive_variables()
 def check(pem: str, now: datetime) -> None:
     """Raise ``InvalidTarget`` for a certificate that no receiver would accept at *now*."""
-    found = read(pem)
+    found = read(pem, is_new=True)
     if public_bytes(found.chain[0].public_key()) != public_bytes(found.key.public_key()):
         raise InvalidTarget("The key is not the one of the first certificate. Put the certificate of the key first.")
     if found.expires_at <= now:

@@ -74,8 +74,8 @@ class Settings:
     TARGETS_PER_OWNER: int = 100
     #: Deliveries per second that a replay makes pending again, unless it is told another rate.
     REPLAY_RATE: float = 50
-    #: How often a user may have tests and replays made through the API; a scope that is left out has no limit.
-    API_THROTTLES: Mapping[str, str] = {"test": "30/minute", "replay": "60/hour"}
+    #: How often a user may have tests, retries and replays made through the API; a scope that is left out has no limit.
+    API_THROTTLES: Mapping[str, str] = {"test": "30/minute", "retry": "60/minute", "replay": "60/hour"}
     #: Keys for secrets in the database, newest first; empty falls back to ``SECRET_KEY`` and ``SECRET_KEY_FALLBACKS``.
     ENCRYPTION_KEYS: Sequence[str] = ()
     #: Seconds (or a ``timedelta``) that finished events, and held ones, are kept.

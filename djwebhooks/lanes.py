@@ -19,7 +19,7 @@ from djwebhooks.health import Health
 from djwebhooks.models import Attempt, Delivery, Dispatcher, Event, Lane, WebhookTarget, Worker
 from djwebhooks.models.deliveries import Status, Trigger
 from djwebhooks.models.lanes import HEALTH
-from djwebhooks.work import Held, Outcome, Recorded, Sent, Work
+from djwebhooks.work import LOOKAHEAD, Held, Outcome, Recorded, Sent, Work
 
 #: Seconds that a lease lasts beyond one exchange, and those of them that must be left for an attempt to start.
 LEASE_MARGIN, START_MARGIN = 60, 10
@@ -105,7 +105,8 @@ def _orphaned(using: str) -> QuerySet[Lane]:
 def _bury(using: str, worker_ids: list[int]) -> None:
     Worker.objects.using(using).filter(pk__in=worker_ids).delete()
     lanes = Lane.objects.using(using).lock(list(_orphaned(using).values_list("pk", flat=True)))
-    freed = Lane.objects.using(using).filter(pk__in=[lane.pk for lane in lanes])
+    # Asked again under their locks: somebody else may have freed one meanwhile, and a third one holds it.
+    freed = _orphaned(using).filter(pk__in=[lane.pk for lane in lanes])
     freed.update(holder=None, version=F("version") + 1)
 
 
@@ -179,6 +180,7 @@ def _bring_up_to_date(using: str, held: Held, lane: Lane | None, target: Webhook
     held.version = lane.version
     held.next_free_at = lane.next_free_at
     held.health = lane.health
+    held.keep_to_rate(now)
     if target is None:
         _close_orphan(using, held)
     elif not target.is_active or held.health.is_closed(now):
@@ -270,11 +272,15 @@ def _line_up_anew(using: str, target_id: int, *, is_ordered: bool) -> None:
         pass
 
 
-def reserve(using: str, held: Held, rate: float, count: int, now: datetime) -> list[datetime]:
-    """Reserve *count* instants of *rate* a second, before anything is sent, and return them; none if the lease is lost.
+def reserve(using: str, held: Held, rate: float, most: int, now: datetime) -> list[datetime]:
+    """Reserve up to *most* instants of *rate* a second, before anything is sent, and return them; none if the lease is lost.
 
-    A crash after that sends too little, never too much (GCRA, with no burst).
+    None is further ahead than ``LOOKAHEAD``. A crash after that sends too little, never too much (GCRA, with no burst).
     """
+    wait = max(timedelta(), (held.next_free_at or now) - now)
+    if wait >= LOOKAHEAD:
+        return []
+    count = min(most, int((LOOKAHEAD - wait).total_seconds() * rate) + 1)
     pause = timedelta(seconds=1 / rate)
     first = max(held.next_free_at or now, now)
     end = first + pause * count

@@ -100,7 +100,7 @@ def _sign(
         kind = check_authentication(target.authentication)
         token = held.find_token(kind, now)
         if token is None and isinstance(kind, TokenAuthentication):
-            prepared.tokenless.append((work, target, kind, tokens.ask(work, kind)))
+            prepared.tokenless.append((replace(work, only_key=event.only_key), target, kind, tokens.ask(work, kind)))
             return
         headers = _authenticate(target, token or kind, now)
         headers |= _headers(work, event, body_format, signers, body, now)

@@ -41,8 +41,11 @@ DISABLED_GONE, DISABLED_RECEIVER = GONE, "receiver"
 HOPELESS = frozenset({FORBIDDEN_ADDRESS, INVALID_URL})
 #: Errors that say something about us and nothing about the receiver.
 OUR_OWN_FAULTS = frozenset({"network_unreachable", "no_dns_server", "out_of_sockets", "aborted"})
-#: Seconds until the next attempt after a fault of our own.
-OWN_FAULT_PAUSE = 5.0
+#: Seconds until the next attempt after a fault of our own: at first, and at most. Each pause is twice the one before, as what
+#: looks like our fault may be a receiver's, such as a domain whose own DNS servers fail.
+OWN_FAULT_PAUSE, LONGEST_OWN_FAULT_PAUSE = 5.0, 300.0
+#: Faults of our own after which a delivery ends all the same: a month of them.
+MOST_OWN_FAULTS = 30 * 24 * 12
 #: How far a delay may stray, so that what failed together is not tried again together.
 JITTER = 0.2
 #: The most seconds that a receiver may have us wait.
@@ -87,18 +90,20 @@ def judge(
     *,
     retries_done: int,
     schedule: Sequence[float | timedelta],
+    own_faults: int = 0,
     give_up_on: Collection[int] = (),
     now: datetime,
     chance: Callable[[], float] = random.random,
 ) -> Verdict:
     """Decide what *answer* means for its delivery.
 
-    *retries_done*, 0 or more, is how many retries have used up their place in *schedule*, the pauses in seconds (or timedelta).
-    *give_up_on* are statuses that end the delivery. *now* is aware. *chance* returns 0 to 1.
+    *retries_done*, 0 or more, is how many retries have used up their place in *schedule*, the pauses in seconds (or timedelta),
+    and *own_faults* how many attempts failed by faults of our own. *give_up_on* are statuses that end the delivery. *now* is
+    aware. *chance* returns 0 to 1.
     The rules are Standard Webhooks 1.0.0's ("Deliverability and reliability"), and Svix's header ``webhook-delivery``.
     """
     if answer.error in OUR_OWN_FAULTS:
-        return Verdict(PENDING, answer.error, jitter(OWN_FAULT_PAUSE, chance), counts=False)
+        return judge_own_fault(answer.error, own_faults, chance)
     if answer.error in HOPELESS:
         return Verdict(FAILED, answer.error, None)
     ending = judge_status(answer, give_up_on)
@@ -109,6 +114,14 @@ def judge(
         return Verdict(FAILED, SCHEDULE_EXHAUSTED, None, hold)
     delay = jitter(as_seconds(schedule[retries_done]), chance)
     return Verdict(PENDING, describe(answer), max(delay, hold), hold)
+
+
+def judge_own_fault(error: str, count: int, chance: Callable[[], float]) -> Verdict:
+    """The verdict on an attempt that failed by a fault of our own, as *count* before it did."""
+    if count >= MOST_OWN_FAULTS:
+        return Verdict(FAILED, error, None, counts=False)
+    pause = min(OWN_FAULT_PAUSE * 2 ** min(count, 16), LONGEST_OWN_FAULT_PAUSE)
+    return Verdict(PENDING, error, jitter(pause, chance), counts=False)
 
 
 def judge_status(answer: Answer, give_up_on: Collection[int]) -> Verdict | None:

@@ -27,7 +27,9 @@ def judge(flight: Flight, reply: Reply, now: datetime) -> Outcome:
     schedule = conf.RETRY_SCHEDULE if target.retry_schedule is None else target.retry_schedule
     done = work.attempt_count - work.schedule_offset
     try:
-        verdict = retry.judge(reply, retries_done=done, schedule=schedule, give_up_on=conf.GIVE_UP_ON, now=now)
+        verdict = retry.judge(
+            reply, retries_done=done, schedule=schedule, own_faults=work.schedule_offset, give_up_on=conf.GIVE_UP_ON, now=now
+        )
     except (TypeError, ValueError):
         logger.exception("delivery=%s: its answer cannot be judged. Is the schedule %r right?", work.delivery_id, schedule)
         return Outcome(work, Status.PENDING, "internal_error", due_at=now + OWN_FAULT_PAUSE, sent=sent, counts=False)

@@ -14,6 +14,8 @@ from djwebhooks.models.deliveries import Status
 READY = 200
 #: How long to wait after a fault of our own that is not the network's, such as a secret that no key opens.
 OWN_FAULT_PAUSE = timedelta(minutes=1)
+#: How far ahead instants are reserved, and how soon before the last of them more are.
+LOOKAHEAD, RESERVE_AGAIN = timedelta(seconds=1), timedelta(milliseconds=500)
 #: How far a worker that was held up may catch up with a rate that lets more than one request out in this time.
 CATCH_UP = timedelta(milliseconds=20)
 
@@ -59,8 +61,11 @@ class Held:
     ready: deque[Work] = field(default_factory=deque)
     #: The ids of all deliveries that are in memory: ready, being built, in flight or not recorded yet.
     known: set[int] = field(default_factory=set)
-    #: Until when the rate limit holds some of them back, by their ids.
+    #: Until when the rate limit holds some of them back, by their ids; and when instants for more may be reserved.
     not_before: dict[int, datetime] = field(default_factory=dict)
+    paced_until: datetime | None = None
+    #: The ids of those that are known, but were not due any more when it was looked at: somebody has cancelled them.
+    withdrawn: set[int] = field(default_factory=set)
     #: Whether nothing more was due when it was looked at.
     is_drained: bool = False
     #: Whether something was written to it since.
@@ -114,9 +119,17 @@ class Held:
         rate = self.target.rate if self.target is not None else None
         return self.is_ordered, self.is_probed, self.health.is_recovering(now), rate
 
-    @property
-    def wants_more(self) -> bool:
-        return self.is_stale or (not self.is_drained and len(self.ready) < READY // 2)
+    def keep_to_rate(self, now: datetime) -> None:
+        """Wait no longer than its rate wants it: an earlier, lower one may have reserved instants that are far away."""
+        pause = self._pause(now)
+        latest = None if pause is None else now + LOOKAHEAD + pause
+        self.next_free_at = earlier(self.next_free_at, latest)
+        self.spaced_at = earlier(self.spaced_at, latest)
+
+    def wants_more(self, now: datetime) -> bool:
+        """Whether to look at it again, for more that is due or for what was said of it."""
+        may_pace = self.paced_until is not None and self.paced_until <= now
+        return self.is_stale or ((may_pace or not self.is_drained) and len(self.ready) < READY // 2)
 
     @property
     def is_idle(self) -> bool:
@@ -129,21 +142,25 @@ class Held:
             self.known.add(work.delivery_id)
             self.ready.append(work)
 
-    def keep_only(self, due: Collection[int]) -> None:
-        """Forget what was ready and is not due any more: somebody has cancelled it."""
+    def keep_only(self, due: Collection[int], *, are_all: bool) -> None:
+        """Forget what was ready and is not *due* any more: somebody has cancelled it. *are_all* says that nothing else is due."""
         for work in [work for work in self.ready if work.delivery_id not in due]:
             self.ready.remove(work)
             self.forget(work.delivery_id)
+        self.withdrawn = self.known.difference(due) if are_all else set()
 
     def drop_ready(self) -> None:
-        """Forget what was not sent: it stays pending and due for whoever looks next."""
+        """Forget what was not sent: it stays pending and due for whoever looks next, and its instants are free again."""
+        instants = [at for work in self.ready if (at := self.not_before.pop(work.delivery_id, None)) is not None]
+        self.next_free_at = min(instants, default=self.next_free_at)
         self.known.difference_update(work.delivery_id for work in self.ready)
         self.ready.clear()
         self.is_drained = False
+        self.paced_until = None
 
     def put_back(self, work: Work) -> None:
-        """Keep *work* ready, before all others; unless nothing may be sent any more: then it stays pending and due."""
-        if self.is_open:
+        """Keep *work* ready, before all others; unless it was cancelled, or nothing may be sent any more."""
+        if self.is_open and work.delivery_id not in self.withdrawn:
             self.ready.appendleft(work)
         else:
             self.forget(work.delivery_id)
@@ -169,6 +186,11 @@ class Held:
         """Forget one delivery: it is recorded, or was put back."""
         self.known.discard(delivery_id)
         self.not_before.pop(delivery_id, None)
+
+
+def earlier(at: datetime | None, latest: datetime | None) -> datetime | None:
+    """Return *at*, but *latest* at the latest; None if there is no such bound."""
+    return None if at is None or latest is None else min(at, latest)
 
 
 @dataclass(frozen=True, slots=True)

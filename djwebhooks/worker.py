@@ -5,7 +5,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -25,7 +25,7 @@ from djwebhooks.models.deliveries import Status
 from djwebhooks.models.events import events_database
 from djwebhooks.notices import Mailer
 from djwebhooks.transports.base import Reply, Request, Transport
-from djwebhooks.work import READY, Flight, Held, Outcome, Work
+from djwebhooks.work import READY, RESERVE_AGAIN, Flight, Held, Outcome, Work
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class Worker:
         self._flights: dict[Hashable, Flight] = {}
         self._building: dict[int, list[Work]] = {}
         self._outcomes: list[Outcome] = []
-        self._oldest_outcome = 0.0
+        self._oldest_outcome = self._record_again_at = 0.0
         self._next_poll = self._next_release = self._next_replay_poll = 0.0
         self._has_more = True
         #: Whether a replay goes on shortly, and whether a lane's rate lets something out.
@@ -200,6 +200,7 @@ class Worker:
     def enlist(self) -> bool:
         """Become a worker that may hold lanes; return whether there was room for one more of its name."""
         self._clock = DatabaseClock(self.using)
+        self._chosen_at = self._clock()
         self._anchor = self._last_work = time.monotonic()
         self._next_look = 0.0
         enlisted = lanes.enlist(self.using, self.name, f"{socket.gethostname()}:{os.getpid()}", self.most)
@@ -311,10 +312,10 @@ class Worker:
 
     def _take(self) -> None:
         """Fill up the lanes' ready works, many lanes at a time."""
-        wanted = {pk: READY + len(held.known) for pk, held in self._held.items() if held.wants_more}
+        now = self._clock()
+        wanted = {pk: READY + len(held.known) for pk, held in self._held.items() if held.wants_more(now)}
         if self._is_stopping or not wanted:
             return
-        now = self._clock()
         before = {pk: self._held[pk].rules(now) for pk in wanted}
         found: dict[int, list[Work]] = {pk: [] for pk in wanted}
         for work in lanes.take(self.using, wanted, self._held, now):
@@ -323,21 +324,27 @@ class Worker:
             held = self._held[pk]
             if not held.is_open or held.rules(now) != before[pk]:
                 held.drop_ready()
-            held.keep_only({work.delivery_id for work in works})
             held.is_stale = False
             held.is_drained = len(works) < wanted[pk]
+            are_all = held.is_drained and held.is_open and not held.is_probed
+            held.keep_only({work.delivery_id for work in works}, are_all=are_all)
             self._keep_ready(held, [work for work in works if work.delivery_id not in held.known], now)
 
     def _keep_ready(self, held: Held, works: list[Work], now: datetime) -> None:
+        """Keep what may be sent ready; what has expired must not use up its target's rate."""
+        fresh = [work for work in works if work.expires_at is None or work.expires_at > now]
+        for work in works:
+            if work not in fresh:
+                held.known.add(work.delivery_id)
+                self._keep_outcome(Outcome(work, Status.EXPIRED, "expired"))
         rate = held.rate(now)
-        held.keep(self._pace(held, rate, works, now) if works and rate else works)
+        held.keep(self._pace(held, rate, fresh, now) if fresh and rate else fresh)
 
     def _pace(self, held: Held, rate: float, works: list[Work], now: datetime) -> list[Work]:
         """Return as many as the rate lets out within a second, each with the instant that is reserved for it."""
-        wait = max(timedelta(), (held.next_free_at or now) - now).total_seconds()
-        count = int((1 - wait) * rate) + 1 if wait < 1 else 0
-        instants = lanes.reserve(self.using, held, rate, min(count, len(works)), now) if count else []
+        instants = lanes.reserve(self.using, held, rate, len(works), now)
         held.is_drained = True
+        held.paced_until = (held.next_free_at or now) - RESERVE_AGAIN if len(instants) < len(works) else None
         held.not_before |= {work.delivery_id: instant for work, instant in zip(works, instants, strict=False)}
         return works[: len(instants)]
 
@@ -345,13 +352,14 @@ class Worker:
 
     def _hand_over(self) -> None:
         """Give the transport as much as it has room for, fairly over the targets."""
+        self._chosen_at = self._clock()
         if self._is_stopping or not self._may_start():
             return
         if self._pause and self._outcomes:
             return  # As long as results cannot be recorded, each further request may have to be made again.
         usage = Usage(self._flights.values(), self._paces, self.transport.concurrency)
         room = self.transport.concurrency - len(self._flights)
-        chosen = list(choose(self._held, usage, room, self._clock()))
+        chosen = list(choose(self._held, usage, room, self._chosen_at))
         if not chosen:
             return
         self._last_work = time.monotonic()
@@ -360,6 +368,9 @@ class Worker:
             self._drop_chosen()
             return
         self._start(prepared)
+        started = {work.target_id for work, _, _ in prepared.ready}
+        for held in (self._held[work.target_id] for work in chosen if work.target_id not in started):
+            held.spaced_at = None  # It was chosen, but its payload or a token must come first: that uses up nothing of a rate.
 
     def _start(self, prepared: Prepared) -> None:
         """Send what is ready, and begin what must come before for the rest."""
@@ -458,18 +469,26 @@ class Worker:
         """For how many seconds a turn may wait for replies."""
         now = time.monotonic()
         if self._outcomes:
-            return max(0.0, self._oldest_outcome + FLUSH - now) if self._flights else 0.0
+            record_at = self._oldest_outcome + FLUSH if self._flights else now
+            return max(0.0, max(record_at, self._record_again_at) - now)
         if self._is_stopping:
             return POLL
         if self._has_more or self._is_done() or any(self._can_do_more(held) for held in self._held.values()):
             return 0.0
-        planned = [max(at, held.spaced_at or at) for held in self._held.values() for at in held.not_before.values()]
-        until = min(planned, default=None)
+        until = min((at for at in self._list_instants() if at > self._chosen_at), default=None)
         wait = min(self._next_poll, self._next_replay_poll) - now
         return max(0.001, wait if until is None else min(wait, (until - self._clock()).total_seconds()))
 
+    def _list_instants(self) -> Iterator[datetime]:
+        """When something may be sent, or reserved, that a rate holds back; those that have passed wait for something else."""
+        for held in self._held.values():
+            if held.paced_until is not None:
+                yield held.paced_until
+            for at in held.not_before.values():
+                yield max(at, held.spaced_at or at)
+
     def _can_do_more(self, held: Held) -> bool:
-        return held.wants_more or (held.is_idle and time.monotonic() >= self._next_release)
+        return held.wants_more(self._clock()) or (held.is_idle and time.monotonic() >= self._next_release)
 
     def _keep_outcome(self, outcome: Outcome) -> None:
         if not self._outcomes:
@@ -480,7 +499,7 @@ class Worker:
 
     def _record(self) -> None:
         """Write results: together, but none later than a moment."""
-        if not self._outcomes:
+        if not self._outcomes or time.monotonic() < self._record_again_at:
             return
         is_full = len(self._outcomes) >= FLUSH_SIZE
         is_old = time.monotonic() - self._oldest_outcome >= FLUSH
@@ -497,6 +516,8 @@ class Worker:
             self._held[pk].drop_ready()
             self._held[pk].is_stale = True
         self._outcomes = result.postponed
+        # An application keeps their lanes locked: to try at once would keep a processor busy.
+        self._record_again_at = time.monotonic() + POLL if result.postponed else 0.0
         self._oldest_outcome = self._last_work = time.monotonic()
         self.recorded += len(result.outcomes)
         announce(self.using, result)

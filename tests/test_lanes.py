@@ -840,7 +840,7 @@ def test_a_lane_that_somebody_else_holds_is_not_given_back() -> None:
 
 def test_a_rate_limited_lane_is_due_when_its_limit_allows() -> None:
     """A lane whose next free instant is later than its next delivery is due at that instant."""
-    target = make_work(2)
+    target = make_work(2, rate_limit=1, rate_period="hour")
     free_at = now() + timedelta(hours=1)
     Lane.objects.update(next_free_at=free_at)
     worker_id = enlist()
@@ -869,6 +869,42 @@ def test_a_closed_lane_is_due_when_it_should_be_looked_at_again(seconds: int | N
     assert lanes.release(DB, worker_id, list(held.values()), now()) == set()
 
     assert lane_of(target).due_at == (until if seconds == 60 else moment + timedelta(seconds=RECHECK))
+
+
+def test_a_raised_rate_counts_at_once() -> None:
+    """What an earlier, lower one had reserved does not hold the lane back for an hour."""
+    make_work(rate_limit=100)
+    Lane.objects.update(next_free_at=now() + timedelta(hours=1))
+    worker_id = enlist()
+    held = hold(worker_id)
+    moment = now()
+    take(held, at=moment)
+
+    [lane] = held.values()
+    assert lane.next_free_at == moment + 1.01 * SECOND
+
+
+def test_an_orphan_is_freed_only_as_long_as_it_is_one() -> None:
+    """Two workers see it at once; what the first has freed and a third one holds by then, the second leaves alone."""
+    make_work()
+    dead, living = enlist(), enlist()
+    hold(dead)
+    Worker.objects.filter(pk=dead).delete()
+    others: list[Held] = []
+
+    def let_others_act(execute: Any, sql: str, *arguments: Any) -> Any:
+        result = execute(sql, *arguments)
+        if "EXISTS" in sql and not others:  # The second worker has seen its orphans.
+            others.append(Held(0, 0))
+            lanes.reap(DB)
+            others[:] = hold(living).values()
+        return result
+
+    with connection.execute_wrapper(let_others_act):
+        lanes.retire(DB, enlist("second"))
+
+    [held] = others
+    assert lane_of(held).holder == living
 
 
 def test_a_lane_that_nobody_holds_is_announced() -> None:
@@ -980,7 +1016,7 @@ def test_no_interleaving_of_holders_exceeds_the_rate(db: None, script: list[tupl
     """Whatever two holders do that take each other for dead, instants are never closer than the rate allows."""
     Worker.objects.all().delete()
     Lane.objects.all().delete()
-    target = WebhookTarget.objects.first() or make_target(make_owner())
+    target = WebhookTarget.objects.first() or make_target(make_owner(), rate_limit=1)
     Lane.objects.update_or_create(pk=target.pk, defaults={"due_at": now() - SECOND})
     workers: list[tuple[int, Held] | None] = [None, None]
     moment = now()

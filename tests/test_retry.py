@@ -13,7 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from djwebhooks.conf import Settings, as_seconds
-from djwebhooks.retry import OUR_OWN_FAULTS, OWN_FAULT_PAUSE, Verdict, judge, parse_retry_after
+from djwebhooks.retry import MOST_OWN_FAULTS, OUR_OWN_FAULTS, OWN_FAULT_PAUSE, Verdict, judge, parse_retry_after
 from djwebhooks.transports.base import Reply
 
 #: Machines may be slow; what is tested here is not their speed.
@@ -108,6 +108,21 @@ def test_statuses_to_give_up_on_end_the_delivery() -> None:
 def test_hopeless_errors_fail_at_once(error: str) -> None:
     """Trying again would only knock at the same closed door."""
     assert verdict(Given(error=error)) == Verdict("failed", error, None)
+
+
+@pytest.mark.parametrize(("count", "pause"), [(1, 10.0), (2, 20.0), (5, 160.0), (6, 300.0), (MOST_OWN_FAULTS - 1, 300.0)])
+def test_faults_of_our_own_are_tried_again_less_and_less_often(count: int, pause: float) -> None:
+    """What looks like one may be a domain whose own DNS servers fail, and will for ever."""
+    answer = Given(error="no_dns_server")
+
+    assert judge(answer, retries_done=0, schedule=(), own_faults=count, now=NOW, chance=lambda: 0.5).delay == pause
+
+
+def test_faults_of_our_own_end_a_delivery_after_a_month() -> None:
+    """Nothing is tried for ever; and still it says nothing about the target."""
+    result = judge(Given(error="no_dns_server"), retries_done=0, schedule=(), own_faults=MOST_OWN_FAULTS, now=NOW)
+
+    assert result == Verdict("failed", "no_dns_server", None, counts=False)
 
 
 @pytest.mark.parametrize("error", sorted(OUR_OWN_FAULTS))

@@ -63,7 +63,7 @@ ATTEMPT_ID = re.compile(r"([0-9a-f-]{36})-([1-9][0-9]{0,8})")
 
 
 #: The actions on a target that have requests made to it.
-TARGET_THROTTLES = MappingProxyType({"test": "test", "replay": "replay"})
+TARGET_THROTTLES = MappingProxyType({"test": "test", "check_keys": "test", "probe": "test", "replay": "replay"})
 
 
 class OwnerViewSet(GenericViewSet[Any]):
@@ -264,6 +264,7 @@ class DeliveryViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, OwnerVie
 
     serializer_class = DeliverySerializer
     filter_class = DeliveryFilters
+    throttle_scopes = MappingProxyType({"retry": "retry"})
 
     def get_queryset(self) -> models.QuerySet[Delivery]:
         """Return the deliveries."""

@@ -12,18 +12,18 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from django.views.decorators.debug import sensitive_variables
 
 from djwebhooks.authentication.base import Authentication
 from djwebhooks.exceptions import InvalidTarget
 from djwebhooks.hidden import HiddenBytes, HiddenText
+from djwebhooks.private_keys import MOST_RSA_BITS, load_private_key
 
 #: What each algorithm signs with, in words.
 ALGORITHMS: Mapping[str, str] = {
     "ES256": "a private key of the curve P-256, in PEM",
     "EdDSA": "a private key of Ed25519, in PEM",
-    "RS256": "a private key of RSA with 2048 bits or more, in PEM",
+    "RS256": f"a private key of RSA with 2048 to {MOST_RSA_BITS} bits, in PEM",
     "HS256": "a text of 32 bytes or more",
 }
 #: Claims that are ours to make.
@@ -48,7 +48,7 @@ class SignedToken(Authentication):
         """Raise ``InvalidTarget`` for a key that does not suit the algorithm, and for claims or a lifetime that cannot be."""
         if self.algorithm not in ALGORITHMS:
             raise InvalidTarget(f"The algorithm {self.algorithm!r} is not one of {', '.join(ALGORITHMS)}.")
-        if not suits(load_key(self.key, self.algorithm), self.algorithm):
+        if not suits(load_key(self.key, self.algorithm, is_new=True), self.algorithm):
             raise InvalidTarget(f"The key does not suit {self.algorithm}, which signs with {ALGORITHMS[self.algorithm]}.")
         if ours := [name for name in self.claims if name in OUR_CLAIMS]:
             raise InvalidTarget(f"The claim {ours[0]!r} is set by djwebhooks; the issuer has a part of its own.")
@@ -73,12 +73,12 @@ class SignedToken(Authentication):
 
 @lru_cache(maxsize=256)
 @sensitive_variables()
-def load_key(text: str, algorithm: str) -> Any:
-    """Return the key that PyJWT wants, parsed once; None for a text that is none."""
+def load_key(text: str, algorithm: str, *, is_new: bool = False) -> Any:
+    """Return the key that PyJWT wants, parsed once; None for a text that is none. One that *is_new* is checked throughout."""
     if algorithm == "HS256":
         return HiddenBytes(text.encode(errors="replace"))
     try:
-        return load_pem_private_key(text.encode(errors="replace"), password=None)
+        return load_private_key(text.encode(errors="replace"), is_new=is_new)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         return None
 

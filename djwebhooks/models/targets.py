@@ -232,6 +232,8 @@ class WebhookTarget(SigningTarget):
 def cancel_what_waits(instance: WebhookTarget, using: str, **_: Any) -> None:
     """A deleted target, its owner's cascade included, leaves nothing pending."""
     lanes = Lane.objects.using(using)
+    # The target before its lane, as everybody locks them.
+    list(instance.rows(using).select_for_update().filter(pk=instance.pk).values_list("pk"))
     # Until the deletion commits, nothing may be appended: so its lane is locked, even one that is being made.
     lanes.bulk_create([Lane(pk=instance.pk)], ignore_conflicts=True)
     list(lanes.select_for_update().filter(pk=instance.pk))

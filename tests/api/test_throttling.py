@@ -6,7 +6,7 @@ import pytest
 from django.conf import LazySettings
 from django.core.cache import cache
 
-from tests.api.world import Api, make_owner, make_target
+from tests.api.world import Api, make_owner, make_target, make_webhooks
 
 pytestmark = pytest.mark.django_db
 
@@ -33,6 +33,17 @@ def test_tests_and_replays_are_limited(settings: LazySettings) -> None:
     assert 0 < int(refused.headers["Retry-After"]) <= 3600
     assert "throttled" in refused.data["detail"]
     assert Api(other.owner).post(f"targets/{other.uid}/test/").status == 202
+
+
+def test_all_that_makes_requests_is_limited(settings: LazySettings) -> None:
+    """A check of the keys and a probe are tests, too, and a retry makes as many requests as one likes."""
+    settings.DJWEBHOOKS_API_THROTTLES = {"test": "3/hour", "retry": "1/hour", "replay": "1/hour"}
+    webhooks = make_webhooks(make_owner())
+    api = Api(webhooks.target.owner)
+    paths = [f"targets/{webhooks.target.uid}/{name}/" for name in ("test", "check-keys", "probe", "test")]
+
+    assert [api.post(path).status for path in paths] == [202, 202, 202, 429]
+    assert [api.post(f"deliveries/{webhooks.delivery.uid}/retry/").status for _ in range(2)] == [202, 429]
 
 
 def test_what_only_reads_is_not_limited(settings: LazySettings) -> None:
