@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection, connections
+from django.db import DatabaseError, OperationalError, connection, connections
 
 from djwebhooks import database, dispatch, lanes, messages
 from djwebhooks.build import build
@@ -304,6 +304,26 @@ def test_a_target_deleted_during_dispatch_leaves_nothing_pending(target: Webhook
         assert take(held) == []
     assert not Delivery.objects.pending().exists()
     assert not Lane.objects.exists()
+
+
+@pytest.mark.parametrize("seed", ROUNDS)
+def test_a_deletion_and_a_pause_do_not_wait_for_each_other(target: WebhookTarget, seed: int) -> None:
+    """Both lock the target before its lane, so neither has to fail."""
+    fire_and_dispatch(target)
+    same = WebhookTarget.objects.get(pk=target.pk)
+
+    def pause_if_it_is_there() -> None:
+        try:
+            same.pause()
+        except OperationalError:
+            raise  # A deadlock is one, too.
+        except DatabaseError:
+            return  # It was deleted before.
+
+    interleave(seed, target.delete, pause_if_it_is_there)
+
+    assert not WebhookTarget.objects.exists()
+    assert not Delivery.objects.pending().exists()
 
 
 @pytest.mark.parametrize("seed", ROUNDS)
