@@ -332,9 +332,11 @@ class Worker:
 
     def _keep_ready(self, held: Held, works: list[Work], now: datetime) -> None:
         """Keep what may be sent ready; what has expired must not use up its target's rate."""
-        fresh = [work for work in works if work.expires_at is None or work.expires_at > now]
+        fresh = []
         for work in works:
-            if work not in fresh:
+            if work.expires_at is None or work.expires_at > now:
+                fresh.append(work)
+            else:
                 held.known.add(work.delivery_id)
                 self._keep_outcome(Outcome(work, Status.EXPIRED, "expired"))
         rate = held.rate(now)

@@ -263,6 +263,28 @@ def test_no_token_is_a_failed_attempt(script: Script, words: str) -> None:
         assert SECRET not in str(vars(attempt))
 
 
+def test_a_key_check_without_a_token_says_nothing_of_the_target() -> None:
+    """It is not tried again, as no key check is, and nobody is suspended for it."""
+    with Receiver(answer_with(500)) as issuer, Receiver() as receiver:
+        target = make_target(url=receiver.url, authentication=credentials(issuer))
+        target.check_keys()
+        send()
+
+        assert receiver.requests == []
+    assert {status for status, _ in outcomes()} == {"failed"}
+    assert Lane.objects.get().failure_count == 0
+
+
+@pytest.mark.parametrize("limits", [{"rate_limit": 1, "rate_period": "hour"}, {}])
+def test_asking_for_a_token_uses_up_nothing_of_a_rate(issuer: TokenServer, receiver: Receiver, limits: dict[str, Any]) -> None:
+    """Else a token that lives for a shorter time than the rate's pause would be asked for again and again, and never used."""
+    make_target(url=receiver.url, authentication=credentials(issuer), **limits)
+    send(1)
+
+    assert outcomes() == [("succeeded", "")]
+    assert len(issuer.requests) == 1
+
+
 def test_a_redirect_of_the_token_server_is_not_followed() -> None:
     """The secret goes to the address that was checked, and nowhere else."""
     with Receiver() as elsewhere, Receiver(answer_with(307, location=elsewhere.url)) as issuer:
