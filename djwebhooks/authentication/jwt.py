@@ -78,7 +78,7 @@ def load_key(text: str, algorithm: str, *, is_new: bool = False) -> Any:
     if algorithm == "HS256":
         return HiddenBytes(text.encode(errors="replace"))
     try:
-        return load_private_key(text.encode(errors="replace"), is_new=is_new)
+        return load_private_key(HiddenBytes(text.encode(errors="replace")), is_new=is_new)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         return None
 
