@@ -346,7 +346,9 @@ class Worker:
         """Return as many as the rate lets out within a second, each with the instant that is reserved for it."""
         instants = lanes.reserve(self.using, held, rate, len(works), now)
         held.is_drained = True
-        held.paced_until = (held.next_free_at or now) - RESERVE_AGAIN if len(instants) < len(works) else None
+        # Not at once in any case: an application may keep the lane locked, so that nothing can be reserved.
+        again_at = max((held.next_free_at or now) - RESERVE_AGAIN, now + timedelta(seconds=POLL))
+        held.paced_until = again_at if len(instants) < len(works) else None
         held.not_before |= {work.delivery_id: instant for work, instant in zip(works, instants, strict=False)}
         return works[: len(instants)]
 

@@ -172,6 +172,31 @@ def test_a_lane_that_an_application_keeps_locked_keeps_nobody_busy(owner: User) 
     worker._end()
 
 
+@server_only
+@pytest.mark.django_db(transaction=True)
+def test_a_lane_in_which_nothing_can_be_reserved_keeps_nobody_busy(owner: User) -> None:
+    """An application keeps it locked: the instants are reserved a little later."""
+    target = make_target(owner, rate_limit=1000)
+    fire("a.b", 1, owner=owner)
+    transport = MemoryTransport()
+    worker = start_worker(transport)
+    worker._next_poll = 0.0
+    for step in worker.steps[:2]:
+        step()
+    worker._has_more = False  # As after the next poll, which finds nothing.
+    with second_connection() as other, transaction.atomic(using=other):
+        list(Lane.objects.using(other).select_for_update().filter(pk=target.pk))
+        for step in worker.steps[2:5]:
+            step()
+
+        assert transport.requests == []
+        assert worker._patience() > 0.01
+    worker._held[target.pk].paced_until = worker._clock()
+    turn(worker, 2)
+    assert len(transport.requests) == 1
+    worker._end()
+
+
 def test_what_is_cancelled_while_its_payload_is_built_is_not_sent(owner: User) -> None:
     """It was not on its way yet."""
     make_target(owner)
