@@ -183,7 +183,8 @@ def test_a_lane_in_which_nothing_can_be_reserved_keeps_nobody_busy(owner: User) 
     worker._next_poll = 0.0
     for step in worker.steps[:2]:
         step()
-    worker._has_more = False  # As after the next poll, which finds nothing.
+    # As after the next poll, which finds nothing, and an attempt to give the lane back.
+    worker._has_more, worker._next_poll, worker._next_release = False, time.monotonic() + PATIENCE, time.monotonic() + PATIENCE
     with second_connection() as other, transaction.atomic(using=other):
         list(Lane.objects.using(other).select_for_update().filter(pk=target.pk))
         for step in worker.steps[2:5]:
