@@ -3,6 +3,8 @@
 import json
 import os
 
+import django
+
 DATABASE = os.environ.get("DJWEBHOOKS_TEST_DATABASE", "sqlite")
 
 SQLITE: dict[str, object] = {
@@ -77,6 +79,8 @@ SECRET_KEY = "the key of the tests, long enough that no check complains about it
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 ALLOWED_HOSTS = ["*"]
 USE_TZ = True
+if django.VERSION >= (6, 1):
+    MAILERS = {"default": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}}
 TIME_ZONE = "Europe/Amsterdam"  # has daylight saving time
 
 DJWEBHOOKS_ENGINE = "djwebhooks.engines.database.DatabaseEngine"

@@ -81,6 +81,15 @@ def test_a_worker_tells_once() -> None:
     assert len(mail.outbox) == 1  # type: ignore[attr-defined]  # the test runner makes it
 
 
+def use_backend(settings: LazySettings, name: str) -> None:
+    """Have e-mails sent by a backend of this module, in the way of this Django."""
+    path = f"{__name__}.{name}"
+    if hasattr(settings, "MAILERS"):
+        settings.MAILERS = {"default": {"BACKEND": path}}
+    else:
+        settings.EMAIL_BACKEND = path
+
+
 class HangingBackend(BaseEmailBackend):
     """A mail server that does not answer until a test opens the gate."""
 
@@ -93,7 +102,7 @@ class HangingBackend(BaseEmailBackend):
 
 def test_a_mail_server_that_hangs_holds_up_no_webhook(settings: LazySettings) -> None:
     """All others get theirs while the e-mail is on its way."""
-    settings.EMAIL_BACKEND = f"{__name__}.HangingBackend"
+    use_backend(settings, "HangingBackend")
     target = make_target(make_user(email="ada@example.com"))
     mailer = Mailer("default")
     mailer.tell({target.pk: "gone"})
@@ -114,7 +123,7 @@ class BrokenBackend(BaseEmailBackend):
 
 def test_an_email_that_cannot_be_sent_is_logged(settings: LazySettings, caplog: pytest.LogCaptureFixture) -> None:
     """Whatever a mail backend raises."""
-    settings.EMAIL_BACKEND = f"{__name__}.BrokenBackend"
+    use_backend(settings, "BrokenBackend")
 
     tell(make_target(make_user(email="ada@example.com")))
 

@@ -12,7 +12,7 @@ import threading
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -122,7 +122,7 @@ def dump_database(places: Places) -> None:
                 places.add("database", bytes(value) if isinstance(value, memoryview | bytes) else str(value))
     if connection.vendor == "sqlite":
         name = str(connection.settings_dict["NAME"])
-        with sqlite3.connect(name) as checkpoint:
+        with closing(sqlite3.connect(name)) as checkpoint:
             checkpoint.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         for path in Path(name).parent.glob(f"{Path(name).name}*"):
             places.add("database", path.read_bytes())
