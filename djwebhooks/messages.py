@@ -14,7 +14,7 @@ from django.views.decorators.debug import sensitive_variables
 from rq.timeouts import BaseTimeoutException
 
 from djwebhooks import __version__, database, payload, retry, signing, tokens
-from djwebhooks.authentication.base import AccessToken, Authentication, TokenAuthentication
+from djwebhooks.authentication.base import AccessToken, HeaderAuthentication, TokenAuthentication
 from djwebhooks.conf import conf
 from djwebhooks.exceptions import InvalidPayload, InvalidTarget, UndecryptableSecret
 from djwebhooks.models import Body, Event, WebhookTarget
@@ -98,11 +98,11 @@ def _sign(
     try:
         signers = signers_of(target, event.only_key)
         kind = check_authentication(target.authentication)
-        token = held.find_token(kind, now)
-        if token is None and isinstance(kind, TokenAuthentication):
-            prepared.tokenless.append((replace(work, only_key=event.only_key), target, kind, tokens.ask(work, kind)))
+        by = held.find_token(kind, now) or kind
+        if isinstance(by, TokenAuthentication):
+            prepared.tokenless.append((replace(work, only_key=event.only_key), target, by, tokens.ask(work, by)))
             return
-        headers = _authenticate(target, token or kind, now)
+        headers = _authenticate(target, by, now)
         headers |= _headers(work, event, body_format, signers, body, now)
         request = _request(work, target, headers, body)
     except (UndecryptableSecret, InvalidTarget) as error:
@@ -165,7 +165,7 @@ def _format_for(target: WebhookTarget) -> str:
 
 
 @sensitive_variables()
-def _authenticate(target: WebhookTarget, by: Authentication | AccessToken | None, now: datetime) -> dict[str, str]:
+def _authenticate(target: WebhookTarget, by: HeaderAuthentication | AccessToken | None, now: datetime) -> dict[str, str]:
     """Return the target's own headers, and those that tell its receiver who sends. Raises ``UndecryptableSecret``."""
     credentials = by.headers(target.target_url, now) if by is not None else {}
     own = {name: value for name, value in target.headers.items() if name.lower() not in credentials}

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from djwebhooks.authentication.base import AccessToken, Authentication, TokenAuthentication
+from djwebhooks.authentication.base import AccessToken, AnyAuthentication, TokenAuthentication
 from djwebhooks.health import UNKNOWN, Health
 from djwebhooks.models import WebhookTarget
 from djwebhooks.models.deliveries import Status
@@ -165,7 +165,7 @@ class Held:
         else:
             self.forget(work.delivery_id)
 
-    def find_token(self, kind: Authentication | None, now: datetime) -> AccessToken | None:
+    def find_token(self, kind: AnyAuthentication | None, now: datetime) -> AccessToken | None:
         """Return the access token for *kind*, if there is one that is good at *now*; any other is forgotten."""
         token = self.access_token
         is_good = isinstance(kind, TokenAuthentication) and token is not None and token.suits(kind.origin, now)

@@ -7,7 +7,7 @@ from typing import Any
 from django.utils.module_loading import import_string
 from django.views.decorators.debug import sensitive_variables
 
-from djwebhooks.authentication.base import SIZE_LIMIT, Authentication
+from djwebhooks.authentication.base import SIZE_LIMIT, AnyAuthentication
 from djwebhooks.exceptions import InvalidTarget
 
 #: Where the class of each type is. Those that need a library of the extra ``auth`` are imported only when they are used.
@@ -20,7 +20,7 @@ TYPES: Mapping[str, str] = {
 
 
 @sensitive_variables()
-def read(told: object) -> Authentication:
+def read(told: object) -> AnyAuthentication:
     """Return what *told* describes: an object with a ``type`` and the parts of that type.
 
     Raises ``InvalidTarget``, which never shows what is secret.
@@ -37,10 +37,10 @@ def read(told: object) -> Authentication:
     return find_class(name).read({part: value for part, value in told.items() if part != "type"})
 
 
-def find_class(name: str) -> type[Authentication]:
+def find_class(name: str) -> type[AnyAuthentication]:
     """Return the class of the type *name*. Raises ``InvalidTarget`` if the library that it needs is not installed."""
     try:
-        found: type[Authentication] = import_string(TYPES[name])
+        found: type[AnyAuthentication] = import_string(TYPES[name])
     except ImportError as error:
         library = str(error.name).partition(".")[0]
         raise InvalidTarget(

@@ -1,5 +1,6 @@
-"""What all ways to authenticate have in common: they are told as an object of JSON, and make headers."""
+"""What all ways to authenticate have in common: they are told as an object of JSON, and end in headers."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from datetime import datetime
@@ -44,7 +45,7 @@ class AccessToken:
 
 
 @dataclass(frozen=True, slots=True)
-class Authentication:
+class Authentication(ABC):
     """One way to authenticate. Its fields are what a person sets; those that ``repr`` leaves out are secret."""
 
     @classmethod
@@ -62,13 +63,9 @@ class Authentication:
                 raise InvalidTarget(f"The part {name!r} of the authentication is {NOUNS[kind]}.")
         return cls(**parts)
 
+    @abstractmethod
     def check(self) -> None:
         """Raise ``InvalidTarget`` for parts that cannot work, without showing those that are secret."""
-        raise NotImplementedError
-
-    def headers(self, url: str, now: datetime) -> dict[str, str]:
-        """Return the headers, with lower-case names, that authenticate a request to *url* at *now*."""
-        raise NotImplementedError
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -78,24 +75,37 @@ class Authentication:
 
 
 @dataclass(frozen=True, slots=True)
+class HeaderAuthentication(Authentication):
+    """One way that makes the headers by itself."""
+
+    @abstractmethod
+    def headers(self, url: str, now: datetime) -> dict[str, str]:
+        """Return the headers, with lower-case names, that authenticate a request to *url* at *now*."""
+
+
+@dataclass(frozen=True, slots=True)
 class TokenAuthentication(Authentication):
     """One way for which a server at *token_url* must first be asked for an access token, whose headers are sent then."""
 
     token_url: str
 
     @property
+    @abstractmethod
     def origin(self) -> str:
         """What tells these credentials from others: a token that was got with others is not theirs."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def token_request(self) -> tuple[dict[str, str], bytes]:
         """The headers and the body that the token server is asked with."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read_token(self, status: int, body: bytes, now: datetime) -> AccessToken | str:
         """Return the token that the server's answer holds, or a sentence that says why there is none."""
-        raise NotImplementedError
+
+
+#: What every way is one of.
+AnyAuthentication = HeaderAuthentication | TokenAuthentication
 
 
 def is_required(part: Any) -> bool:

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from django.views.decorators.debug import sensitive_variables
 
-from djwebhooks.authentication.base import Authentication
+from djwebhooks.authentication.base import HeaderAuthentication
 from djwebhooks.exceptions import InvalidTarget
 from djwebhooks.hidden import HiddenBytes, HiddenText
 from djwebhooks.private_keys import MOST_RSA_BITS, load_private_key
@@ -33,7 +33,7 @@ LONGEST_LIFETIME = 3600
 
 
 @dataclass(frozen=True, slots=True)
-class SignedToken(Authentication):
+class SignedToken(HeaderAuthentication):
     """A key that signs a token for each request. *claims* are added to ours, *lifetime* is in seconds."""
 
     key: str = field(repr=False)

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from django.views.decorators.debug import sensitive_variables
 
-from djwebhooks.authentication.base import Authentication
+from djwebhooks.authentication.base import HeaderAuthentication
 from djwebhooks.exceptions import InvalidTarget
 from djwebhooks.hidden import HiddenText
 
@@ -17,7 +17,7 @@ WORD = re.compile(r"[\x21-\x7e]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Basic(Authentication):
+class Basic(HeaderAuthentication):
     """A user name and a password."""
 
     username: str
@@ -38,7 +38,7 @@ class Basic(Authentication):
 
 
 @dataclass(frozen=True, slots=True)
-class Bearer(Authentication):
+class Bearer(HeaderAuthentication):
     """A token that does not change by itself."""
 
     token: str = field(repr=False)

@@ -8,7 +8,7 @@ from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
 from djwebhooks import authentication, certificates, network, payload
-from djwebhooks.authentication.base import Authentication, TokenAuthentication
+from djwebhooks.authentication.base import AnyAuthentication, TokenAuthentication
 from djwebhooks.conf import conf
 from djwebhooks.exceptions import InvalidEvent, InvalidTarget
 
@@ -53,7 +53,7 @@ OUR_HEADERS = frozenset({
 
 
 @sensitive_variables()
-def check_authentication(told: Mapping[str, Any]) -> Authentication | None:
+def check_authentication(told: Mapping[str, Any]) -> AnyAuthentication | None:
     """Return what *told* describes, nothing for nothing. Raises ``InvalidTarget`` for what cannot work."""
     if not told:
         return None

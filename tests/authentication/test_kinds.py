@@ -14,7 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from djwebhooks import authentication
-from djwebhooks.authentication.base import SIZE_LIMIT, AccessToken, TokenAuthentication
+from djwebhooks.authentication.base import SIZE_LIMIT, AccessToken, Authentication, HeaderAuthentication, TokenAuthentication
 from djwebhooks.authentication.oauth2 import LIFETIME, LONGEST_LIFETIME, renew_in
 from djwebhooks.exceptions import InvalidTarget
 from tests.keys import lock, make_key, public_half
@@ -33,6 +33,22 @@ def header(told: dict[str, Any], at: datetime = NOW) -> str:
     [(name, value)] = authentication.read(told).headers(URL, at).items()
     assert name == "authorization"
     return value
+
+
+@pytest.mark.parametrize("base", [Authentication, HeaderAuthentication, TokenAuthentication])
+def test_a_kind_that_lacks_something_cannot_be_made(base: type[Authentication]) -> None:
+    """What would only fail while a webhook is sent fails before anything is saved."""
+    with pytest.raises(TypeError, match="abstract"):
+        type("Lacking", (base,), {})()
+
+
+@pytest.mark.parametrize("told", ALL, ids=lambda told: told["type"])
+def test_a_kind_makes_headers_or_asks_for_a_token(told: dict[str, Any]) -> None:
+    """One of the two, and what only the other can do it does not have."""
+    found = authentication.read(told)
+
+    assert isinstance(found, HeaderAuthentication) != isinstance(found, TokenAuthentication)
+    assert hasattr(found, "headers") == isinstance(found, HeaderAuthentication)
 
 
 # -- what is sent ------------------------------------------------------------------------------------------------------
