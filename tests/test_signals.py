@@ -6,10 +6,13 @@ from functools import partial
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.dispatch import Signal
+from django.test.utils import CaptureQueriesContext
 
 from djwebhooks.events import fire
 from djwebhooks.models import Attempt, Delivery, WebhookTarget
+from djwebhooks.prune import prune
 from djwebhooks.signals import attempt_made, delivery_failed, delivery_succeeded, target_disabled, work_written
 from djwebhooks.testing import deliver
 from tests.builders import make_target
@@ -104,6 +107,68 @@ def test_a_receiver_that_raises_harms_nothing(caplog: pytest.LogCaptureFixture) 
 
     assert set(Delivery.objects.values_list("status", flat=True)) == {"succeeded"}
     assert "broken receiver" in caplog.text
+
+
+def prune_all(**_: Any) -> None:
+    """Delete whatever has finished."""
+    prune(older_than=-3600)
+    assert not Attempt.objects.exists()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("is_before", [True, False], ids=["before", "after"])
+def test_what_is_pruned_before_it_is_read_is_told_to_nobody(heard: list[tuple[str, dict[str, Any]]], is_before: bool) -> None:
+    """Whether that happens before or after its attempt is read, no worker stumbles over it."""
+    make_target()
+    fire("a.b", 1)
+    pruned: list[str] = []
+
+    def prune_too(execute: Any, sql: str, *arguments: Any) -> Any:
+        is_reading = sql.startswith("SELECT") and "response_body" in sql and not pruned
+        if is_reading:
+            pruned.append(sql)
+        if is_reading and is_before:
+            prune_all()
+        result = execute(sql, *arguments)
+        if is_reading and not is_before:
+            prune_all()
+        return result
+
+    with connection.execute_wrapper(prune_too):
+        deliver()
+
+    assert pruned
+    assert heard == []
+
+
+@pytest.mark.django_db
+def test_a_receiver_may_prune_what_others_are_told_of(heard: list[tuple[str, dict[str, Any]]]) -> None:
+    """Everything is read before anybody is told."""
+    make_target()
+    fire("a.b", 1)
+    fire("a.b", 2)
+    with connected(attempt_made, prune_all):
+        deliver()
+
+    assert [name for name, _ in heard] == ["attempt", "succeeded"] * 2
+
+
+@pytest.mark.django_db
+def test_attempts_that_are_recorded_together_are_read_together(heard: list[tuple[str, dict[str, Any]]]) -> None:
+    """However many there are: one statement writes them, one reads them, and each is told with its own delivery."""
+    make_target(retry_schedule=[0])
+    for number in range(5):
+        fire("a.b", number)
+    with CaptureQueriesContext(connection) as captured:
+        deliver(500)
+
+    told = [arguments["attempt"] for name, arguments in heard if name == "attempt"]
+    statements = [query["sql"] for query in captured if "response_body" in query["sql"]]
+    assert sorted((attempt.delivery_id, attempt.number) for attempt in told) == sorted(
+        Attempt.objects.values_list("delivery_id", "number")
+    )
+    assert len(told) == 10
+    assert sum("INSERT" in sql for sql in statements) == sum("SELECT" in sql for sql in statements) < 10
 
 
 @pytest.mark.django_db
