@@ -434,6 +434,7 @@ def test_the_form_keeps_what_it_does_not_change(admin_client: Client) -> None:
         ({"headers": '{"host": "x"}'}, "host"),
         ({"headers": "no json"}, "valid JSON"),
         ({"retry_schedule": '"soon"'}, "soon"),
+        ({"retry_schedule": "[0, 0, 0, 0, 0, 0]"}, "6 pauses of less than a second"),
         ({"concurrency_limit": "0"}, "at least 1"),
         ({"events": ["project..update"]}, "project..update"),
         ({"events": ["a.b", "a.b"]}, "duplicate"),

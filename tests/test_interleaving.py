@@ -16,6 +16,7 @@ from djwebhooks.lanes import LeaseLost, lease_seconds
 from djwebhooks.models import Attempt, Delivery, Dispatcher, Event, Lane, Subscription, WebhookTarget, Worker
 from djwebhooks.transports.base import Reply, Request
 from djwebhooks.worker import Worker as RunningWorker
+from tests.builders import make_target
 
 KEYS = ["a", "b", ""]
 TABLES = [Attempt, Delivery, Event, Lane, Subscription, WebhookTarget, Worker, Dispatcher, User]
@@ -77,9 +78,7 @@ class World:
             table.objects.all().delete()
         self.owner = User.objects.create(username="owner")
         self.targets = [
-            WebhookTarget.objects.register(
-                f"http://127.0.0.1/{name}", ["*"], owner=self.owner, is_ordered=is_ordered, retry_schedule=[0] * 50
-            )
+            make_target(self.owner, url=f"http://127.0.0.1/{name}", is_ordered=is_ordered, retry_schedule=[0] * 50)
             for name, is_ordered in [("ordered", True), ("loose", False)]
         ]
         self.receiver = Receiver()

@@ -96,7 +96,6 @@ class TargetSerializer(StrictSerializer[Any], RowSerializer):
     client_certificate_summary = serializers.DictField(read_only=True, help_text="Its subject, and when it ends.")
     retry_schedule = serializers.ListField(
         child=NumberField(),
-        max_length=100,
         validators=[check_schedule],
         required=False,
         allow_null=True,

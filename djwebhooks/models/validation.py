@@ -82,11 +82,23 @@ def check_one_authorization(headers: Mapping[str, str], told: Mapping[str, Any])
 
 
 def check_schedule(schedule: object) -> None:
-    """Raise ``InvalidTarget`` for a retry schedule that is not a list of seconds."""
+    """Raise ``InvalidTarget`` for a retry schedule that is not a list of seconds, or that would hammer on a receiver."""
     if schedule is None:
         return
     if not isinstance(schedule, list) or not all(isinstance(pause, int | float) and 0 <= pause <= YEAR for pause in schedule):
         raise InvalidTarget(f"The retry schedule is a list of seconds, each up to a year ({YEAR}), not {schedule!r}.")
+    if len(schedule) > MOST_RETRIES:
+        raise InvalidTarget(f"The retry schedule has {len(schedule)} pauses; at most {MOST_RETRIES} are possible.")
+    hasty = [pause for pause in schedule if pause < 1]
+    if len(hasty) > MOST_HASTY_RETRIES:
+        raise InvalidTarget(
+            f"The retry schedule has {len(hasty)} pauses of less than a second, such as {hasty[-1]!r}; "
+            f"at most {MOST_HASTY_RETRIES} are possible: make the others longer."
+        )
+
+
+#: Pauses that a target's own schedule may have, and how many of them may be shorter than a second.
+MOST_RETRIES, MOST_HASTY_RETRIES = 100, 5
 
 
 def check_rate(rate: object) -> None:

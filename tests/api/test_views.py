@@ -195,6 +195,8 @@ def test_fields_that_cannot_be_written_are_refused(method: str, name: str) -> No
         ("retry_schedule", [True]),
         ("retry_schedule", [10**400]),
         ("retry_schedule", [1e300]),
+        ("retry_schedule", [60] * 101),
+        ("retry_schedule", [0] * 6),
         ("rate_limit", 0),
         ("rate_limit", 1e-300),
         ("rate_limit", "inf"),

@@ -467,6 +467,9 @@ def test_bulk_create_saves_events() -> None:
         ({"retry_schedule": ["5"]}, "retry schedule"),
         ({"retry_schedule": [float("nan")]}, "retry schedule"),
         ({"retry_schedule": [1e12]}, "up to a year"),
+        ({"retry_schedule": [60] * 101}, "101 pauses; at most 100"),
+        ({"retry_schedule": [0] * 100}, "100 pauses of less than a second, such as 0; at most 5"),
+        ({"retry_schedule": [60, 0, 0, 0, 0, 0, 60, 0.99]}, "6 pauses of less than a second, such as 0.99; at most 5"),
         ({"rate_limit": 0}, "rate limit"),
         ({"rate_limit": -1.5}, "rate limit"),
         ({"rate_limit": float("nan")}, "rate limit"),
@@ -497,7 +500,7 @@ def test_what_can_be_is_accepted() -> None:
         ["a.b"],
         owner=None,
         headers={"Authorization": "Bearer x", "X-Empty": ""},
-        retry_schedule=[0, 1.5, 3600],
+        retry_schedule=[0, 0, 0.5, 0, 0, *[1] * 95],
         rate_limit=0.5,
         concurrency_limit=1,
         envelope="flat",
@@ -507,7 +510,7 @@ def test_what_can_be_is_accepted() -> None:
 
     assert request.headers["Authorization"] == "Bearer x"
     assert request.body == b'{"x":1,"event":"a.b","owner":null}'
-    assert WebhookTarget.objects.get(pk=target.pk).retry_schedule == [0, 1.5, 3600]
+    assert WebhookTarget.objects.get(pk=target.pk).retry_schedule == [0, 0, 0.5, 0, 0, *[1] * 95]
 
 
 # -- secrets ----------------------------------------------------------------------------------------------------------
