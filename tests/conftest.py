@@ -11,6 +11,7 @@ from django.db import connections
 
 from example_project.services import Service, mariadb_server, postgres_server, redis_server
 from tests.faults.processes import Launcher, launching
+from tests.transports.receiver import Receiver
 
 
 @pytest.fixture(scope="session")
@@ -66,6 +67,12 @@ def redis(redis_service: Service, settings: LazySettings) -> Iterator[str]:
     # Here start and stop are cheaper than being sure that nothing is left.
     redis_service.kill()
     redis_service.start()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as running:
+        yield running
 
 
 def server_environment(database: dict[str, Any]) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """The immediate engine sends before the call that committed returns."""
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -37,12 +36,6 @@ def order_broken(owner: User) -> dict[str, int]:
 @pytest.fixture(autouse=True)
 def engine(settings: LazySettings) -> None:
     settings.DJWEBHOOKS_ENGINE = "djwebhooks.engines.immediate.ImmediateEngine"
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as running:
-        yield running
 
 
 @pytest.fixture

@@ -50,12 +50,6 @@ def engine(settings: LazySettings) -> Iterator[None]:
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as running:
-        yield running
-
-
-@pytest.fixture
 def owner(receiver: Receiver, settings: LazySettings) -> User:
     """Somebody who wants every event; making the target wakes nobody here."""
     settings.DJWEBHOOKS_ENGINE = "djwebhooks.engines.database.DatabaseEngine"

@@ -1,5 +1,6 @@
 """A proxy on loopback that passes bytes between clients and a server, until a test has it do something else."""
 
+import itertools
 import socket
 import threading
 from collections.abc import Callable
@@ -85,3 +86,25 @@ class Proxy:
             while (data := source.recv(65536)) and may_pass(data):
                 sink.sendall(data)
         link.cut()
+
+
+class CutAt:
+    """Cuts the link at the *number*-th time that a client says *said*: before the server hears it, or after it did."""
+
+    def __init__(self, proxy: Proxy, number: int, said: bytes, *, is_heard: bool) -> None:
+        self.has_cut = False
+        self._number = number
+        self._said = said
+        self._is_heard = is_heard
+        self._count = itertools.count(1)
+        proxy.on_request, proxy.on_answer = self._hear, self._answer
+
+    def _hear(self, link: Link, data: bytes) -> bool:
+        if self._said not in data or next(self._count) != self._number:
+            return True
+        self.has_cut = True
+        link.is_doomed = self._is_heard
+        return self._is_heard
+
+    def _answer(self, link: Link, data: bytes) -> bool:
+        return not link.is_doomed

@@ -19,7 +19,7 @@ from tests.faults.books import check_books, unrecorded
 from tests.faults.ledger import Answer, Arrival, Ledger
 from tests.faults.processes import Child, Launcher
 from tests.faults.recovery import Work, kill_and_recover, run_fresh_worker, wait_for_connections
-from tests.faults.traps import COMMIT, Trap
+from tests.faults.traps import COMMIT, NO_TRAP, Trap
 from tests.faults.world import ON_RQ, PATHS, fire_some
 from tests.library.models import Author
 
@@ -58,8 +58,6 @@ POINTS = {
     "retiring": Trap("djwebhooks.lanes.retire", "DELETE FROM djw_worker"),
     "retired": Trap("djwebhooks.lanes.retire", COMMIT),
 }
-#: A trap that no run is long enough to reach.
-NO_TRAP = Trap(number=1_000_000)
 #: Where a worker is killed that frees the lanes of one that was killed before.
 REAPING = {
     "worker struck off": Trap("djwebhooks.lanes.reap", "DELETE FROM djw_worker"),
@@ -110,16 +108,6 @@ def fail_some(arrival: Arrival) -> Answer:
 
 def never_answer(arrival: Arrival) -> Answer:
     return Answer(None)
-
-
-@pytest.fixture
-def work(launcher: Launcher) -> Work:
-    """A function that runs a worker until nothing is due, or it falls into a trap."""
-
-    def run_worker(trap: Trap = NO_TRAP) -> Child:
-        return launcher.command("webhooks", "work", "--burst", trap=trap)
-
-    return run_worker
 
 
 @pytest.fixture

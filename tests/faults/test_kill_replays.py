@@ -11,14 +11,12 @@ from djwebhooks.models.replays import make_criteria
 from djwebhooks.replays import carry_on
 from tests.faults.books import check_books, unrecorded
 from tests.faults.ledger import Answer, Arrival, Ledger
-from tests.faults.processes import Child, Launcher
 from tests.faults.recovery import Work, run_fresh_worker
 from tests.faults.traps import COMMIT, Trap
 from tests.faults.world import fire_some, make_world
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-NO_TRAP = Trap(number=1_000_000)
 #: Where a worker is killed that carries a replay on.
 REPLAYING = {
     "replay locked": Trap("djwebhooks.replays._carry_on", "SELECT"),
@@ -48,16 +46,6 @@ def fail_first(arrival: Arrival) -> Answer:
 def ledger() -> Iterator[Ledger]:
     with Ledger(fail_first) as running:
         yield running
-
-
-@pytest.fixture
-def work(launcher: Launcher) -> Work:
-    """A function that runs a worker until nothing is due, or it falls into a trap."""
-
-    def run_worker(trap: Trap = NO_TRAP) -> Child:
-        return launcher.command("webhooks", "work", "--burst", trap=trap)
-
-    return run_worker
 
 
 @pytest.fixture

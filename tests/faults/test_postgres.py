@@ -1,15 +1,12 @@
 """PostgreSQL cuts connections, refuses, waits, is full or gone: workers go on by themselves, and nothing is lost or doubled."""
 
-import itertools
 import signal
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.core.management import call_command
 from django.db import OperationalError, connection, connections, transaction
 
 from djwebhooks.events import fire
@@ -18,21 +15,19 @@ from djwebhooks.models import Worker as WorkerRow
 from djwebhooks.worker import Worker
 from example_project.services import postgres_server
 from tests.builders import make_target, make_user
-from tests.connections import Thread, other_way, second_connection, swapped
+from tests.connections import Thread, other_way, second_connection
 from tests.engines.processes import wait_until
 from tests.faults.processes import Child, Launcher
-from tests.faults.proxy import Link, Proxy
 from tests.faults.workers import (
     Sent,
     all_is_done,
-    expire_builds,
     fire_at_once,
     fire_some,
     make_owner,
-    run_worker,
     thing_built,
     wait_for_failures,
     wait_for_more,
+    work_through_restarts,
     working,
 )
 from tests.transports.receiver import Receiver
@@ -43,11 +38,6 @@ pytestmark = [pytest.mark.postgresql, pytest.mark.django_db(transaction=True, da
 @pytest.fixture
 def owner(db: None) -> User:
     return make_owner()
-
-
-@pytest.fixture
-def sent() -> Sent:
-    return Sent()
 
 
 def execute(sql: str, *parameters: object) -> list[tuple[Any, ...]]:
@@ -77,78 +67,6 @@ def is_waiting(name: str = "worker") -> bool:
 # -- connections that break --------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def proxy(db: None) -> Iterator[Proxy]:
-    """Stands between the alias ``other`` and the server."""
-    settings = connection.settings_dict
-    path = f"{settings['HOST']}/.s.PGSQL.{settings['PORT'] or 5432}"
-
-    def connect() -> socket.socket:
-        client = socket.socket(socket.AF_UNIX)
-        client.connect(path)
-        return client
-
-    with Proxy(connect) as running, other_way(HOST="127.0.0.1", PORT=running.port):
-        yield running
-
-
-class CutAt:
-    """Cuts the link at the *number*-th time that a client says *said*: before the server hears it, or after it did."""
-
-    def __init__(self, proxy: Proxy, number: int, said: bytes, *, is_heard: bool) -> None:
-        self.has_cut = False
-        self._number = number
-        self._said = said
-        self._is_heard = is_heard
-        self._count = itertools.count(1)
-        proxy.on_request, proxy.on_answer = self._hear, self._answer
-
-    def _hear(self, link: Link, data: bytes) -> bool:
-        if self._said not in data or next(self._count) != self._number:
-            return True
-        self.has_cut = True
-        link.is_doomed = self._is_heard
-        return self._is_heard
-
-    def _answer(self, link: Link, data: bytes) -> bool:
-        return not link.is_doomed
-
-
-def work_till_done(sent: Sent) -> None:
-    """Run workers, with the leases of builds that nobody gave back at their end, until there is nothing to do."""
-    with suppress(OperationalError):  # One that cannot even begin gives up.
-        run_worker(sent)
-    while not all_is_done():
-        expire_builds()
-        run_worker(sent)
-
-
-@pytest.mark.parametrize("is_heard", [True, False])
-def test_a_connection_may_break_at_any_commit(owner: User, proxy: Proxy, sent: Sent, is_heard: bool) -> None:
-    """Whether a transaction was committed or not when its answer is lost, each delivery is sent once and no lane is stranded."""
-    for number in itertools.count(1):
-        cut = CutAt(proxy, number, b"COMMIT", is_heard=is_heard)
-        fire_some(owner)
-        work_till_done(sent)
-        sent.check_each_once()
-        if not cut.has_cut:
-            break
-    assert number > 8
-
-
-@pytest.mark.parametrize("is_heard", [True, False])
-def test_a_connection_may_break_at_any_word(owner: User, proxy: Proxy, sent: Sent, is_heard: bool) -> None:
-    """So it is wherever else the connection breaks, those of the threads that build included."""
-    for number in itertools.count(1, step=5):
-        cut = CutAt(proxy, number, b"", is_heard=is_heard)
-        fire_some(owner, 1)
-        work_till_done(sent)
-        sent.check_each_once()
-        if not cut.has_cut:
-            break
-    assert number > 60
-
-
 def test_connections_are_terminated_all_the_time(owner: User, sent: Sent) -> None:
     """Two workers that lose their connections at twenty moments send thousands of deliveries, each once and in order."""
     with named(), working(sent, 2):
@@ -165,18 +83,7 @@ def test_the_server_is_restarted(sent: Sent) -> None:
     """Shut down in order or at once, while workers work: these go on when it is up again."""
     with postgres_server(durable=True) as server:
         place = {key: server.environment[f"PG{key}"] for key in ("HOST", "PORT", "USER")}
-        with other_way(**place, NAME="postgres") as alias, swapped(alias):
-            call_command("migrate", verbosity=0)
-            owner = make_owner()
-            with working(sent, 2):
-                for stop in (server.stop, server.kill):
-                    fire_at_once(owner, 50)
-                    wait_for_more(sent)
-                    stop()
-                    server.start()
-                    connection.close()
-                fire_some(owner)
-            sent.check_each_once()
+        work_through_restarts(sent, server, NAME="postgres", **place)
 
 
 def test_a_new_primary_is_found(owner: User, sent: Sent, caplog: pytest.LogCaptureFixture) -> None:

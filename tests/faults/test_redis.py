@@ -44,12 +44,6 @@ ROUND_TRIPS = 10
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as running:
-        yield running
-
-
-@pytest.fixture
 def owner(receiver: Receiver, settings: LazySettings) -> User:
     with unheard(settings):
         user = make_user()

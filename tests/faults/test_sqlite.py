@@ -24,11 +24,6 @@ def owner(db: None) -> User:
     return make_owner()
 
 
-@pytest.fixture
-def sent() -> Sent:
-    return Sent()
-
-
 @contextmanager
 def opened(init: str = WAL, *, timeout: float = 0.1, mode: str = "IMMEDIATE", name: str = "") -> Iterator[str]:
     """The alias ``other`` for connections that are set up like this."""

@@ -115,3 +115,7 @@ def name_place() -> str:
     names = (name_function(frame) for frame in frames())
     ours = (name for name in names if name.startswith("djwebhooks.") and not name.startswith("djwebhooks.database."))
     return next(ours, "-")
+
+
+#: A trap that no run is long enough to reach.
+NO_TRAP = Trap(number=1_000_000)

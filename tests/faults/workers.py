@@ -3,12 +3,13 @@
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import transaction
+from django.core.management import call_command
+from django.db import OperationalError, connection, transaction
 
 from djwebhooks.database import DatabaseNow
 from djwebhooks.decorators import hook
@@ -19,7 +20,8 @@ from djwebhooks.models.deliveries import Status
 from djwebhooks.transports.base import Reply, Request
 from djwebhooks.transports.memory import MemoryTransport
 from djwebhooks.worker import Worker
-from tests.connections import Thread
+from example_project.services import Service
+from tests.connections import Thread, other_way, swapped
 from tests.engines.processes import wait_until
 
 #: The ordering keys of what ``fire_some`` fires.
@@ -90,6 +92,15 @@ def run_worker(sent: Sent, using: str = "other", **options: Any) -> None:
     Worker(using=using, transport=sent.transport(), burst=True, **options).run()
 
 
+def work_till_done(sent: Sent) -> None:
+    """Run workers, with the leases of builds that nobody gave back at their end, until there is nothing to do."""
+    with suppress(OperationalError):  # One that cannot even begin gives up.
+        run_worker(sent)
+    while not all_is_done():
+        expire_builds()
+        run_worker(sent)
+
+
 @contextmanager
 def working(sent: Sent, count: int = 1, using: str = "other") -> Iterator[list[Worker]]:
     """Have *count* workers at work, until all is done at the end of the block; none of them may end before."""
@@ -130,3 +141,19 @@ def wait_for_more(sent: Sent, count: int = 1) -> None:
     """Return when *count* more requests were made, or all are."""
     wanted = len(sent.requests) + count
     wait_until(lambda: len(sent.requests) >= wanted or all_is_done(), "more is sent")
+
+
+def work_through_restarts(sent: Sent, server: Service, **place: str) -> None:
+    """Have two workers at work on the empty database of *server* at *place* while that is shut down, and while it crashes."""
+    with other_way(**place) as alias, swapped(alias):
+        call_command("migrate", verbosity=0)
+        owner = make_owner()
+        with working(sent, 2):
+            for stop in (server.stop, server.kill):
+                fire_at_once(owner, 50)
+                wait_for_more(sent)
+                stop()
+                server.start()
+                connection.close()
+            fire_some(owner)
+        sent.check_each_once()
