@@ -178,8 +178,8 @@ class Chaos:
             child.wait()
         self.note_kill([])
         self.resume()
-        # Nobody waits here for the rate to rise again.
-        Lane.objects.update(recovering_since=None, next_free_at=None)
+        # Nobody waits here for a cool-down to end, or for the rate to rise again.
+        Lane.objects.update(suspended_at=None, held_until=None, recovering_since=None, next_free_at=None)
         Lane.objects.exclude(due_at=None).update(due_at=DatabaseNow())
         run_fresh_worker(lambda: self.launcher.command(*WORK, "--burst", **SETTINGS))
         books = check_books(self.ledger)
