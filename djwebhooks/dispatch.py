@@ -10,7 +10,7 @@ from django.db.models import Min, Q, QuerySet
 
 from djwebhooks import database
 from djwebhooks.conf import conf
-from djwebhooks.models import Delivery, Dispatcher, Event, Lane, Subscription, WebhookTarget
+from djwebhooks.models import Delivery, Dispatcher, Event, Lane, Subscription, TargetOwner, WebhookTarget
 from djwebhooks.models.deliveries import Status, Trigger
 from djwebhooks.models.events import index_subjects
 from djwebhooks.models.validation import is_internal
@@ -200,15 +200,22 @@ def _lock_lanes(using: str, target_ids: set[int]) -> dict[int, Lane | None]:
     lanes = Lane.objects.using(using)
     missing = target_ids.difference(lanes.filter(pk__in=target_ids).values_list("pk", flat=True))
     if missing:
-        targets = WebhookTarget.objects.using(using).filter(pk__in=missing).values_list("pk", "is_ordered")
-        new = [Lane(pk=pk, is_ordered=is_ordered) for pk, is_ordered in targets]
-        database.insert_unless_locked(using, lambda: lanes.bulk_create(new, ignore_conflicts=True))
+        targets = list(WebhookTarget.objects.using(using).filter(pk__in=missing).only("is_ordered", "owner"))
+        database.insert_unless_locked(using, partial(_make_lanes, using, targets))
     locked: dict[int, Lane | None] = {lane.pk: lane for lane in lanes.lock(target_ids)}
     if len(locked) < len(target_ids):
         rest = target_ids.difference(locked)
         # A target that is there, with a lane that is locked or that somebody is deleting.
         locked |= dict.fromkeys(WebhookTarget.objects.using(using).filter(pk__in=rest).values_list("pk", flat=True))
     return locked
+
+
+def _make_lanes(using: str, targets: list[WebhookTarget]) -> None:
+    new = [Lane(pk=target.pk, is_ordered=target.is_ordered) for target in targets]
+    Lane.objects.using(using).bulk_create(new, ignore_conflicts=True)
+    # Before its first delivery, so that whatever way a target is deleted, it is known whose answers it leaves behind.
+    owned = [TargetOwner(pk=target.pk, owner_id=target.owner_id) for target in targets if target.owner_id is not None]
+    TargetOwner.objects.using(using).bulk_create(owned, ignore_conflicts=True)
 
 
 def _lock_events(using: str, shares: Iterable[Share]) -> set[int]:

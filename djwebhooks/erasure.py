@@ -7,12 +7,24 @@ from typing import Any
 
 from django.apps import apps
 from django.conf import settings
-from django.db.models import Model, QuerySet
+from django.db.models import Exists, Model, OuterRef, QuerySet
 
 from djwebhooks import database
 from djwebhooks.database import DatabaseNow
 from djwebhooks.exceptions import InvalidEvent
-from djwebhooks.models import Attempt, Body, Delivery, Dispatcher, Event, Lane, Replay, Subject, WebhookTarget
+from djwebhooks.lanes import close_orphan
+from djwebhooks.models import (
+    Attempt,
+    Body,
+    Delivery,
+    Dispatcher,
+    Event,
+    Lane,
+    Replay,
+    Subject,
+    TargetOwner,
+    WebhookTarget,
+)
 from djwebhooks.models.events import events_database, index_subjects
 from djwebhooks.models.replays import name_requester
 from djwebhooks.owners import owner_model
@@ -51,9 +63,10 @@ class Erased:
 def erase(instance: Model, *, dry_run: bool = False, using: str | None = None) -> Erased:
     """Erase the data of all events that are about *instance*: ``User(pk=5)`` will do when the row itself is gone.
 
-    With an owner, also that of the owner's events, and the answers of the owner's targets to whatever they were sent, unless a
-    target was deleted before. With a user, also the name under which the user had something sent again. What was not delivered
-    yet is cancelled. A run that was broken off is completed by the next one. With *dry_run* nothing is written.
+    With an owner, also that of the owner's events, and the answers of the owner's targets to whatever they were sent, those that
+    were deleted included; with a target, its answers. With a user, also the name under which the user had something sent again.
+    What was not delivered yet is cancelled. A run that was broken off is completed by the next one. With *dry_run* nothing is
+    written.
     Raises ``InvalidEvent`` for an instance without a primary key.
     """
     if instance.pk is None:
@@ -63,6 +76,8 @@ def erase(instance: Model, *, dry_run: bool = False, using: str | None = None) -
     run.erase_about(instance)
     if isinstance(instance, apps.get_model(owner_model())):
         run.erase_owner(instance.pk)
+    if isinstance(instance, WebhookTarget):
+        run.erase_target(instance.pk)
     if is_user(instance):
         run.erase_requester(instance)
     return run.finish()
@@ -104,12 +119,21 @@ class Run:
             self.erase_page(ids)
 
     def erase_owner(self, owner_pk: Any) -> None:
-        """Erase the owner's events, and what the owner's targets answered to others'."""
+        """Erase the owner's events, and what the owner's targets answered to others', be they gone or not."""
         for ids in self.list_pages(Event.objects.using(self.using).filter(owner=owner_pk), "pk"):
             self.erase_page(ids)
-        for target in WebhookTarget.objects.using(self.using).filter(owner=owner_pk):
-            for ids in self.list_pages(Delivery.objects.using(self.using).filter(target=target), "sequence"):
-                self.erase_answers(target.pk, ids)
+        there, known = (model.objects.using(self.using).filter(owner=owner_pk) for model in (WebhookTarget, TargetOwner))
+        for target_id in sorted({pk for rows in (there, known) for pk in rows.order_by().values_list("pk", flat=True)}):
+            self.erase_target(target_id)
+
+    def erase_target(self, target_id: int) -> None:
+        """Erase what a target answered, be it gone or not."""
+        target = WebhookTarget.objects.using(self.using).filter(pk=OuterRef("pk"))
+        orphan = Lane.objects.using(self.using).filter(~Exists(target), pk=target_id)
+        if not self.dry_run and orphan.exists():  # It was deleted by SQL: an answer on its way would still be recorded.
+            close_orphan(self.using, target_id, is_patient=True)
+        for ids in self.list_pages(Delivery.objects.using(self.using).filter(target=target_id), "sequence"):
+            self.erase_answers(target_id, ids)
 
     def list_pages(self, rows: QuerySet[Any], column: str) -> Iterator[list[int]]:
         """The values of a *column* that is unique among *rows*, in its order, a page at a time."""
@@ -197,7 +221,8 @@ class Run:
             owned = [pk for pk, event_id in deliveries.order_by().values_list("pk", "event_id") if event_id in self.seen]
             self.erased.attempts += self._answers(deliveries).exclude(delivery__in=owned).count()
         else:
-            self.erased.attempts += self._answers(deliveries).update(**NO_ANSWER)
+            blank = partial(self._answers(deliveries).update, **NO_ANSWER)
+            self.erased.attempts += database.run_transaction(self.using, blank)
 
     def _answers(self, deliveries: QuerySet[Delivery]) -> QuerySet[Attempt]:
         """The attempts at these deliveries that have something to erase."""

@@ -182,7 +182,7 @@ def _bring_up_to_date(using: str, held: Held, lane: Lane | None, target: Webhook
     held.health = lane.health
     held.keep_to_rate(now)
     if target is None:
-        _close_orphan(using, held)
+        close_orphan(using, held.target_id)
     elif not target.is_active or held.health.is_closed(now):
         _expire_held(using, held.target_id, now)
         held.look_again_at = lane.next_look(now, is_paused=not target.is_active)
@@ -213,14 +213,18 @@ def _lock_now(using: str, target_id: int) -> bool:
     return bool(database.lock_free_rows(Lane.objects.using(using).filter(pk=target_id), using))
 
 
-def _close_orphan(using: str, held: Held) -> None:
-    """End what waits for a target that no longer exists, and its lane."""
+def close_orphan(using: str, target_id: int, *, is_patient: bool = False) -> None:
+    """End what waits for a target that no longer exists, and its lane, so that nothing more is recorded.
+
+    A lane that somebody has locked is left alone, unless *is_patient*.
+    """
+    lane = Lane.objects.using(using).filter(pk=target_id)
 
     def cancel_waiting() -> None:
-        if not _lock_now(using, held.target_id):
+        if not (list(lane.select_for_update()) if is_patient else database.lock_free_rows(lane, using)):
             return
-        Delivery.objects.using(using).filter(target_id=held.target_id).end(Status.CANCELLED, "target_deleted")
-        Lane.objects.using(using).filter(pk=held.target_id).delete()
+        Delivery.objects.using(using).filter(target_id=target_id).end(Status.CANCELLED, "target_deleted")
+        lane.delete()
 
     database.run_transaction(using, cancel_waiting)
 

@@ -10,7 +10,7 @@ from django.db.models import Exists, Min, OuterRef, Q, QuerySet
 
 from djwebhooks import database
 from djwebhooks.conf import as_seconds, conf
-from djwebhooks.models import Attempt, Body, Delivery, Event, Lane, Replay, Subject, WebhookTarget
+from djwebhooks.models import Attempt, Body, Delivery, Event, Lane, Replay, Subject, TargetOwner, WebhookTarget
 from djwebhooks.models.deliveries import DeliveryQuerySet, Status
 from djwebhooks.models.events import events_database
 
@@ -18,6 +18,8 @@ from djwebhooks.models.events import events_database
 BATCH = 1000
 #: Beyond every id.
 NO_END = 2**63 - 1
+#: Finds out whether a target has any.
+ANY_DELIVERY = "SELECT target_id FROM djw_delivery WHERE target_id = %s LIMIT 1"
 
 
 @dataclass(slots=True)
@@ -61,6 +63,7 @@ def prune(
         run.prune_events(part)
     run.prune_stray_attempts()
     run.prune_replays()
+    run.prune_owners()
     return run.pruned
 
 
@@ -210,3 +213,16 @@ class Run:
             return
         while ids := list(stray.order_by("delivery_id").values_list("pk", flat=True)[: self.batch]):
             self.pruned.attempts += attempts.filter(pk__in=ids).delete()[0]
+
+    def prune_owners(self) -> None:
+        """Forget whose the targets were that are gone, when nothing that they answered is left."""
+        if self.dry_run:
+            return
+        target = WebhookTarget.objects.using(self.using).filter(pk=OuterRef("pk"))
+        owners = TargetOwner.objects.using(self.using)
+        gone = owners.filter(~Exists(target)).order_by("pk")
+        last = 0
+        while ids := list(gone.filter(pk__gt=last).values_list("pk", flat=True)[: self.batch]):
+            kept = database.union_all(self.using, ANY_DELIVERY, [(pk,) for pk in ids])
+            owners.filter(pk__in=set(ids).difference(pk for (pk,) in kept)).delete()
+            last = ids[-1]

@@ -17,7 +17,7 @@ from djwebhooks.decorators import hook
 from djwebhooks.erasure import Erased, erase, erase_events
 from djwebhooks.events import fire
 from djwebhooks.exceptions import ErasedEvent, InvalidEvent
-from djwebhooks.models import Attempt, Body, Delivery, Event, Replay, Subject
+from djwebhooks.models import Attempt, Body, Delivery, Event, Replay, Subject, Subscription, TargetOwner, WebhookTarget
 from djwebhooks.models.deliveries import Status
 from djwebhooks.models.replays import make_criteria
 from djwebhooks.prune import prune
@@ -370,16 +370,90 @@ def test_an_owner_is_erased_after_its_deletion() -> None:
     assert NAME not in dump()
 
 
-def test_answers_to_a_deleted_target_stay() -> None:
-    """Nothing says any more whose they were: to erase comes before to delete."""
-    owner = make_user()
-    target = make_target(owner)
-    fire("maintenance.planned", {"at": "noon"}, broadcast=True)
-    deliver(quote)
+def delete_target(target: WebhookTarget) -> None:
     target.delete()
 
-    assert erase(owner) == Erased()
-    assert NAME in dump()
+
+def delete_targets(target: WebhookTarget) -> None:
+    WebhookTarget.objects.filter(pk=target.pk).delete()
+
+
+def delete_owner(target: WebhookTarget) -> None:
+    User.objects.get(pk=target.owner_id).delete()
+
+
+def delete_by_sql(target: WebhookTarget) -> None:
+    """What the database does by itself where people made it cascade: no code of ours runs."""
+    for model, column in ((Subscription, "target"), (WebhookTarget, "pk")):
+        model._base_manager.filter(**{column: target.pk})._raw_delete(DB)
+    User._base_manager.filter(pk=target.owner_id)._raw_delete(DB)
+
+
+def prepare_deletion() -> tuple[WebhookTarget, int]:
+    """Return ada's target and her key; it quoted what everybody was told, and so did bob's, whose is kept."""
+    ada = make_user("ada")
+    target = make_target(ada)
+    make_target(make_user("bob"), url="http://127.0.0.1:9/bob")
+    fire("maintenance.planned", {"at": "noon"}, broadcast=True)
+    deliver(lambda request: Reply(request.key, status=200, body=b"to " + request.url.encode()))
+    return target, ada.pk
+
+
+@pytest.mark.parametrize("delete", [delete_target, delete_targets, delete_owner, delete_by_sql], ids=lambda f: f.__name__)
+def test_what_a_deleted_receiver_said_goes_too(delete: Callable[[WebhookTarget], None]) -> None:
+    """Whichever way it was deleted, and its owner with it: its answers are found, and nobody else's."""
+    target, key = prepare_deletion()
+    delete(target)
+
+    assert erase(User(pk=key), dry_run=True) == erase(User(pk=key)) == Erased(attempts=1)
+    assert erase(User(pk=key)) == Erased()
+    assert sorted(Attempt.objects.values_list("response_body", flat=True)) == ["", "to http://127.0.0.1:9/bob"]
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_the_answers_of_one_target_can_be_erased(is_gone: bool) -> None:
+    """Also by its key, when it is deleted; its owner's other targets keep theirs, and the events what they say."""
+    target, _ = prepare_deletion()
+    make_target(target.owner, url="http://127.0.0.1:9/other")
+    fire("a.b", 1, owner=target.owner)
+    deliver(quote)
+    pk = target.pk
+    if is_gone:
+        delete_target(target)
+
+    assert erase(WebhookTarget(pk=pk)) == Erased(attempts=2)
+    assert not Attempt.objects.filter(delivery__target=pk).exclude(response_body="").exists()
+    assert Attempt.objects.exclude(response_body="").count() == 2
+    assert not Event.objects.exclude(erased_at=None).exists()
+
+
+def test_nothing_is_recorded_for_a_receiver_that_is_gone() -> None:
+    """Not even what was on its way when the target was deleted by SQL and its owner erased; what waited is cancelled."""
+    owner = make_user()
+    target = make_target(owner)
+    key = owner.pk
+    for _ in range(2):
+        fire("maintenance.planned", {"at": "noon"}, broadcast=True)
+
+    def answer_late(request: Request) -> Reply:
+        if WebhookTarget.objects.exists():
+            delete_by_sql(target)
+            erase(User(pk=key))
+        return quote(request)
+
+    assert deliver(answer_late)
+    assert not Attempt.objects.exists()
+    assert set(Delivery.objects.values_list("status", "reason")) == {("cancelled", "target_deleted")}
+
+
+def test_a_system_target_has_no_owner_to_remember() -> None:
+    """Its answers go with its key alone."""
+    target = make_target()
+    fire("a.b", 1)
+    deliver(quote)
+
+    assert not TargetOwner.objects.exists()
+    assert erase(target) == Erased(attempts=1)
 
 
 # -- users -------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from djwebhooks import dispatch, lanes, replays
 from djwebhooks.database import read_clock
 from djwebhooks.erasure import erase
 from djwebhooks.lanes import Held
-from djwebhooks.models import Attempt, Delivery, Event, Lane, Subject, Subscription, WebhookTarget
+from djwebhooks.models import Attempt, Delivery, Event, Lane, Subject, Subscription, TargetOwner, WebhookTarget
 from djwebhooks.models.deliveries import Status
 from djwebhooks.prune import prune
 from tests.builders import make_target, make_user
@@ -220,6 +220,7 @@ def test_pruning_reads_no_whole_table(full_tables: None) -> None:
     """Pruning walks along ranges of ids."""
     Event.objects.filter(pk__lt=Event.objects.order_by("pk")[500].pk).update(created_at="2020-01-01T00:00Z")
     Delivery.objects.filter(event__created_at__lt="2021-01-01T00:00Z").update(finished_at="2020-01-01T00:00Z")
+    TargetOwner.objects.create(target_id=2**40, owner=make_user("gone"))
 
     check_all(lambda: prune(older_than=86400, batch=200))
 
@@ -229,6 +230,7 @@ def test_erasing_reads_no_whole_table(full_tables: None) -> None:
     """It costs what the events that are found cost, however many others there are."""
     owner = make_user("index")
     Event.objects.filter(pk__in=[event.pk for event in Event.objects.order_by("pk")[:20]]).update(owner=owner)
+    TargetOwner.objects.create(target=some_target(), owner=owner)
 
     check_all(lambda: erase(owner))
 

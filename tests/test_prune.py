@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from djwebhooks.database import execute
 from djwebhooks.events import fire
-from djwebhooks.models import Attempt, Body, Delivery, Event, Replay, WebhookTarget
+from djwebhooks.models import Attempt, Body, Delivery, Event, Replay, TargetOwner, WebhookTarget
 from djwebhooks.prune import Pruned, prune
 from djwebhooks.testing import deliver
 
@@ -222,3 +222,23 @@ def test_what_is_known_of_old_replays_goes(owner: User, batch: int) -> None:
     assert prune(dry_run=True, batch=batch) == Pruned(replays=2)
     assert prune(batch=batch) == Pruned(replays=2)
     assert Replay.objects.count() == 2
+
+
+def test_whose_a_deleted_target_was_is_forgotten_with_its_last_delivery(owner: User) -> None:
+    """Until then its answers must be found; of a target that is there it is never forgotten."""
+    for path in ("kept", "empty", "full", "emptied"):
+        make_target(owner, path)
+    fire("a", {}, owner=owner)
+    deliver()
+    gone = [WebhookTarget.objects.get(target_url__endswith=f"/{path}") for path in ("empty", "full", "emptied")]
+    keys = [target.pk for target in gone]
+    for target in gone:
+        target.delete()
+    Delivery.objects.filter(target__in=[keys[0], keys[2]]).delete()
+
+    prune(dry_run=True)
+    assert TargetOwner.objects.count() == 4
+    prune(batch=1)
+
+    left = [str(row) for row in TargetOwner.objects.order_by("pk")]
+    assert left == [f"owner {owner.pk} of target {pk}" for pk in (WebhookTarget.objects.get().pk, keys[1])]

@@ -230,6 +230,17 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name='TargetOwner',
+            fields=[
+                ('target', models.OneToOneField(db_constraint=False, on_delete=django.db.models.deletion.DO_NOTHING, primary_key=True, related_name='+', serialize=False, to='djwebhooks.webhooktarget')),
+                ('owner', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to=owner_model())),
+            ],
+            options={
+                'db_table': 'djw_target_owner',
+                'indexes': [models.Index(fields=['owner'], name='djw_target_owner_targets')],
+            },
+        ),
+        migrations.CreateModel(
             name='Attempt',
             fields=[
                 ('id', models.BigAutoField(primary_key=True, serialize=False)),

@@ -4,7 +4,7 @@ from djwebhooks.models.deliveries import Attempt, Delivery
 from djwebhooks.models.events import Body, Event, Subject
 from djwebhooks.models.lanes import Dispatcher, Lane, Worker
 from djwebhooks.models.replays import Replay
-from djwebhooks.models.targets import Subscription, WebhookTarget
+from djwebhooks.models.targets import Subscription, TargetOwner, WebhookTarget
 
 __all__ = [
     "Attempt",
@@ -16,6 +16,7 @@ __all__ = [
     "Replay",
     "Subject",
     "Subscription",
+    "TargetOwner",
     "WebhookTarget",
     "Worker",
 ]

@@ -259,3 +259,19 @@ class Subscription(models.Model):
     def clean(self) -> None:
         """Raise ``InvalidTarget`` for an event that cannot be, or is not in the catalogue."""
         check_subscription(self.event)
+
+
+class TargetOwner(models.Model):
+    """Whose a target is, or was: the way to its answers when it is gone. It is made with the target's lane, and outlives both."""
+
+    target = models.OneToOneField(WebhookTarget, models.DO_NOTHING, primary_key=True, db_constraint=False, related_name="+")
+    owner = models.ForeignKey(owner_model(), models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+")
+
+    objects = WriterManager()
+
+    class Meta:
+        db_table = "djw_target_owner"
+        indexes = [models.Index(fields=["owner"], name="djw_target_owner_targets")]
+
+    def __str__(self) -> str:
+        return f"owner {self.owner_id} of target {self.pk}"

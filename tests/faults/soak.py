@@ -7,7 +7,11 @@ from argparse import ArgumentParser
 from tests.__main__ import main as run_tests
 
 #: What is run, and shown, on each database.
-TESTS = ("tests/faults/test_soak.py", "tests/faults/test_kill_matrix.py::test_a_worker_killed_at_any_statement_loses_nothing")
+TESTS = (
+    "tests/faults/test_soak.py",
+    "tests/faults/test_kill_matrix.py::test_a_worker_killed_at_any_statement_loses_nothing",
+    "tests/faults/test_kill_erasure.py",
+)
 
 
 def main(arguments: list[str]) -> int:

@@ -1,7 +1,6 @@
 """A worker is killed at every point of its work, and at every statement: the next one makes it good."""
 
 import os
-import random
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -19,14 +18,11 @@ from tests.faults.books import check_books, unrecorded
 from tests.faults.ledger import Answer, Arrival, Ledger
 from tests.faults.processes import Child, Launcher
 from tests.faults.recovery import Work, kill_and_recover, run_fresh_worker, wait_for_connections
-from tests.faults.traps import COMMIT, NO_TRAP, Trap
+from tests.faults.traps import COMMIT, NO_TRAP, Trap, choose
 from tests.faults.world import ON_RQ, PATHS, fire_some
 from tests.library.models import Author
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-#: At how many statements of a run a worker is killed; ``make soak`` tries them all.
-SAMPLE = int(os.environ.get("DJWEBHOOKS_TEST_SAMPLE", "15"))
 
 #: Where a worker is killed, in the order of a delivery's way: a function that is renamed fails its test.
 POINTS = {
@@ -241,12 +237,11 @@ def test_a_worker_killed_while_it_reaps_loses_nothing(ledger: Ledger, owner: Use
 def test_a_worker_killed_at_any_statement_loses_nothing(ledger: Ledger, owner: User, work: Work) -> None:
     """A sample of all statements of a run, in the order of the lots: wherever it is killed, the next one makes it good."""
     whole, _ = kill_and_recover(ledger, owner, work, NO_TRAP)
-    statements = range(1, len(whole.statements) + 1)
-    chosen = random.sample(statements, min(SAMPLE, len(statements)))
+    chosen = choose(len(whole.statements))
     kills = 0
     for number in chosen:
         killed, _ = kill_and_recover(ledger, owner, work, Trap(number=number))
         kills += killed.was_trapped  # Another run may be shorter.
 
-    print(f"killed at {kills} of {len(statements)} statements")  # noqa: T201
+    print(f"killed at {kills} of {len(whole.statements)} statements")  # noqa: T201
     assert kills > len(chosen) / 2

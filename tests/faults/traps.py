@@ -1,6 +1,7 @@
 """Make a process kill itself at a statement: what it has committed by then is all that is left of it."""
 
 import os
+import random
 import re
 import signal
 import sys
@@ -18,6 +19,8 @@ from django.db.backends.signals import connection_created
 COMMIT = "COMMIT"
 #: How the last line of a journal begins, if the process was killed.
 KILLED = "killed "
+#: At how many statements of a run a process is killed.
+SAMPLE = int(os.environ.get("DJWEBHOOKS_TEST_SAMPLE", "15"))
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,11 @@ class Trap:
         if not statement.startswith(self.statement):
             return False
         return not self.function or any(name_function(frame) == self.function for frame in frames())
+
+
+def choose(count: int) -> list[int]:
+    """Draw at which of *count* statements a process is killed: at some of them, and at all in ``make soak``."""
+    return random.sample(range(1, count + 1), min(SAMPLE, count))
 
 
 class Gate:
