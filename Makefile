@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 # A further requirement, such as DJANGO="django~=6.1.0".
 DJANGO ?=
-# Options for what is run: make test ARGS="-k lanes", make soak ARGS="--minutes 2", make demo ARGS=--once
+# Options for what is run: make test ARGS="-k lanes", make soak ARGS="--minutes 2", make demo ARGS=--once, make bench ARGS=--peers
 ARGS ?=
 
 RUN = $(VENV)/bin/python

@@ -1,67 +1,151 @@
-"""Run every scenario several times on SQLite and PostgreSQL and print the medians: ``make bench``."""
+"""Measure what sending costs: ``make bench`` this project alone, ``make bench ARGS=--peers`` beside its peers."""
 
 import argparse
 import json
 import os
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
-from collections import defaultdict
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from example_project.services import postgres_server
+import psycopg
+import redis
 
-SCENARIOS = ("fire", "worker")
+from benchmarks.environments import ROOT, NotInstalled, find_python, list_versions
+from benchmarks.plan import SCENARIOS, Scenario
+from benchmarks.receiver import run_receiver
+from benchmarks.report import Results, report
+from benchmarks.systems import SYSTEMS
+from example_project.services import postgres_server, redis_server
+
+#: Where the tables go, besides standard output, and what the workers of the last trial have said.
+OUTPUT, LOG = ROOT / "build" / "benchmarks.rst", ROOT / "build" / "benchmarks.log"
+#: What the tables say the version of.
+PACKAGES = ("celery", "django", "psycopg", "pycurl", "requests", "rq")
+
+
+class Benchmark:
+    """Trials by turns, on services that all of them share."""
+
+    def __init__(self, environment: dict[str, str], scale: float) -> None:
+        self.environment = environment
+        self.scale = scale
+        self.results: Results = {}
+        self.pythons: dict[str, str] = {}
+        self.unavailable: dict[str, str] = {}
+
+    def install(self, names: Sequence[str]) -> None:
+        """See to the systems' environments; note which cannot be had."""
+        for name in names:
+            try:
+                self.pythons[name] = find_python(SYSTEMS[name].requirements)
+            except NotInstalled as error:
+                self.unavailable[name] = f"{name} could not be installed: {error}"
+
+    def play(self, round_: int, scenario: Scenario, database: str, name: str) -> None:
+        """Make one trial on a fresh database, and keep its figures if it has any."""
+        if name not in self.pythons or database not in SYSTEMS[name].databases:
+            return
+        started = time.monotonic()
+        with self.fresh_database(database) as where:
+            environment = os.environ | self.environment | where
+            environment |= {"BENCHMARK_SYSTEM": name, "BENCHMARK_DATABASE": database, "BENCHMARK_SCALE": str(self.scale)}
+            command = [self.pythons[name], "-m", "benchmarks.trial", scenario.name]
+            done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+        figures = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
+        took = time.monotonic() - started
+        say(f"round {round_}  {scenario.name:20}{database:12}{name:26}{took:5.0f} s  {figures or done.stderr}")
+        if figures:
+            self.results[round_, scenario.name, database, name] = figures
+
+    @contextmanager
+    def fresh_database(self, kind: str) -> Iterator[dict[str, str]]:
+        """A database, and a Redis with nothing in it, for one trial."""
+        redis.Redis.from_url(self.environment["REDIS_URL"]).flushall()
+        if kind == "sqlite":
+            with tempfile.TemporaryDirectory() as folder:
+                yield {"BENCHMARK_SQLITE": str(Path(folder, "benchmark.sqlite3"))}
+            return
+        self.run_sql("CREATE DATABASE benchmark")
+        try:
+            yield {"BENCHMARK_NAME": "benchmark"}
+        finally:
+            self.run_sql("DROP DATABASE benchmark WITH (FORCE)")
+
+    def run_sql(self, statement: str) -> None:
+        """Have PostgreSQL do something outside of any transaction."""
+        where = self.environment
+        with psycopg.connect(host=where["PGHOST"], user=where["PGUSER"], dbname="postgres", autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    def versions(self) -> list[str]:
+        """What is compared: the packages of all environments."""
+        names = {*PACKAGES, *(requirement.split("==")[0] for system in SYSTEMS.values() for requirement in system.requirements)}
+        pythons = dict.fromkeys(self.pythons.values())
+        return sorted({version for python in pythons for version in list_versions(python, names)})
 
 
 @contextmanager
-def receiver() -> Iterator[str]:
-    """Start the receiver in a process of its own; yield its URL."""
-    with subprocess.Popen([sys.executable, "-m", "benchmarks.receiver"], stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield f"http://127.0.0.1:{process.stdout.readline().strip()}/"
-        finally:
-            process.terminate()
-
-
-def measure(scenario: str, database: str, url: str) -> dict[str, float]:
-    """Run one scenario on a fresh database; return its figures."""
+def running_services() -> Iterator[dict[str, str]]:
+    """Start the receiver, Redis and a durable PostgreSQL; yield how to reach them."""
     with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
-        environment = os.environ | {
-            "DJANGO_SETTINGS_MODULE": "benchmarks.settings",
-            "BENCHMARK_DATABASE": database,
-            "BENCHMARK_SQLITE": str(Path(folder, "benchmark.sqlite3")),
-        }
-        if database == "postgresql":
-            environment |= stack.enter_context(postgres_server(durable=True)).environment
-        command = [sys.executable, "-m", "benchmarks.scenarios", scenario, url]
-        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-        figures: dict[str, float] = json.loads(done.stdout)
-        return figures
+        address = stack.enter_context(run_receiver())
+        store = stack.enter_context(redis_server())
+        postgres = stack.enter_context(postgres_server(durable=True))
+        LOG.parent.mkdir(exist_ok=True)
+        services = {"DJANGO_SETTINGS_MODULE": "benchmarks.settings", "BENCHMARK_RECEIVER": address, "BENCHMARK_LOG": str(LOG)}
+        services |= store.environment | postgres.environment
+        # A hundred greenlets have a connection each.
+        Benchmark(services, 1).run_sql("ALTER SYSTEM SET max_connections = 300")
+        postgres.restart()
+        yield services
+
+
+def say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+def choose(arguments: argparse.Namespace) -> list[Scenario]:
+    """The scenarios that were asked for; each with the systems that were asked for."""
+    if arguments.scenario:
+        return [scenario for scenario in SCENARIOS if scenario.name in arguments.scenario]
+    return [scenario for scenario in SCENARIOS if arguments.peers or scenario.is_short]
+
+
+def read_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--peers", action="store_true", help="with the peers, out of PyPI, and all scenarios")
+    names = [scenario.name for scenario in SCENARIOS]
+    parser.add_argument("--scenario", action="append", choices=names, help="only this one; repeatable")
+    parser.add_argument("--system", action="append", choices=SYSTEMS, help="only this one; repeatable")
+    parser.add_argument("--database", action="append", choices=["sqlite", "postgresql"], help="only this one; repeatable")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each is played at most (default: 5)")
+    parser.add_argument("--scale", type=float, default=1.0, help="which part of the work is done; 0.1 is a quick look")
+    return parser.parse_args()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="how often each scenario is run (default: 5)")
-    rounds = parser.parse_args().rounds
-    found: dict[tuple[str, str, str], list[float]] = defaultdict(list)
-    with receiver() as url:
-        for _ in range(rounds):
-            for scenario in SCENARIOS:
-                for database in ("sqlite", "postgresql"):
-                    for name, value in measure(scenario, database, url).items():
-                        found[scenario, database, name].append(value)
-    sys.stdout.write(f"Python {platform.python_version()}, {os.cpu_count()} cores, {rounds} rounds\n")
-    sys.stdout.write(f"{'scenario':10}{'database':12}{'figure':24}{'median':>10}{'min':>10}{'max':>10}\n")
-    for (scenario, database, name), values in found.items():
-        numbers = "".join(f"{value:10.3f}" for value in (statistics.median(values), min(values), max(values)))
-        sys.stdout.write(f"{scenario:10}{database:12}{name:24}{numbers}\n")
+    arguments = read_arguments()
+    scenarios = choose(arguments)
+
+    def list_systems(scenario: Scenario) -> list[str]:
+        names = [*scenario.own, *(scenario.peers if arguments.peers else ())]
+        return [name for name in names if not arguments.system or name in arguments.system]
+
+    with running_services() as services:
+        benchmark = Benchmark(services, arguments.scale)
+        benchmark.install(list(dict.fromkeys(name for scenario in scenarios for name in list_systems(scenario))))
+        for round_ in range(1, arguments.rounds + 1):
+            for scenario in (each for each in scenarios if round_ <= each.rounds):
+                for database in (each for each in scenario.databases if not arguments.database or each in arguments.database):
+                    for name in list_systems(scenario):
+                        benchmark.play(round_, scenario, database, name)
+    text = report(benchmark.results, benchmark.versions(), benchmark.unavailable.values())
+    OUTPUT.write_text(text)
+    sys.stdout.write(text)
 
 
 if __name__ == "__main__":

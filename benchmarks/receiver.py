@@ -1,36 +1,65 @@
-"""A receiver that is no bottleneck: it answers every POST on kept-alive connections and looks at nothing."""
+"""The receiver as the benchmark sees it: in a process of its own, that says what it has got."""
 
-import asyncio
+import http.client
+import json
+import subprocess
 import sys
-
-ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nok"
-
-
-class Receiver(asyncio.Protocol):
-    """Counts bytes until a request is whole, and answers."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
-        self.buffer = b""
-
-    def data_received(self, data: bytes) -> None:
-        self.buffer += data
-        while (end := self.buffer.find(b"\r\n\r\n")) >= 0:
-            head = self.buffer[:end].lower()
-            start = head.find(b"content-length:") + len(b"content-length:")
-            length = int(head[start : head.find(b"\r\n", start) if b"\r\n" in head[start:] else None])
-            if len(self.buffer) < end + 4 + length:
-                return
-            self.buffer = self.buffer[end + 4 + length :]
-            self.transport.write(ANSWER)  # type: ignore[attr-defined]  # a stream's transport
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 
-async def serve() -> None:
-    server = await asyncio.get_running_loop().create_server(Receiver, "127.0.0.1", 0)
-    sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
-    sys.stdout.flush()
-    await server.serve_forever()
+class Arrival(NamedTuple):
+    """A request that arrived: how it was answered, when its note was saved, when it came."""
+
+    how: str
+    fired_at: float
+    arrived_at: float
+
+    @property
+    def latency(self) -> float:
+        """Seconds from the save to the arrival."""
+        return self.arrived_at - self.fired_at
 
 
-if __name__ == "__main__":
-    asyncio.run(serve())
+class ReceiverClient:
+    """The receiver as the benchmark sees it."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._connection = http.client.HTTPConnection(address)
+
+    def urls(self, count: int, how: str = "0") -> list[str]:
+        """Return *count* addresses that answer in this way."""
+        return [f"http://{self.address}/{how}/{number}" for number in range(count)]
+
+    def count(self) -> int:
+        """How many requests have arrived since they were forgotten."""
+        return int(self._ask("/count"))
+
+    def arrivals(self) -> list[Arrival]:
+        """The requests that have arrived since they were forgotten."""
+        return [Arrival(*arrival) for arrival in self._ask("/arrivals")]
+
+    def forget(self) -> None:
+        """Forget what has arrived."""
+        self._ask("/forget")
+
+    def cpu(self) -> float:
+        """The processor time that the receiver has used, in seconds."""
+        return float(self._ask("/cpu"))
+
+    def _ask(self, path: str) -> Any:
+        self._connection.request("GET", path)
+        return json.loads(self._connection.getresponse().read())
+
+
+@contextmanager
+def run_receiver() -> Iterator[str]:
+    """Start the receiver in a process of its own; yield its address."""
+    with subprocess.Popen([sys.executable, "-m", "benchmarks.receiving"], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield f"127.0.0.1:{process.stdout.readline().strip()}"
+        finally:
+            process.terminate()

@@ -1,8 +1,13 @@
-"""A project with nothing but djwebhooks, on the database that the environment names."""
+"""A project with the notes application and the one system that the environment names, on the database that it names."""
 
 import os
+from typing import Any
 
-DATABASES = {
+from benchmarks.systems import SYSTEMS
+
+SYSTEM = SYSTEMS[os.environ.get("BENCHMARK_SYSTEM", "djwebhooks-requests")]
+
+DATABASES: dict[str, dict[str, Any]] = {
     "sqlite": {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": os.environ.get("BENCHMARK_SQLITE", ""),
@@ -14,17 +19,19 @@ DATABASES = {
     },
     "postgresql": {
         "ENGINE": "django.db.backends.postgresql",
-        "NAME": "postgres",
+        "NAME": os.environ.get("BENCHMARK_NAME", "postgres"),
         "HOST": os.environ.get("PGHOST", ""),
         "PORT": os.environ.get("PGPORT", ""),
         "USER": os.environ.get("PGUSER", "postgres"),
     },
 }
-DATABASES = {"default": DATABASES[os.environ.get("BENCHMARK_DATABASE", "sqlite")]}
-INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes", "djwebhooks"]
+DATABASES = {"default": {**DATABASES[os.environ.get("BENCHMARK_DATABASE", "sqlite")], **SYSTEM.database_options}}
+INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes", *SYSTEM.apps, "benchmarks.notes"]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 SECRET_KEY = "only for benchmarks"
 USE_TZ = True
-DJWEBHOOKS_ENGINE = "djwebhooks.engines.database.DatabaseEngine"
-DJWEBHOOKS_ALLOW_HTTP = True
-DJWEBHOOKS_ALLOWED_NETWORKS = ["127.0.0.0/8"]
+REDIS_URL = os.environ.get("REDIS_URL", "")
+CELERY_BROKER_URL = REDIS_URL
+RQ_QUEUES = {"default": {"URL": REDIS_URL}}
+# Whatever else the system's own documentation asks for.
+globals().update(SYSTEM.settings)
