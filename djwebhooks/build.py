@@ -22,7 +22,7 @@ from django.db import (
 )
 from rq.timeouts import BaseTimeoutException
 
-from djwebhooks import capture, payload
+from djwebhooks import capture, catalogue, payload
 from djwebhooks.models import Event
 
 logger = logging.getLogger(__name__)
@@ -80,6 +80,7 @@ def _run(using: str, event: Event) -> str:
         for connection in connections.all():
             stack.enter_context(connection.execute_wrapper(reads))
         text = payload.encode(hook.build(*arguments, **keywords))
+    catalogue.check_payload(event.name, text)
     if reads.count and not hook.is_live:
         _warn_of_reads(event.hook)
     return text

@@ -15,7 +15,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
 from django.utils.module_loading import import_string
 
-from djwebhooks import database, network, payload, signing
+from djwebhooks import catalogue, database, network, payload, signing
 from djwebhooks.conf import conf
 from djwebhooks.engines.base import Engine
 from djwebhooks.exceptions import ConfigurationError, DjWebhooksError
@@ -201,22 +201,28 @@ def check_catalogue(**_: Any) -> Iterator[CheckMessage]:
         yield Error(f"DJWEBHOOKS_EVENTS must be a dictionary of names, not {conf.EVENTS!r}.", id="djwebhooks.E009")
         return
     for name, entry in conf.EVENTS.items():
-        for fault in _list_faults(name, entry):
-            yield Error(fault, id="djwebhooks.E009")
+        try:
+            payload.check_name(name)
+        except DjWebhooksError as error:
+            yield Error(f"DJWEBHOOKS_EVENTS: {error}", id="djwebhooks.E009")
+        for fault in catalogue.list_faults(name, entry):
+            yield Error(f"DJWEBHOOKS_EVENTS: {fault}", id="djwebhooks.E009")
 
 
-def _list_faults(name: Any, entry: object) -> Iterator[str]:
-    try:
-        payload.check_name(name)
-    except DjWebhooksError as error:
-        yield f"DJWEBHOOKS_EVENTS: {error}"
-    place = f"DJWEBHOOKS_EVENTS[{name!r}]"
-    if not isinstance(entry, Mapping):
-        yield f"{place} must be a dictionary, not {entry!r}: write {{'description': …}}."
-        return
-    for key in entry:
-        if key not in ENTRY_KEYS:
-            yield f"{place} has the key {key!r}, which means nothing: there are {', '.join(ENTRY_KEYS)}."
+def check_validation(**_: Any) -> Iterator[CheckMessage]:
+    """Payloads that are to be held against their schemas in a way that is none, or without the library for it."""
+    mode = conf.VALIDATE_PAYLOADS
+    if mode not in catalogue.VALIDATIONS:
+        yield Error(
+            f"DJWEBHOOKS_VALIDATE_PAYLOADS must be one of {', '.join(map(repr, catalogue.VALIDATIONS))}, not {mode!r}.",
+            id="djwebhooks.E025",
+        )
+    elif mode is not None and isinstance(conf.EVENTS, Mapping) and catalogue.has_schemas() and catalogue.find_schemas() is None:
+        hint = "Or set DJWEBHOOKS_VALIDATE_PAYLOADS to None."
+        if mode == "refuse":
+            yield Error(catalogue.NO_LIBRARY, hint=hint, id="djwebhooks.E026")
+        else:
+            yield checks.Warning(catalogue.NO_LIBRARY, hint=hint, id="djwebhooks.W014")
 
 
 def check_statuses(**_: Any) -> Iterator[CheckMessage]:
@@ -342,8 +348,6 @@ KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "JSON_ENCODER": ("a subclass of json.JSONEncoder", _is_encoder),
     "REQUEST_OWNER": ("a function", callable),
 }
-#: What may be said of an event in ``DJWEBHOOKS_EVENTS``.
-ENTRY_KEYS = ("description", "schema", "sample", "internal")
 #: A number of requests, and the time for them.
 THROTTLE = re.compile(r"[1-9][0-9]*/(second|minute|hour|day)")
 #: The longest duration that makes sense, in seconds: sums of times must stay in the calendar.
@@ -361,6 +365,7 @@ CHECKS = (
     check_ports,
     check_hosts,
     check_catalogue,
+    check_validation,
     check_queue,
     check_statuses,
     check_owner_field,

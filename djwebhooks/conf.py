@@ -32,8 +32,10 @@ class Settings:
     REQUEST_OWNER: str | None = None
     #: The owner's attribute that payloads show; ``None`` is the user name, else the primary key.
     OWNER_FIELD: str | None = None
-    #: The catalogue: event name to its description, schema, sample and ``internal``. Empty allows any name.
+    #: The catalogue: event name to what is said of it. Empty allows any name.
     EVENTS: Mapping[str, Any] = {}
+    #: What becomes of a payload that does not fit its schema: ``"warn"`` logs it, ``"refuse"`` raises; ``None`` does not look.
+    VALIDATE_PAYLOADS: str | None = "warn"
     #: How a body is wrapped: ``"standard"``, ``"flat"`` or ``"cloudevents"``.
     ENVELOPE: str = "standard"
     #: What webhooks are signed with: ``"v1"`` (a shared secret), ``"v1a"`` (a public key), or both.

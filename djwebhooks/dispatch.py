@@ -9,11 +9,11 @@ from functools import partial
 from django.db.models import Min, Q, QuerySet
 
 from djwebhooks import database
+from djwebhooks.catalogue import is_internal
 from djwebhooks.conf import conf
 from djwebhooks.models import Delivery, Dispatcher, Event, Lane, Subscription, TargetOwner, WebhookTarget
 from djwebhooks.models.deliveries import Status, Trigger
 from djwebhooks.models.events import index_subjects
-from djwebhooks.models.validation import is_internal
 from djwebhooks.payload import patterns_for
 from djwebhooks.uid import uuid7
 

@@ -11,10 +11,9 @@ from django.db import IntegrityError, connections, transaction
 from django.db.models import Model
 from django.utils import timezone
 
-from djwebhooks import capture
+from djwebhooks import capture, catalogue
 from djwebhooks import payload as payloads
-from djwebhooks.conf import conf
-from djwebhooks.exceptions import IdempotencyConflict, InvalidEvent, UnknownEvent, WrongTransaction
+from djwebhooks.exceptions import IdempotencyConflict, InvalidEvent, WrongTransaction
 from djwebhooks.models import Event, WebhookTarget
 from djwebhooks.models.events import events_database
 from djwebhooks.owners import check_owner
@@ -52,9 +51,9 @@ def fire(
     *subjects* are the model instances that the payload tells of, besides the owner: ``djwebhooks.erasure.erase`` finds the event
     by them. *using* is the alias to write to, instead of the one that the database routers choose for events.
 
-    Raises ``InvalidEvent`` (``UnknownEvent``, ``InvalidPayload``, ``PayloadTooLarge``), ``TypeError`` for a wrong owner,
-    ``ValidationError`` for an address that cannot be sent to, ``IdempotencyConflict`` and ``WrongTransaction``: all of them
-    without harm to the caller's transaction.
+    Raises ``InvalidEvent`` (``UnknownEvent``, ``InvalidPayload``, ``PayloadTooLarge``, ``SchemaMismatch``), ``TypeError`` for a
+    wrong owner, ``ValidationError`` for an address that cannot be sent to, ``IdempotencyConflict`` and ``WrongTransaction``: all
+    of them without harm to the caller's transaction.
     """
     return save(
         name,
@@ -96,6 +95,8 @@ def save(
     alias = using or events_database()
     check_transaction(alias)
     event.name = check_event(name)
+    if event.payload:
+        catalogue.check_payload(name, event.payload)
     event.owner_id = check_owner(owner)
     event.identifier = check_text("identifier", identifier)
     event.ordering_key = check_text("ordering_key", event.identifier if ordering_key is None else ordering_key)
@@ -129,8 +130,7 @@ def check_transaction(alias: str) -> None:
 def check_event(name: str) -> str:
     """Return *name*. Raises ``InvalidEvent``, or ``UnknownEvent`` when there is a catalogue without it."""
     payloads.check_name(name)
-    if conf.EVENTS and name not in conf.EVENTS:
-        raise UnknownEvent(f"{name!r} is not in DJWEBHOOKS_EVENTS, which has {', '.join(sorted(conf.EVENTS))}.")
+    catalogue.check_known(name)
     return name
 
 

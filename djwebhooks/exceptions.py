@@ -5,7 +5,8 @@ DjWebhooksError
 ├── InvalidEvent            (ValueError)
 │   ├── UnknownEvent
 │   └── InvalidPayload
-│       └── PayloadTooLarge
+│       ├── PayloadTooLarge
+│       └── SchemaMismatch
 ├── CaptureError            (TypeError)
 ├── RebuildError            (LookupError)
 ├── IdempotencyConflict     (ValueError)
@@ -41,7 +42,7 @@ class InvalidEvent(DjWebhooksError, ValueError):
 
 
 class UnknownEvent(InvalidEvent):
-    """The event's name is not in DJWEBHOOKS_EVENTS."""
+    """The event's name is not in the catalogue."""
 
 
 class InvalidPayload(InvalidEvent):
@@ -50,6 +51,10 @@ class InvalidPayload(InvalidEvent):
 
 class PayloadTooLarge(InvalidPayload):
     """The payload is larger than DJWEBHOOKS_PAYLOAD_LIMIT."""
+
+
+class SchemaMismatch(InvalidPayload):
+    """The payload does not fit the event's schema in the catalogue."""
 
 
 class CaptureError(DjWebhooksError, TypeError):

@@ -9,10 +9,9 @@ from typing import Any
 from django.db.models import Case, Count, Value, When
 from django.utils import timezone
 
-from djwebhooks import payload
+from djwebhooks import catalogue, payload
 from djwebhooks.conf import conf
 from djwebhooks.database import read_clock
-from djwebhooks.exceptions import UnknownEvent
 from djwebhooks.health import UNKNOWN, Health
 from djwebhooks.models import Attempt, Body, Delivery, Event, Lane, Replay, WebhookTarget, Worker
 from djwebhooks.models.deliveries import Status
@@ -54,8 +53,8 @@ def explain_name(name: str, *, owner_pk: Any = ANYONE, identifier: str = "", usi
     """
     alias = using or events_database()
     payload.check_name(name)
-    if conf.EVENTS and name not in {*conf.EVENTS, *payload.OPERATIONAL_EVENTS}:
-        raise UnknownEvent(f"{name!r} is not in DJWEBHOOKS_EVENTS, which has {', '.join(sorted(conf.EVENTS))}.")
+    if name not in payload.OPERATIONAL_EVENTS:
+        catalogue.check_known(name)
     if owner_pk is ANYONE:
         # A broadcast reaches every subscriber.
         subscribers = list_receivers(alias, Event(name=name, is_broadcast=True), "Subscribed", with_condition=True)
@@ -78,11 +77,11 @@ def explain_uid(uid: uuid.UUID, *, using: str | None = None) -> Explanation | No
 
 def doubt(using: str, name: str, section: Section) -> Section:
     """Add to *section* that *name* may be misspelt, if nobody subscribed to it and it was never fired."""
-    if conf.EVENTS or WebhookTarget.objects.using(using).subscribed_to(name).exists():
+    if not catalogue.is_open() or WebhookTarget.objects.using(using).subscribed_to(name).exists():
         return section
     if Event.objects.using(using).filter(name=name).exists():
         return section
-    line = "No event of this name was ever fired; without DJWEBHOOKS_EVENTS any name will do, so check its spelling."
+    line = "No event of this name was ever fired; without a catalogue any name will do, so check its spelling."
     return Section(section.heading, [*section.lines, line])
 
 

@@ -80,10 +80,12 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     (
         "djwebhooks.E009",
         {"EVENTS": {"user.update": "A user changed."}},
-        "DJWEBHOOKS_EVENTS['user.update'] must be a dictionary, not 'A user changed.': write {'description': …}.",
+        "DJWEBHOOKS_EVENTS: 'user.update' must have a dictionary, not 'A user changed.': write {'description': …}.",
     ),
-    ("djwebhooks.E009", {"EVENTS": {"user.update": None}}, "DJWEBHOOKS_EVENTS['user.update'] must be a dictionary, not None"),
-    ("djwebhooks.E009", {"EVENTS": {"a": {"descripton": "x"}}}, "DJWEBHOOKS_EVENTS['a'] has the key 'descripton'"),
+    ("djwebhooks.E009", {"EVENTS": {"user.update": None}}, "DJWEBHOOKS_EVENTS: 'user.update' must have a dictionary, not None"),
+    ("djwebhooks.E009", {"EVENTS": {"a": {"descripton": "x"}}}, "DJWEBHOOKS_EVENTS: 'a' has the key 'descripton'"),
+    ("djwebhooks.E009", {"EVENTS": {"a": {"schema": {"type": "x"}}}}, "DJWEBHOOKS_EVENTS: 'a' has a schema that is none: $.type"),
+    ("djwebhooks.E025", {"VALIDATE_PAYLOADS": "raise"}, "must be one of None, 'warn', 'refuse', not 'raise'"),
     ("djwebhooks.E010", {"ENGINE": "djwebhooks.engines.rq.RQEngine", "QUEUE": "mail"}, "DJWEBHOOKS_QUEUE is 'mail'"),
     ("djwebhooks.E012", {"GIVE_UP_ON": 404}, "DJWEBHOOKS_GIVE_UP_ON"),
     ("djwebhooks.E012", {"GIVE_UP_ON": ["404"]}, "'404'"),
@@ -123,7 +125,8 @@ GOOD: list[dict[str, Any]] = [
     {"ENVELOPE": "flat"},
     {"ALLOWED_NETWORKS": ["10.0.0.0/8", "fd00::/8"]},
     {"EVENTS": {"project.update": {"description": "x"}, "project": {}}},
-    {"EVENTS": {"a": {"description": "x", "schema": {}, "sample": {}, "internal": True}}},
+    {"EVENTS": {"a": {"description": "x", "schema": {}, "sample": {}, "internal": True, "deprecated": "Use b."}}},
+    {"VALIDATE_PAYLOADS": "refuse"},
     {"JSON_ENCODER": "json.JSONEncoder"},
     {"ALLOW_HTTP": False},
     {"ALLOWED_PORTS": [443, 8443]},
@@ -300,7 +303,7 @@ def test_ids_are_unique() -> None:
     for function in (*checks.CHECKS, checks.check_isolation, checks.check_server, checks.check_http, *WEAKNESSES):
         for identifier in re.findall(r"djwebhooks\.[EW]\d{3}", getsource(function)):
             checks_of[identifier].add(function.__name__)
-    elsewhere = {"djwebhooks.E011", "djwebhooks.E015", "djwebhooks.E021", "djwebhooks.W001", "djwebhooks.W002", "djwebhooks.W003"}
+    elsewhere = {f"djwebhooks.{name}" for name in ("E011", "E015", "E021", "E026", "W001", "W002", "W003", "W014")}
     tested = {case[0] for case in BAD} | elsewhere | {f"djwebhooks.{case[0]}" for case in WEAK} | {"djwebhooks.W011"}
 
     assert all(len(functions) == 1 for functions in checks_of.values())

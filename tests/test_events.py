@@ -263,7 +263,7 @@ CYCLE: list[object] = []
 CYCLE.append(CYCLE)
 
 REFUSED: list[tuple[str, dict[str, Any], type[Exception], str]] = [
-    ("unknown", {"name": "project.deleted"}, UnknownEvent, "'project.deleted' is not in DJWEBHOOKS_EVENTS"),
+    ("unknown", {"name": "project.deleted"}, UnknownEvent, "'project.deleted' is not in the catalogue"),
     ("name with a space", {"name": "project update"}, InvalidEvent, "'project update'"),
     ("empty name", {"name": ""}, InvalidEvent, "''"),
     ("trailing dot", {"name": "project."}, InvalidEvent, r"'project\.'"),

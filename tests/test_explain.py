@@ -118,7 +118,7 @@ def test_without_an_owner_every_subscriber_is_listed_with_its_condition(acme: Us
 
 def test_a_name_that_nothing_speaks_for_may_be_misspelt(acme: User, settings: LazySettings) -> None:
     """Without a catalogue, a subscriber or an event of this name shows that it is meant; with one, it is in it."""
-    doubt = "No event of this name was ever fired; without DJWEBHOOKS_EVENTS any name will do, so check its spelling."
+    doubt = "No event of this name was ever fired; without a catalogue any name will do, so check its spelling."
     assert text_of(explain_name("user.updat")) == f"Subscribed\nNobody.\n{doubt}"
     assert doubt in text_of(explain_name("user.updat", owner_pk=acme.pk), "Would get it")
 

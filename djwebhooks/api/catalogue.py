@@ -1,10 +1,10 @@
-"""The events of ``DJWEBHOOKS_EVENTS`` that owners may know of: all but the internal ones."""
+"""What owners may know of the catalogue: all but the internal events."""
 
 from typing import Any
 
 from rest_framework.exceptions import ValidationError
 
-from djwebhooks.conf import conf
+from djwebhooks import catalogue
 from djwebhooks.exceptions import InvalidEvent
 from djwebhooks.payload import OPERATIONAL_EVENTS, check_name, check_pattern, matches
 
@@ -13,13 +13,14 @@ def list_event_types() -> list[dict[str, Any]]:
     """Return what the catalogue says of each event, by name."""
     return [
         {
-            "name": name,
-            "description": str(entry.get("description", "")),
-            "schema": entry.get("schema"),
-            "sample": entry.get("sample"),
+            "name": event_type.name,
+            "description": event_type.description,
+            "schema": event_type.schema,
+            "sample": event_type.sample,
+            "deprecated": event_type.deprecated,
         }
-        for name, entry in sorted(conf.EVENTS.items())
-        if not entry.get("internal")
+        for event_type in catalogue.list_event_types()
+        if not event_type.internal
     ]
 
 
@@ -29,8 +30,8 @@ def check_event_type(name: str) -> None:
         check_name(name)
     except InvalidEvent as error:
         raise ValidationError(str(error)) from error
-    names = [event_type["name"] for event_type in list_event_types()]
-    if conf.EVENTS and name not in names:
+    names = _list_names()
+    if not catalogue.is_open() and name not in names:
         raise ValidationError(f"There is no event {name!r}: there are {', '.join(names)}.")
 
 
@@ -40,6 +41,10 @@ def check_subscription(pattern: str) -> None:
         check_pattern(pattern)
     except InvalidEvent as error:
         raise ValidationError(str(error)) from error
-    names = [event_type["name"] for event_type in list_event_types()]
-    if conf.EVENTS and not any(matches(pattern, name) for name in [*names, *OPERATIONAL_EVENTS]):
+    names = _list_names()
+    if not catalogue.is_open() and not any(matches(pattern, name) for name in [*names, *OPERATIONAL_EVENTS]):
         raise ValidationError(f"{pattern!r} matches no event: there are {', '.join(names)}.")
+
+
+def _list_names() -> list[str]:
+    return [name for name in catalogue.names_of_all() if not catalogue.is_internal(name)]

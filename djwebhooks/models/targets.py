@@ -9,6 +9,7 @@ from django.db.models.signals import pre_delete
 from django.dispatch import receiver
 
 from djwebhooks import database, network, payload
+from djwebhooks.catalogue import is_internal
 from djwebhooks.conf import conf
 from djwebhooks.database import ExactCharField
 from djwebhooks.exceptions import InvalidEvent, InvalidTarget, TooManyTargets
@@ -18,7 +19,7 @@ from djwebhooks.models.lanes import Lane
 from djwebhooks.models.managers import WriterManager
 from djwebhooks.models.operation import STATES
 from djwebhooks.models.rotation import SigningTarget
-from djwebhooks.models.validation import check_number_of_events, check_subscription, is_internal, is_storable
+from djwebhooks.models.validation import check_number_of_events, check_subscription, is_storable
 from djwebhooks.owners import check_owner, owner_model
 from djwebhooks.signals import work_written
 

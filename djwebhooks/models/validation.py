@@ -7,16 +7,9 @@ from typing import Any, TypeGuard
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
-from djwebhooks import authentication, certificates, network, payload
+from djwebhooks import authentication, catalogue, certificates, network, payload
 from djwebhooks.authentication.base import AnyAuthentication, TokenAuthentication
-from djwebhooks.conf import conf
 from djwebhooks.exceptions import InvalidEvent, InvalidTarget
-
-
-def is_internal(name: str) -> bool:
-    """Whether the catalogue keeps the event *name* for the system's own targets."""
-    entry = conf.EVENTS.get(name)
-    return isinstance(entry, Mapping) and bool(entry.get("internal"))
 
 
 def check_subscription(pattern: str) -> None:
@@ -25,8 +18,8 @@ def check_subscription(pattern: str) -> None:
         payload.check_pattern(pattern)
     except InvalidEvent as error:
         raise InvalidTarget(str(error)) from error
-    if conf.EVENTS and not any(payload.matches(pattern, name) for name in {*conf.EVENTS, *payload.OPERATIONAL_EVENTS}):
-        raise InvalidTarget(f"{pattern!r} matches no event of DJWEBHOOKS_EVENTS: {', '.join(sorted(conf.EVENTS))}.")
+    if not catalogue.is_possible(pattern):
+        raise InvalidTarget(f"{pattern!r} matches no event of the catalogue: {', '.join(catalogue.names_of_all())}.")
 
 
 def check_headers(headers: object) -> None:

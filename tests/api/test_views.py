@@ -834,7 +834,12 @@ def test_cancelling_ends_a_delivery_once(method: str, end: str, code: int) -> No
 # -- the catalogue -----------------------------------------------------------------------------------------------------
 
 CATALOGUE = {
-    "project.update": {"description": "A project changed.", "schema": {"type": "object"}, "sample": {"title": "x"}},
+    "project.update": {
+        "description": "A project changed.",
+        "schema": {"type": "object"},
+        "sample": {"title": "x"},
+        "deprecated": "Use x.",
+    },
     "project.done": {},
     "audit.entry": {"description": "Ours.", "internal": True},
 }
@@ -851,7 +856,7 @@ def test_event_types_are_the_catalogue(settings: LazySettings) -> None:
         "next": None,
         "previous": None,
         "results": [
-            {"name": "project.done", "description": "", "schema": None, "sample": None},
+            {"name": "project.done", "description": "", "schema": None, "sample": None, "deprecated": ""},
             {"name": "project.update", **CATALOGUE["project.update"]},
         ],
     }

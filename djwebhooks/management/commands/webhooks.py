@@ -23,6 +23,7 @@ from django.utils.dateparse import parse_date, parse_datetime
 from djwebhooks.erasure import erase
 from djwebhooks.exceptions import AlreadyFinished, ConfigurationError, InvalidEvent, InvalidReplay
 from djwebhooks.explain import ANYONE, Explanation, describe_count, explain_name, explain_uid
+from djwebhooks.management.catalogue import FORMS, describe_catalogue
 from djwebhooks.management.listen import Listener
 from djwebhooks.management.reencrypt import reencrypt_secrets
 from djwebhooks.management.report import report
@@ -49,6 +50,7 @@ class Command(BaseCommand):
         self.add_prune()
         self.add_erase()
         self.add_explain()
+        self.add_events()
         self.add_stats()
         self.add_listen()
         self.add_reencrypt()
@@ -191,6 +193,19 @@ class Command(BaseCommand):
             self.say(self.style.MIGRATE_LABEL(section.heading))
             for line in "\n".join(section.lines).splitlines():
                 self.say(f"  {line}")
+
+    # -- events ---------------------------------------------------------------------------------------------------------
+
+    def add_events(self) -> None:
+        parser = self.add_verb(self.events, "Show the catalogue of events.", has_database=False)
+        parser.add_argument("--format", choices=FORMS, default="text", help="OpenAPI is a document of webhooks (3.1).")
+        parser.add_argument("--internal", action="store_true", help="Show also those that owners do not know of.")
+
+    def events(self, options: Options) -> None:
+        try:
+            self.say(describe_catalogue(options["format"], with_internal=options["internal"]))
+        except InvalidEvent as error:
+            raise CommandError(str(error)) from error
 
     # -- stats ----------------------------------------------------------------------------------------------------------
 

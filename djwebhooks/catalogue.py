@@ -1,0 +1,195 @@
+"""The catalogue: which events the application fires, and what is said of each."""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cache
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from djwebhooks import payload
+from djwebhooks.conf import conf
+from djwebhooks.exceptions import ConfigurationError, SchemaMismatch, UnknownEvent
+
+logger = logging.getLogger(__name__)
+
+#: What ``DJWEBHOOKS_VALIDATE_PAYLOADS`` may be.
+VALIDATIONS = (None, "warn", "refuse")
+
+
+@dataclass(frozen=True, slots=True)
+class EventType:
+    """What is said of an event.
+
+    *schema* is a JSON Schema of its payload, and *sample* such a payload, both without the envelope. An *internal* one is for
+    the system's own targets. *deprecated* says what to use instead; empty says that it is not.
+    """
+
+    name: str
+    description: str = ""
+    schema: Mapping[str, Any] | None = None
+    sample: Any = None
+    internal: bool = False
+    deprecated: str = ""
+
+
+#: What may be said of an event in ``DJWEBHOOKS_EVENTS``.
+ENTRY_KEYS = tuple(field.name for field in fields(EventType) if field.name != "name")
+#: What code has registered; ``DJWEBHOOKS_EVENTS`` has the last word.
+_registered: dict[str, Mapping[str, Any]] = {}
+
+
+def register_event(
+    name: str,
+    *,
+    description: str = "",
+    schema: Mapping[str, Any] | None = None,
+    sample: object = None,
+    internal: bool = False,
+    deprecated: str = "",
+) -> EventType:
+    """Put the event *name* into the catalogue, as an entry of ``DJWEBHOOKS_EVENTS`` does, and return what is said of it.
+
+    Call it when Django starts, in a module that every process imports, such as the one with the hooks or an
+    ``AppConfig.ready``. To say the same again changes nothing.
+
+    Raises ``InvalidEvent`` for a name that no event can have, and ``ConfigurationError`` for an entry that cannot be, or if
+    something else was registered under this name.
+    """
+    entry: dict[str, Any] = {
+        "description": description,
+        "schema": schema,
+        "sample": sample,
+        "internal": internal,
+        "deprecated": deprecated,
+    }
+    payload.check_name(name)
+    if faults := list_faults(name, entry):
+        raise ConfigurationError(f"register_event: {faults[0]}")
+    if _registered.setdefault(name, entry) != entry:
+        raise ConfigurationError(f"The event {name!r} was registered before with something else: register it in one place.")
+    return EventType(name, **entry)
+
+
+# -- what there is -----------------------------------------------------------------------------------------------------
+
+
+def is_open() -> bool:
+    """Whether there is no catalogue, so that any name will do."""
+    return not (_registered or conf.EVENTS)
+
+
+def is_known(name: str) -> bool:
+    """Whether an application may fire the event *name*."""
+    return is_open() or name in conf.EVENTS or name in _registered
+
+
+def is_internal(name: str) -> bool:
+    """Whether the event *name* is for the system's own targets."""
+    entry = _entry_of(name)
+    return isinstance(entry, Mapping) and bool(entry.get("internal"))
+
+
+def is_possible(pattern: str) -> bool:
+    """Whether *pattern* matches an event that there can be."""
+    return is_open() or any(payload.matches(pattern, name) for name in {*names_of_all(), *payload.OPERATIONAL_EVENTS})
+
+
+def names_of_all() -> list[str]:
+    """The names in the catalogue, sorted."""
+    return sorted({*_registered, *conf.EVENTS})
+
+
+def list_event_types() -> list[EventType]:
+    """Return what is said of each event, by name."""
+    return [EventType(name, **_entry_of(name)) for name in names_of_all()]
+
+
+def check_known(name: str) -> None:
+    """Raise ``UnknownEvent`` when there is a catalogue without *name*."""
+    if not is_known(name):
+        raise UnknownEvent(f"{name!r} is not in the catalogue, which has {', '.join(names_of_all())}.")
+
+
+def _entry_of(name: str) -> Any:
+    return conf.EVENTS[name] if name in conf.EVENTS else _registered.get(name)
+
+
+# -- schemas -----------------------------------------------------------------------------------------------------------
+
+
+def check_payload(name: str, text: str) -> None:
+    """Hold a payload, as JSON *text*, against its event's schema, if ``DJWEBHOOKS_VALIDATE_PAYLOADS`` says so.
+
+    One that does not fit is logged, or raises ``SchemaMismatch``. Neither says more of the payload than where it does not fit.
+    Raises ``ConfigurationError`` if payloads are to be refused and the library for that is not installed.
+    """
+    mode = conf.VALIDATE_PAYLOADS
+    entry = _entry_of(name) if mode is not None else None
+    schema = entry.get("schema") if isinstance(entry, Mapping) else None
+    if schema is None:
+        return
+    schemas = find_schemas()
+    if schemas is None:
+        if mode == "refuse":
+            raise ConfigurationError(NO_LIBRARY)
+        return
+    if fault := schemas.find_fault(schema, json.loads(text)):
+        message = f"The payload of {name!r} does not fit its schema: {fault}"
+        if mode == "refuse":
+            raise SchemaMismatch(message)
+        logger.warning("%s", message)
+
+
+@cache
+def find_schemas() -> ModuleType | None:
+    """Return the module that knows JSON Schema, or ``None`` when its library is not installed."""
+    try:
+        return import_module("djwebhooks.schemas")
+    except ImportError:
+        return None
+
+
+def has_schemas() -> bool:
+    """Whether the catalogue has a schema for any event."""
+    return any(isinstance(entry, Mapping) and entry.get("schema") is not None for entry in map(_entry_of, names_of_all()))
+
+
+def list_faults(name: str, entry: object) -> list[str]:
+    """Say in sentences what is wrong with the *entry* of the event *name*."""
+    if not isinstance(entry, Mapping):
+        return [f"{name!r} must have a dictionary, not {entry!r}: write {{'description': …}}."]
+    faults = [
+        f"{name!r} has the key {key!r}, which means nothing: there are {', '.join(ENTRY_KEYS)}."
+        for key in entry
+        if key not in ENTRY_KEYS
+    ]
+    faults += [
+        f"{name!r} has a {key} that must be {kind}, not {entry[key]!r}."
+        for key, (kind, types) in KINDS.items()
+        if key in entry and not isinstance(entry[key], types)
+    ]
+    return faults or _list_schema_faults(name, entry)
+
+
+def _list_schema_faults(name: str, entry: Mapping[str, Any]) -> list[str]:
+    schema, sample, schemas = entry.get("schema"), entry.get("sample"), find_schemas()
+    if schema is None or schemas is None:
+        return []
+    if fault := schemas.find_schema_fault(schema):
+        return [f"{name!r} has a schema that is none: {fault}"]
+    if sample is not None and (fault := schemas.find_fault(schema, json.loads(payload.encode(sample)))):
+        return [f"{name!r} has a sample that does not fit its schema: {fault}"]
+    return []
+
+
+#: What the values of an entry must be: in words, and for ``isinstance``.
+KINDS: Mapping[str, tuple[str, Any]] = {
+    "description": ("a text", str),
+    "schema": ("a JSON Schema, which is a dictionary, or None", (Mapping, type(None))),
+    "internal": ("True or False", bool),
+    "deprecated": ("a text that says what to use instead", str),
+}
+NO_LIBRARY = "Payloads cannot be held against their schemas without jsonschema. Install it with: pip install djwebhooks[schema]"

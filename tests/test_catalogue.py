@@ -1,0 +1,206 @@
+"""The catalogue, from the setting and from code, and what it keeps from happening."""
+
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.conf import LazySettings
+from django.contrib.auth.models import User
+
+from djwebhooks import catalogue
+from djwebhooks.catalogue import EventType, check_payload, is_internal, is_known, is_possible, list_event_types, register_event
+from djwebhooks.decorators import hook
+from djwebhooks.events import fire
+from djwebhooks.exceptions import ConfigurationError, InvalidEvent, SchemaMismatch, UnknownEvent
+from djwebhooks.models import Event, WebhookTarget
+from djwebhooks.models.deliveries import Status
+from djwebhooks.testing import deliver
+
+SCHEMA = {"type": "object", "required": ["title"], "properties": {"title": {"type": "string"}}}
+
+
+@pytest.fixture(autouse=True)
+def registered() -> Iterator[dict[str, Any]]:
+    """What code registers during the test."""
+    yield catalogue._registered
+    catalogue._registered.clear()
+
+
+@hook("paper.titled")
+def title(title: object) -> dict[str, object]:
+    return {"title": title}
+
+
+# -- what there is -----------------------------------------------------------------------------------------------------
+
+
+def test_without_a_catalogue_any_name_will_do() -> None:
+    """Nobody has to say what there is."""
+    assert catalogue.is_open()
+    assert is_known("whatever")
+    assert is_possible("what.*")
+    assert list_event_types() == []
+
+
+def test_the_setting_and_code_make_one_catalogue(settings: LazySettings) -> None:
+    """What is in either of them is there, and the setting has the last word."""
+    settings.DJWEBHOOKS_EVENTS = {"a.b": {"description": "Told."}, "audit": {"internal": True}}
+
+    register_event("c.d", schema=SCHEMA, sample={"title": "x"}, deprecated="Use a.b.")
+    register_event("a.b", description="Registered.")
+
+    assert list_event_types() == [
+        EventType("a.b", "Told."),
+        EventType("audit", internal=True),
+        EventType("c.d", schema=SCHEMA, sample={"title": "x"}, deprecated="Use a.b."),
+    ]
+    assert [is_known("c.d"), is_known("c.e")] == [True, False]
+    assert [is_possible("c.*"), is_possible("e.*"), is_possible("webhook.*")] == [True, False, True]
+
+
+def test_to_register_the_same_again_changes_nothing() -> None:
+    """A module may be imported twice; but two places cannot say two things."""
+    assert register_event("a.b", description="One.") == register_event("a.b", description="One.")
+
+    with pytest.raises(ConfigurationError, match=r"'a\.b' was registered before with something else"):
+        register_event("a.b", description="Two.")
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"description": 1}, "'a' has a description that must be a text, not 1."),
+        ({"schema": ["object"]}, "'a' has a schema that must be a JSON Schema, which is a dictionary, or None"),
+        ({"internal": "yes"}, "'a' has a internal that must be True or False, not 'yes'."),
+        ({"deprecated": True}, "'a' has a deprecated that must be a text that says what to use instead, not True."),
+        ({"schema": {"type": "objekt"}}, r"'a' has a schema that is none: \$\.type: 'objekt' is not valid"),
+        ({"schema": SCHEMA, "sample": {"title": 1}}, r"'a' has a sample that does not fit its schema: \$\.title must fit"),
+        ({"schema": {"$ref": "https://example.com/x"}, "sample": 1}, "refers to 'https://example.com/x', which is not in it"),
+    ],
+)
+def test_what_cannot_be_is_refused(entry: dict[str, Any], message: str, registered: dict[str, Any]) -> None:
+    """Whoever registers it hears at once what is wrong with it, and nothing is registered."""
+    with pytest.raises(ConfigurationError, match=message):
+        register_event("a", **entry)
+
+    assert registered == {}
+
+
+def test_a_name_that_cannot_be_is_refused() -> None:
+    """The rule is that of ``fire``."""
+    with pytest.raises(InvalidEvent, match="'a-b' is no event name"):
+        register_event("a-b")
+
+
+@pytest.mark.django_db
+def test_an_event_that_is_not_registered_is_refused() -> None:
+    """Its name may be misspelt."""
+    register_event("project.update")
+
+    with pytest.raises(UnknownEvent, match=r"'project\.updated' is not in the catalogue, which has project\.update\."):
+        fire("project.updated", 1)
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [({"internal": True}, True), ({"internal": False}, False), ({}, False), (None, False), ("A user changed.", False)],
+)
+def test_only_what_says_so_is_internal(settings: LazySettings, entry: object, expected: bool) -> None:
+    """An entry that is no dictionary is for the system check to complain of: a worker goes on."""
+    settings.DJWEBHOOKS_EVENTS = {"user.update": entry}
+
+    assert is_internal("user.update") is expected
+    assert not is_internal("another")
+
+
+# -- schemas -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_payload_that_does_not_fit_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """The message says where and what is asked for, and nothing of what the payload has there."""
+    register_event("a", schema=SCHEMA)
+
+    check_payload("a", '{"title": "fine"}')
+    assert caplog.records == []
+    check_payload("a", '{"title": 4711}')
+
+    [record] = caplog.records
+    assert (record.name, record.levelno) == ("djwebhooks.catalogue", logging.WARNING)
+    assert record.getMessage() == 'The payload of \'a\' does not fit its schema: $.title must fit {"type": "string"}'
+
+
+@pytest.mark.django_db
+def test_a_payload_that_does_not_fit_can_be_refused(settings: LazySettings) -> None:
+    """``fire`` and a hook that is built at the call raise before anything is written."""
+    settings.DJWEBHOOKS_VALIDATE_PAYLOADS = "refuse"
+    register_event("a", schema=SCHEMA)
+
+    with pytest.raises(SchemaMismatch, match=r"The payload of 'a' does not fit its schema: \$ must fit \{\"required\""):
+        fire("a", {})
+
+    assert not Event.objects.exists()
+    assert fire("a", {"title": "x"}).pk
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_hook_whose_payload_is_refused_has_failed(settings: LazySettings) -> None:
+    """In the worker it is as if the function had raised: staff see why, and it is tried again."""
+    settings.DJWEBHOOKS_VALIDATE_PAYLOADS = "refuse"
+    register_event("paper.titled", schema=SCHEMA)
+    owner = User.objects.create_user("owner")
+    target = WebhookTarget.objects.register("https://example.com/", ["paper.titled"], owner=owner)
+
+    good, bad = title("x"), title(4711)
+    Event.objects.update(owner=owner)
+    requests = deliver()
+
+    assert [request.headers["webhook-id"] for request in requests] == [str(good.uid)]
+    bad.refresh_from_db()
+    assert "SchemaMismatch: The payload of 'paper.titled' does not fit its schema" in bad.build_error
+    assert target.deliveries.get(event=bad).status == Status.PENDING
+
+
+def test_nothing_is_checked_when_that_is_asked_for(settings: LazySettings, caplog: pytest.LogCaptureFixture) -> None:
+    """Schemas may be there for the documentation alone."""
+    settings.DJWEBHOOKS_VALIDATE_PAYLOADS = None
+    register_event("a", schema=SCHEMA)
+
+    check_payload("a", "4711")
+
+    assert caplog.records == []
+
+
+WITHOUT_LIBRARY = """
+import sys; sys.modules["jsonschema"] = None
+from django.conf import settings
+settings.configure(INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "django_rq", "djwebhooks"],
+    RQ_QUEUES={"default": {"URL": "redis://localhost"}}, USE_TZ=True, DJWEBHOOKS_VALIDATE_PAYLOADS=sys.argv[1],
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3"}},
+    DJWEBHOOKS_EVENTS={"a.b": {"schema": {"type": "object"}}})
+import django; django.setup()
+from django.core.checks import run_checks
+print([check.id for check in run_checks() if check.id.startswith("djwebhooks") and "schema" in check.msg])
+from djwebhooks import catalogue, exceptions
+catalogue.check_payload("c.d", "4711")
+try:
+    catalogue.check_payload("a.b", "4711")
+except exceptions.ConfigurationError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        ("warn", ["['djwebhooks.W014']"]),
+        ("refuse", ["['djwebhooks.E026']", catalogue.NO_LIBRARY]),
+    ],
+)
+def test_without_the_library_payloads_are_only_refused_when_that_was_asked_for(mode: str, said: list[str]) -> None:
+    """A site that never asked for it works without the library, with a warning; one that relies on it hears of it."""
+    done = subprocess.run([sys.executable, "-c", WITHOUT_LIBRARY, mode], capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines() == said

@@ -1,0 +1,106 @@
+"""The catalogue as it is written for people and programs."""
+
+import json
+from io import StringIO
+
+import pytest
+from django.conf import LazySettings
+from django.core.management import call_command
+from django.core.management.base import CommandError
+from jsonschema import Draft202012Validator
+
+from djwebhooks import payload
+from djwebhooks.management.catalogue import SAMPLE_TIME, SAMPLE_UID
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"title": {"$ref": "#/$defs/title"}},
+    "$defs": {"title": {"type": "string"}},
+}
+CATALOGUE = {
+    "paper.titled": {"description": "A paper has a title.", "schema": SCHEMA, "sample": {"title": "Über"}},
+    "paper.named": {"deprecated": "Use paper.titled."},
+    "audit": {"internal": True, "description": "Ours."},
+}
+
+
+@pytest.fixture(autouse=True)
+def _catalogue(settings: LazySettings) -> None:
+    settings.DJWEBHOOKS_EVENTS = CATALOGUE
+
+
+def show(*arguments: str) -> str:
+    output = StringIO()
+    call_command("webhooks", "events", *arguments, stdout=output)
+    return output.getvalue()
+
+
+def test_text_has_a_line_for_each_event() -> None:
+    """Internal events are shown when that is asked for."""
+    assert show() == "paper.named   deprecated: Use paper.titled.\npaper.titled  A paper has a title.\n"
+    assert show("--internal").startswith("audit         Ours.; internal\n")
+
+
+def test_without_a_catalogue_that_is_said(settings: LazySettings) -> None:
+    """Nothing would look like a fault."""
+    settings.DJWEBHOOKS_EVENTS = {}
+
+    assert show() == "There is no catalogue: any event can be fired. See DJWEBHOOKS_EVENTS and register_event.\n"
+    assert "There is no catalogue" in show("--format", "markdown")
+
+
+def test_markdown_has_a_section_for_each_event() -> None:
+    """What is not said is left out."""
+    assert show("--format", "markdown", "--internal") == (
+        "# Webhook events\n\n"
+        "## `audit`\n\nFor the system's own targets only.\n\nOurs.\n\n"
+        "## `paper.named`\n\n**Deprecated.** Use paper.titled.\n\n"
+        "## `paper.titled`\n\nA paper has a title.\n\n"
+        'Sample:\n\n```json\n{\n  "title": "Über"\n}\n```\n\n'
+        f"Schema:\n\n```json\n{json.dumps(SCHEMA, indent=2)}\n```\n"
+    )
+
+
+@pytest.mark.parametrize("envelope", payload.ENVELOPES)
+def test_openapi_tells_of_the_body_as_it_is_sent(settings: LazySettings, envelope: str) -> None:
+    """The example is what would be sent, and fits the schema; another body does not."""
+    settings.DJWEBHOOKS_ENVELOPE = envelope
+
+    document = json.loads(show("--format", "openapi"))
+
+    operation = document["webhooks"]["paper.titled"]["post"]
+    [(media_type, content)] = operation["requestBody"]["content"].items()
+    message = payload.Message(SAMPLE_UID, "paper.titled", SAMPLE_TIME, '{"title":"Über"}', "owner")
+    assert document["openapi"] == "3.1.0"
+    assert media_type == payload.content_type(envelope)
+    assert content["example"] == json.loads(payload.render(envelope, message))
+    validator = Draft202012Validator(content["schema"])
+    assert validator.is_valid(content["example"])
+    other = payload.Message(SAMPLE_UID, "paper.named", SAMPLE_TIME, '{"title":4711}', "owner")
+    assert {error.json_path for error in validator.iter_errors(json.loads(payload.render(envelope, other)))} >= {
+        "$.event" if envelope == "flat" else "$.type",
+        "$.title" if envelope == "flat" else "$.data.title",
+    }
+
+
+def test_openapi_tells_of_headers_and_answers() -> None:
+    """Each reference leads somewhere, and what is deprecated says so."""
+    document = json.loads(show("--format", "openapi"))
+
+    assert sorted(document["webhooks"]) == ["paper.named", "paper.titled"]
+    operation = document["webhooks"]["paper.named"]["post"]
+    assert operation["deprecated"] is True
+    assert operation["description"] == "Use paper.titled."
+    parameters = document["components"]["parameters"]
+    assert [ref["$ref"].rpartition("/")[2] for ref in operation["parameters"]] == list(parameters)
+    assert {"webhook-id", "webhook-signature", "webhook-timestamp"} < set(parameters)
+    assert list(operation["responses"]) == ["2XX", "410", "default"]
+
+
+def test_a_sample_that_cannot_be_sent_is_said(settings: LazySettings) -> None:
+    """The flat envelope holds objects alone."""
+    settings.DJWEBHOOKS_ENVELOPE = "flat"
+    settings.DJWEBHOOKS_EVENTS = {"a": {"sample": 1}}
+
+    with pytest.raises(CommandError, match="The flat envelope needs a payload that is an object"):
+        show("--format", "openapi")
