@@ -38,7 +38,7 @@ docs: $(VENV)/.with-docs
 	$(RUN) -m sphinx -W --keep-going --quiet -b html docs docs/_build/html
 
 migrations: $(VENV)/.with-$(TESTS)
-	DJANGO_SETTINGS_MODULE=tests.settings $(RUN) -m django makemigrations djwebhooks --check --dry-run
+	DJANGO_SETTINGS_MODULE=tests.settings $(RUN) -m django makemigrations djwebhooks djwebhooks_inbox --check --dry-run
 
 clean:
 	rm -rf .venv* build dist docs/_build *.egg-info

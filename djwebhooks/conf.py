@@ -80,7 +80,11 @@ class Settings:
     API_THROTTLES: Mapping[str, str] = {"test": "30/minute", "retry": "60/minute", "replay": "60/hour"}
     #: Keys for secrets in the database, newest first; empty falls back to ``SECRET_KEY`` and ``SECRET_KEY_FALLBACKS``.
     ENCRYPTION_KEYS: Sequence[str] = ()
-    #: Seconds (or a ``timedelta``) that finished events, and held ones, are kept.
+    #: Who may send webhooks to the inbox: a source's name to its scheme, its secrets and its limits.
+    INBOX: Mapping[str, Any] = {}
+    #: The django-rq queue that the inbox's handlers run on; ``None`` leaves them to workers that look by themselves.
+    INBOX_QUEUE: str | None = None
+    #: Seconds (or a ``timedelta``) that finished events, held ones, and received messages are kept.
     RETENTION: float | timedelta = timedelta(days=30)
 
     if not TYPE_CHECKING:

@@ -181,7 +181,7 @@ def _prepare(connection: BaseDatabaseWrapper) -> None:
             )
         elif connection.vendor == "sqlite" and getattr(connection, "transaction_mode", None) != "IMMEDIATE":
             # Reading first and writing later fails at once there, whatever the timeout: so write first.
-            cursor.execute("UPDATE djw_dispatcher SET id = id WHERE id = 0")
+            cursor.execute("UPDATE sqlite_sequence SET seq = seq WHERE 0")
 
 
 @contextmanager

@@ -19,6 +19,8 @@ DjWebhooksError
 ├── ErasedEvent             (ValueError)
 ├── KeyNotAccepted          (ValueError)
 ├── TargetLocked            (RuntimeError)
+├── RejectedMessage         (ValueError)
+├── LostTransaction         (RuntimeError)
 ├── InvalidSignature        (SuspiciousOperation)
 └── UndecryptableSecret     (ValueError)
 """
@@ -108,6 +110,14 @@ class KeyNotAccepted(DjWebhooksError, ValueError):
 
 class TargetLocked(DjWebhooksError, RuntimeError):
     """A transaction that goes on keeps the target locked: try again when it is over."""
+
+
+class RejectedMessage(DjWebhooksError, ValueError):
+    """The message had no valid signature, so no handler may run for it."""
+
+
+class LostTransaction(DjWebhooksError, RuntimeError):
+    """A handler went on after an error of the database, or asked for a rollback, so that nothing of it can be kept."""
 
 
 class InvalidSignature(DjWebhooksError, SuspiciousOperation):

@@ -110,10 +110,17 @@ def judge(
     hold = hold_of(answer, now)
     if ending is not None:
         return replace(ending, hold=hold)
-    if retries_done >= len(schedule):
+    delay = next_delay(retries_done, schedule, chance)
+    if delay is None:
         return Verdict(FAILED, SCHEDULE_EXHAUSTED, None, hold)
-    delay = jitter(as_seconds(schedule[retries_done]), chance)
     return Verdict(PENDING, describe(answer), max(delay, hold), hold)
+
+
+def next_delay(
+    retries_done: int, schedule: Sequence[float | timedelta], chance: Callable[[], float] = random.random
+) -> float | None:
+    """Return how many seconds to wait for the next retry, by the *schedule* and jittered; None after the last one."""
+    return jitter(as_seconds(schedule[retries_done]), chance) if retries_done < len(schedule) else None
 
 
 def judge_own_fault(error: str, count: int, chance: Callable[[], float]) -> Verdict:

@@ -12,7 +12,8 @@ from rq import Worker as RQWorker
 from djwebhooks import database, lanes
 from djwebhooks.conf import conf
 from djwebhooks.engines import get_engine
-from djwebhooks.engines.rq import RQEngine, fast_queue, has_scheduler
+from djwebhooks.engines.jobs import fast_queue, has_scheduler
+from djwebhooks.engines.rq import RQEngine
 from djwebhooks.models import Event, Lane, WebhookTarget, Worker
 from djwebhooks.models.events import events_database
 

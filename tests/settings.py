@@ -48,7 +48,9 @@ INSTALLED_APPS = [
     "rest_framework",
     "django_rq",
     "djwebhooks",
+    "djwebhooks.inbox",
     "tests.library",
+    "tests.inbox.shop",
 ]
 MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -86,6 +88,10 @@ TIME_ZONE = "Europe/Amsterdam"  # has daylight saving time
 DJWEBHOOKS_ENGINE = "djwebhooks.engines.database.DatabaseEngine"
 DJWEBHOOKS_ALLOW_HTTP = True
 DJWEBHOOKS_ALLOWED_NETWORKS = ("127.0.0.0/8",)
+DJWEBHOOKS_INBOX = {
+    "github": {"scheme": "github", "secrets": ["a secret of the tests"]},
+    "shop": {"scheme": "standard", "secrets": ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"], "retry_schedule": [0, 0, 0]},
+}
 
 # What a test overrides for a process that it starts.
 globals().update(json.loads(os.environ.get("DJWEBHOOKS_TEST_SETTINGS", "{}")))

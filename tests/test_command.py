@@ -37,6 +37,7 @@ from djwebhooks.models.replays import make_criteria
 from djwebhooks.stats import QueueStats, Stats, TargetStats, WorkerStats
 from djwebhooks.testing import deliver
 from djwebhooks.transports.base import Reply
+from tests.inbox.senders import store
 from tests.keys import make_certificate
 from tests.transports.receiver import Conversation, Receiver
 
@@ -306,12 +307,14 @@ def test_prune_says_what_it_deleted() -> None:
     fire("a", {}, owner=target.owner)
     deliver()
     counts = "1 event, 1 body, 1 delivery, 1 attempt."
+    store(status="processed", received_at=timezone.now() - timedelta(days=2))
     Delivery.objects.update(finished_at=timezone.now() - timedelta(days=2))
     Event.objects.update(created_at=timezone.now() - timedelta(days=2), dispatched_at=timezone.now() - timedelta(days=2))
 
-    assert run("prune") == "Deleted 0 events, 0 bodies, 0 deliveries, 0 attempts.\n"
-    assert run("prune", "--older-than", "1.5", "--dry-run") == f"Would delete {counts}\n"
-    assert run("prune", "--older-than", "1.5") == f"Deleted {counts}\n"
+    none, one = "0 messages from the inbox.", "1 message from the inbox."
+    assert run("prune") == f"Deleted 0 events, 0 bodies, 0 deliveries, 0 attempts.\nDeleted {none}\n"
+    assert run("prune", "--older-than", "1.5", "--dry-run") == f"Would delete {counts}\nWould delete {one}\n"
+    assert run("prune", "--older-than", "1.5") == f"Deleted {counts}\nDeleted {one}\n"
 
 
 @pytest.mark.django_db

@@ -93,11 +93,11 @@ def test_no_page_names_a_setting_that_does_not_exist() -> None:
 
 def test_every_check_is_documented() -> None:
     """The page lists the ids of the system checks, and no others."""
-    code = "".join((ROOT / name).read_text() for name in ("checks.py", "weaknesses.py"))
-    ids = re.findall(r'"(djwebhooks\.[EW]\d{3})"', code)
+    code = "".join((ROOT / name).read_text() for name in ("checks.py", "weaknesses.py", "inbox/checks.py"))
+    ids = re.findall(r'"(djwebhooks(?:_inbox)?\.[EW]\d{3})"', code)
     text = (DOCS / "reference" / "checks.rst").read_text()
 
-    assert re.findall(r"^``(djwebhooks\.[EW]\d{3})``$", text, re.MULTILINE) == sorted(set(ids))
+    assert re.findall(r"^``(djwebhooks(?:_inbox)?\.[EW]\d{3})``$", text, re.MULTILINE) == sorted(set(ids))
 
 
 def test_every_error_word_is_documented() -> None:

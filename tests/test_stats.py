@@ -10,7 +10,7 @@ from django.utils import timezone
 from rq import Worker as RQWorker
 from rq.scheduler import RQScheduler
 
-from djwebhooks.engines.rq import fast_queue
+from djwebhooks.engines.jobs import fast_queue
 from djwebhooks.events import fire
 from djwebhooks.models import Delivery, Event, Lane, WebhookTarget, Worker
 from djwebhooks.stats import collect

@@ -13,9 +13,9 @@ from djwebhooks import database
 from djwebhooks.conf import conf
 from djwebhooks.database import DatabaseNow, ExactCharField, PartialIndex
 from djwebhooks.exceptions import AlreadyFinished, ErasedEvent, InvalidTarget
+from djwebhooks.managers import WriterManager
 from djwebhooks.models.events import Event
 from djwebhooks.models.lanes import Lane
-from djwebhooks.models.managers import WriterManager
 from djwebhooks.models.replays import Criteria, Plan, Replay, Through, check_rate, name_requester
 from djwebhooks.signals import work_written
 from djwebhooks.uid import uuid7

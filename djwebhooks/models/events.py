@@ -8,7 +8,7 @@ from django.db import models, router
 from django.db.models import Q
 
 from djwebhooks.database import DatabaseNow, ExactCharField, PartialIndex, clean_text, insert_many
-from djwebhooks.models.managers import WriterManager
+from djwebhooks.managers import WriterManager
 from djwebhooks.owners import owner_model
 from djwebhooks.subjects import DIGEST_LENGTH
 from djwebhooks.uid import uuid7

@@ -10,8 +10,8 @@ from django.db.models.functions import Coalesce, Least
 
 from djwebhooks.database import DatabaseNow, lock_free_rows, lock_rows
 from djwebhooks.health import Health
+from djwebhooks.managers import WriterManager
 from djwebhooks.models.keyring import LIVE_KEYS
-from djwebhooks.models.managers import WriterManager
 from djwebhooks.models.sealed import SealedField
 
 #: Seconds after which a lane that holds its deliveries back looks for expired ones.

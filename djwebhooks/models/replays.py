@@ -13,7 +13,7 @@ from django.db.models import Count
 from djwebhooks import database, payload
 from djwebhooks.database import DatabaseNow
 from djwebhooks.exceptions import AlreadyFinished, InvalidReplay
-from djwebhooks.models.managers import WriterManager
+from djwebhooks.managers import WriterManager
 from djwebhooks.owners import check_owner, owner_model
 from djwebhooks.signals import work_written
 from djwebhooks.uid import uuid7

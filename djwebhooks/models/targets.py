@@ -13,10 +13,10 @@ from djwebhooks.catalogue import is_internal
 from djwebhooks.conf import conf
 from djwebhooks.database import ExactCharField
 from djwebhooks.exceptions import InvalidEvent, InvalidTarget, TooManyTargets
+from djwebhooks.managers import WriterManager
 from djwebhooks.models.endpoints import target_digest
 from djwebhooks.models.events import Event
 from djwebhooks.models.lanes import Lane
-from djwebhooks.models.managers import WriterManager
 from djwebhooks.models.operation import STATES
 from djwebhooks.models.rotation import SigningTarget
 from djwebhooks.models.validation import check_number_of_events, check_subscription, is_storable

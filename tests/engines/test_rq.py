@@ -23,7 +23,7 @@ from rq.registry import FailedJobRegistry, ScheduledJobRegistry, StartedJobRegis
 from djwebhooks import engines
 from djwebhooks.database import DatabaseNow, read_clock
 from djwebhooks.decorators import hook
-from djwebhooks.engines import rq
+from djwebhooks.engines import jobs, rq
 from djwebhooks.engines.rq import RQEngine, full_flag, run_job, wake_flag
 from djwebhooks.events import fire
 from djwebhooks.models import Attempt, Delivery, Event, Lane, WebhookTarget, Worker
@@ -46,7 +46,7 @@ def engine(settings: LazySettings) -> Iterator[None]:
     engines._make.cache_clear()
     yield
     engines._make.cache_clear()
-    rq._make_queue.cache_clear()
+    jobs._make_queue.cache_clear()
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def silent_redis(settings: LazySettings) -> Iterator[Listener]:
     listener = Listener()
     settings.RQ_QUEUES = {"default": {"URL": f"redis://127.0.0.1:{listener.port}/0"}}
     yield listener
-    rq.fast_queue("default").connection.close()
+    jobs.fast_queue("default").connection.close()
     listener.close()
 
 
@@ -147,7 +147,7 @@ def test_a_hanging_redis_is_given_up_and_left_alone(silent_redis: Listener) -> N
 
     assert tried >= 1
     assert silent_redis.connections == tried
-    assert engine._silent_until > 0
+    assert engine.bell._silent_until > 0
 
 
 def test_after_the_pause_redis_is_tried_again(silent_redis: Listener) -> None:
@@ -156,7 +156,7 @@ def test_after_the_pause_redis_is_tried_again(silent_redis: Listener) -> None:
     engine.wake("default")
     tried = silent_redis.connections
 
-    engine._silent_until = 0.0  # as if the pause were over
+    engine.bell._silent_until = 0.0  # as if the pause were over
     engine.wake("default")
 
     assert silent_redis.connections > tried
@@ -176,32 +176,32 @@ def test_its_client_is_impatient_whatever_the_queue_says(settings: LazySettings,
     """However the queue's own connection is set up, a wake-up's has short timeouts and no retries."""
     settings.RQ_QUEUES = {"default": config}
 
-    pool = rq.fast_queue("default").connection.connection_pool
+    pool = jobs.fast_queue("default").connection.connection_pool
     pools = [pool]
     if "SENTINELS" in config:
         pools += [sentinel.connection_pool for sentinel in pool.sentinel_manager.sentinels]
     for each in pools:
         connection = each.make_connection()
         timeouts = (connection.socket_timeout, connection.socket_connect_timeout, connection.retry._retries)
-        assert timeouts == (rq.REDIS_TIMEOUT, rq.REDIS_TIMEOUT, 0)
+        assert timeouts == (jobs.REDIS_TIMEOUT, jobs.REDIS_TIMEOUT, 0)
     RQEngine().wake("default")  # refused, and harmless
 
 
 def test_the_queues_own_client_is_left_alone(redis: str, queue: Queue) -> None:
     """The impatience is that of wake-ups: jobs of the application keep their client."""
-    rq.fast_queue("default")
+    jobs.fast_queue("default")
 
-    assert django_rq.get_connection("default").connection_pool.connection_kwargs.get("socket_timeout") != rq.REDIS_TIMEOUT
+    assert django_rq.get_connection("default").connection_pool.connection_kwargs.get("socket_timeout") != jobs.REDIS_TIMEOUT
 
 
 def test_the_queue_follows_its_setting(settings: LazySettings, redis: str) -> None:
     """Another address in RQ_QUEUES is another client."""
-    first = rq.fast_queue("default")
-    assert rq.fast_queue("default") is first
+    first = jobs.fast_queue("default")
+    assert jobs.fast_queue("default") is first
 
     settings.RQ_QUEUES = {"default": {"URL": redis.replace("/0", "/1")}}
 
-    assert rq.fast_queue("default").connection.connection_pool.connection_kwargs["db"] == 1
+    assert jobs.fast_queue("default").connection.connection_pool.connection_kwargs["db"] == 1
 
 
 def test_what_a_dead_redis_missed_comes_with_the_next_wake_up(
@@ -240,7 +240,7 @@ def test_one_job_stands_for_many_commits(queue: Queue, client: Redis, owner: Use
         fire("a.b", {}, owner=owner)
 
     assert len(queue) == 1
-    assert 0 < client.ttl(wake_flag("default")) <= rq.FLAG_SECONDS
+    assert 0 < client.ttl(wake_flag("default")) <= jobs.FLAG_SECONDS
 
 
 def test_a_rollback_queues_nothing(queue: Queue, owner: User) -> None:
@@ -385,7 +385,7 @@ def test_a_missing_scheduler_is_said(queue: Queue, caplog: pytest.LogCaptureFixt
     for seconds in (100, 200):
         engine.wake("default", datetime.now(UTC) + timedelta(seconds=seconds))
 
-    assert not rq.has_scheduler(queue)
+    assert not jobs.has_scheduler(queue)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "--with-scheduler" in caplog.text
 
@@ -455,7 +455,7 @@ def test_retries_need_nothing_but_an_rqworker_with_its_scheduler(
         event = fire("a.b", {}, owner=owner)
         receiver.wait_for(2, timeout=60)
         wait_until(all_have_succeeded, "the success is recorded")
-        assert rq.has_scheduler(rq.fast_queue("default"))
+        assert jobs.has_scheduler(jobs.fast_queue("default"))
         running.process.terminate()
         assert running.wait() == 0
 
@@ -563,7 +563,7 @@ def test_a_killed_job_is_made_good(
         wait_until(lambda: planned(queue), "the job that came in its place waits for the lease")
         assert len(queue) == 0
         assert Worker.objects.count() == 1
-        assert client.ttl(full_flag("default")) <= rq.FLAG_SECONDS
+        assert client.ttl(full_flag("default")) <= jobs.FLAG_SECONDS
         gate.set()
         # As if its flag and its lease were over.
         client.delete(full_flag("default"))

@@ -10,7 +10,7 @@ import pytest
 from django.contrib.auth.models import User
 from redis import Redis
 
-from djwebhooks.engines import rq
+from djwebhooks.engines import jobs
 from djwebhooks.engines.rq import RQEngine, full_flag, wake_flag
 from djwebhooks.models import Event
 from tests.engines.processes import wait_until
@@ -117,7 +117,7 @@ def rq_work(launcher: Launcher, redis: str) -> Iterator[Work]:
             return launcher.command("rqworker", "default", "--burst", trap=trap, **ON_RQ)
 
         yield run_rqworker
-    rq._make_queue.cache_clear()
+    jobs._make_queue.cache_clear()
 
 
 # -- the application ---------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from rq import Queue, SimpleWorker
 from rq.registry import FailedJobRegistry
 
 from djwebhooks import engines
-from djwebhooks.engines import rq
+from djwebhooks.engines import jobs
 from djwebhooks.engines.rq import run_job, wake_flag
 from djwebhooks.events import fire
 from djwebhooks.models import Attempt, Delivery, Dispatcher, Event, Lane, Worker
@@ -71,7 +71,7 @@ def engine(settings: LazySettings, redis: str) -> Iterator[None]:
 def forget_the_pause() -> None:
     """Go on as if Redis had been left alone for long enough."""
     engines._make.cache_clear()
-    rq._make_queue.cache_clear()
+    jobs._make_queue.cache_clear()
 
 
 @pytest.fixture
@@ -240,7 +240,7 @@ class Delay:
 
 def test_a_slow_redis_delays_by_a_few_answers(proxy: Proxy, client: Redis, owner: User) -> None:
     """Of a Redis that is only just not too slow, the first wake-up waits for a few answers, and those behind it for two each."""
-    delay = proxy.on_answer = Delay(rq.REDIS_TIMEOUT / 3)
+    delay = proxy.on_answer = Delay(jobs.REDIS_TIMEOUT / 3)
     fire("a.b", {}, owner=owner)
     first, delay.answers = delay.answers, 0
     client.expire(wake_flag("default"), 60)  # A busy machine may take longer than it stands.
@@ -254,7 +254,7 @@ def test_a_slow_redis_delays_by_a_few_answers(proxy: Proxy, client: Redis, owner
 
 def test_a_redis_that_is_too_slow_is_left_alone(proxy: Proxy, owner: User, caplog: pytest.LogCaptureFixture) -> None:
     """An answer that takes longer than the timeout is the last that is waited for."""
-    delay = proxy.on_answer = Delay(rq.REDIS_TIMEOUT * 3)
+    delay = proxy.on_answer = Delay(jobs.REDIS_TIMEOUT * 3)
     for _ in range(5):
         fire("a.b", {}, owner=owner)
 
@@ -271,7 +271,7 @@ def test_a_job_that_is_lost(client: Redis, queue: Queue, receiver: Receiver, own
     queue.empty()
     fire("a.b", 2, owner=owner)
     assert len(queue) == 0
-    assert 0 < client.ttl(wake_flag("default")) <= rq.FLAG_SECONDS
+    assert 0 < client.ttl(wake_flag("default")) <= jobs.FLAG_SECONDS
 
     client.delete(wake_flag("default"))  # As if its time were over.
     fire("a.b", 3, owner=owner)

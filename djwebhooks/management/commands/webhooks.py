@@ -2,23 +2,21 @@
 
 import getpass
 import json
-import signal
 import threading
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import datetime, timedelta
-from types import FrameType
-from typing import Any, TypeAlias
+from contextlib import AbstractContextManager, nullcontext
+from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from django.apps import apps
 from django.core.exceptions import ValidationError
-from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import connections
+from django.core.management.base import CommandError, CommandParser
 from django.db.models import Model
 from django.utils import timezone
 from django.utils.dateparse import parse_date, parse_datetime
+from django.utils.module_loading import import_string
 
 from djwebhooks.erasure import erase
 from djwebhooks.exceptions import AlreadyFinished, ConfigurationError, InvalidEvent, InvalidReplay
@@ -27,6 +25,7 @@ from djwebhooks.management.catalogue import FORMS, describe_catalogue
 from djwebhooks.management.listen import Listener
 from djwebhooks.management.reencrypt import reencrypt_secrets
 from djwebhooks.management.report import report
+from djwebhooks.management.verbs import Options, VerbCommand, read_days, stopping
 from djwebhooks.models import Delivery, Replay, WebhookTarget
 from djwebhooks.models.events import events_database
 from djwebhooks.models.replays import REPLAYABLE, Criteria, Plan, Through, make_criteria
@@ -35,16 +34,17 @@ from djwebhooks.prune import prune
 from djwebhooks.stats import collect
 from djwebhooks.worker import Worker
 
-Options: TypeAlias = dict[str, Any]
+#: What the inbox adds to this command.
+INBOX_VERBS = "djwebhooks.inbox.management.verbs.InboxVerbs"
 
 
-class Command(BaseCommand):
-    """Parses, calls one function, and shows what it returns."""
+class Command(VerbCommand):
+    """The sender's verbs, and those of the inbox where it is installed."""
 
     help = "Send webhooks, explain and count them, try them again, and clean up."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        self.verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+        super().add_arguments(parser)
         self.add_work()
         self.add_replay()
         self.add_prune()
@@ -54,22 +54,10 @@ class Command(BaseCommand):
         self.add_stats()
         self.add_listen()
         self.add_reencrypt()
-
-    def add_verb(self, run: Callable[[Options], None], summary: str, *, has_database: bool = True) -> CommandParser:
-        parser: CommandParser = self.verbs.add_parser(run.__name__, help=summary, description=summary)
-        parser.set_defaults(run=run)
-        if has_database:
-            parser.add_argument("--database", metavar="ALIAS", choices=list(connections), help="Instead of the events' own.")
-        return parser
-
-    def handle(self, *args: object, **options: Any) -> None:
-        run: Callable[[Options], None] = options["run"]
-        run(options)
-
-    def say(self, line: str) -> None:
-        """Write a line at once: a log or a pipe may be watching."""
-        self.stdout.write(line)
-        self.stdout.flush()
+        # An app of its own, which may be there or not.
+        self.inbox = import_string(INBOX_VERBS)(self) if apps.is_installed("djwebhooks.inbox") else None
+        if self.inbox is not None:
+            self.inbox.add_inbox()
 
     # -- work -----------------------------------------------------------------------------------------------------------
 
@@ -86,13 +74,22 @@ class Command(BaseCommand):
         requests = describe_count(worker.transport.concurrency, "request") + " at a time"
         until = "until nothing is due" if options["burst"] else "until SIGTERM or Ctrl-C"
         self.log(f"Working on database {alias!r}, {requests}, {until}.", options)
-        with stopping(worker.stop):
-            recorded = worker.run()
+        with self.beside(options) as stop_inbox:
+
+            def stop() -> None:
+                worker.stop()
+                stop_inbox()
+
+            with stopping(stop):
+                recorded = worker.run()
         self.log(f"Ended, with {describe_count(recorded, 'result')} recorded.", options)
 
-    def log(self, line: str, options: Options) -> None:
-        if options["verbosity"]:
-            self.say(line)
+    def beside(self, options: Options) -> AbstractContextManager[Callable[[], None]]:
+        """Run the inbox's handlers meanwhile, if there is an inbox and all of the work is to be done."""
+        if self.inbox is None or options["target"]:
+            return nullcontext(lambda: None)
+        beside: AbstractContextManager[Callable[[], None]] = self.inbox.working_beside(options)
+        return beside
 
     # -- replay ---------------------------------------------------------------------------------------------------------
 
@@ -158,6 +155,8 @@ class Command(BaseCommand):
         self.say(f"{'Would delete' if options['dry_run'] else 'Deleted'} {', '.join(counts)}.")
         if pruned.cancelled:
             self.say(f"{describe_count(pruned.cancelled, 'delivery', 'deliveries')} of deleted targets: cancelled.")
+        if self.inbox is not None:
+            self.inbox.prune(options)
 
     # -- erase ----------------------------------------------------------------------------------------------------------
 
@@ -280,16 +279,6 @@ def read_status(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 200 <= int(text) <= 599:
         raise ArgumentTypeError(f"{text!r} is not a final HTTP status: use a number from 200 to 599.")
     return int(text)
-
-
-def read_days(text: str) -> timedelta:
-    try:
-        days = timedelta(days=float(text))
-    except (ValueError, OverflowError) as error:
-        raise ArgumentTypeError(f"{text!r} is not a number of days.") from error
-    if not timedelta() <= days < timedelta(days=365_000):
-        raise ArgumentTypeError(f"{text!r} is not a possible number of days.")
-    return days
 
 
 def read_time(text: str) -> datetime:
@@ -417,30 +406,3 @@ def read_owner(alias: str, text: str) -> Any:
     if not model._base_manager.using(alias).filter(pk=pk).exists():
         raise CommandError(f"--owner {text!r}: there is no {owner_model()} with this primary key.")
     return pk
-
-
-# -- signals -----------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def stopping(stop: Callable[[], object]) -> Iterator[None]:
-    """Call *stop* at the first SIGTERM or SIGINT; a second one does what it always did."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGTERM, signal.SIGINT)}
-
-    def restore() -> None:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-    def stop_once(number: int, frame: FrameType | None) -> None:
-        restore()
-        stop()
-
-    for number in previous:
-        signal.signal(number, stop_once)
-    try:
-        yield
-    finally:
-        restore()

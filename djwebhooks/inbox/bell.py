@@ -1,0 +1,65 @@
+"""Wake a worker on django-rq once a message is committed, where ``DJWEBHOOKS_INBOX_QUEUE`` names a queue for it."""
+
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+from django.db import DatabaseError, InterfaceError, close_old_connections, transaction
+
+from djwebhooks.conf import conf
+from djwebhooks.database import read_clock
+from djwebhooks.engines.jobs import REDIS_PAUSE, Bell, fast_queue, stopping_on_sigterm, tolerating_redis
+from djwebhooks.inbox.worker import InboxWorker, next_due
+from djwebhooks.inline import Inline
+
+#: Seconds for which a job takes new messages, and which the handlers of the last one may take besides.
+BUDGET, PATIENCE = 20, 600
+
+#: For queues with ``ASYNC: False``, whose jobs are run by the caller.
+_inline = Inline()
+
+
+def ring(using: str) -> None:
+    """Wake a worker once the transaction commits. What fails of it costs latency only."""
+    if conf.INBOX_QUEUE is not None:
+        transaction.on_commit(partial(wake, using), using=using, robust=True)
+
+
+def wake(using: str, at: datetime | None = None) -> None:
+    """Have a worker look for messages, now or at a time."""
+    if conf.INBOX_QUEUE is not None:
+        _bell.ring(conf.INBOX_QUEUE, using, at)
+
+
+def job_options() -> dict[str, Any]:
+    return {
+        "timeout": BUDGET + PATIENCE,
+        "result_ttl": 0,
+        "failure_ttl": 3600,
+        "description": "djwebhooks: run the inbox's handlers",
+    }
+
+
+def run_job(using: str, budget: float = BUDGET) -> None:
+    """Be a worker until nothing is due, or the budget is spent, and see to it that another comes if need be."""
+    queue = fast_queue(conf.INBOX_QUEUE or conf.QUEUE)
+    with tolerating_redis():
+        queue.connection.delete(_bell.wake_flag(queue.name, using))
+    if not queue.is_async:
+        _inline.run(InboxWorker(using=using, burst=True).run)
+        return
+    worker = InboxWorker(using=using, burst=True, budget=budget)
+    try:
+        close_old_connections()
+        with stopping_on_sigterm(worker.stop):
+            worker.run()
+            at = next_due(using)
+            if at is not None:
+                # The database says when; the scheduler goes by a clock like this machine's.
+                wake(using, datetime.now(UTC) + (at - read_clock(using)))
+    except (DatabaseError, InterfaceError):
+        wake(using, datetime.now(UTC) + timedelta(seconds=REDIS_PAUSE))
+        raise
+
+
+_bell = Bell(run_job, job_options, "inbox:")

@@ -1,0 +1,67 @@
+"""What the command ``webhooks`` does for the inbox, with the sender's verbs or without."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from djwebhooks.conf import conf
+from djwebhooks.inbox.gaps import find_gaps
+from djwebhooks.inbox.models import inbox_database
+from djwebhooks.inbox.prune import prune
+from djwebhooks.inbox.worker import InboxWorker, working_beside
+from djwebhooks.management.verbs import Options, VerbCommand, read_days, stopping
+
+
+class InboxVerbs:
+    """Adds its verbs to a command: each parses, calls one function, and shows what it returns."""
+
+    def __init__(self, command: VerbCommand) -> None:
+        self.command = command
+
+    def add_inbox(self) -> None:
+        parser = self.command.add_verb(self.inbox, "Run the handlers of webhooks that were received, until SIGTERM or Ctrl-C.")
+        parser.add_argument("--burst", action="store_true", help="End when nothing is due any more.")
+        parser.add_argument("--gaps", action="store_true", help="Only list the numbers that are missing.")
+        parser.add_argument("--source", choices=list(conf.INBOX), action="append", default=[], help="Of this one; repeatable.")
+
+    def inbox(self, options: Options) -> None:
+        if options["gaps"]:
+            self.show_gaps(options)
+            return
+        alias = alias_of(options)
+        worker = InboxWorker(using=alias, burst=options["burst"], sources=options["source"])
+        until = "until nothing is due" if options["burst"] else "until SIGTERM or Ctrl-C"
+        self.command.log(f"Working on the inbox in database {alias!r}, {until}.", options)
+        with stopping(worker.stop):
+            count = worker.run()
+        self.command.log(f"Ended, with {describe(count)} worked on.", options)
+
+    def show_gaps(self, options: Options) -> None:
+        gaps = [gap for source in options["source"] or [None] for gap in find_gaps(source, using=alias_of(options))]
+        for gap in gaps:
+            self.command.say(f"{gap.source}: {gap} missing, noticed {gap.noticed_at:%Y-%m-%d %H:%M:%S} UTC")
+        if not gaps:
+            self.command.say("No number is missing.")
+
+    def add_prune(self) -> None:
+        parser = self.command.add_verb(self.prune, "Delete messages that were received before the retention.")
+        parser.add_argument("--older-than", metavar="DAYS", type=read_days, help="Instead of DJWEBHOOKS_RETENTION.")
+        parser.add_argument("--dry-run", action="store_true", help="Only say how much would be deleted.")
+
+    def prune(self, options: Options) -> None:
+        count = prune(older_than=options["older_than"], dry_run=options["dry_run"], using=alias_of(options))
+        self.command.say(f"{'Would delete' if options['dry_run'] else 'Deleted'} {describe(count)} from the inbox.")
+
+    @contextmanager
+    def working_beside(self, options: Options) -> Iterator[Callable[[], None]]:
+        """Run handlers in a thread during the block; yields what stops them."""
+        worker = InboxWorker(using=alias_of(options), burst=options["burst"])
+        with working_beside(worker):
+            yield worker.stop
+
+
+def alias_of(options: Options) -> str:
+    return options["database"] or inbox_database()
+
+
+def describe(count: int) -> str:
+    return f"{count} message{'' if count == 1 else 's'}"

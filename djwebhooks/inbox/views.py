@@ -1,0 +1,157 @@
+"""Take in what is sent: verify it, store it, answer. Nothing is made of it before a worker comes."""
+
+import hashlib
+import ipaddress
+import logging
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+from django.contrib.auth.decorators import login_not_required
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.debug import sensitive_variables
+
+from djwebhooks.database import clean_text
+from djwebhooks.exceptions import InvalidSignature
+from djwebhooks.inbox.bell import ring
+from djwebhooks.inbox.limits import seconds_to_wait
+from djwebhooks.inbox.models import Status, inbox_database, insert_message
+from djwebhooks.inbox.schemes import Headers
+from djwebhooks.inbox.sources import Source, find_source
+from djwebhooks.uid import uuid7
+
+logger = logging.getLogger(__name__)
+
+#: How much is read at once.
+CHUNK = 64 * 1024
+#: The longest id and event name that are kept as they are.
+LENGTH = 255
+
+SEQUENCE = re.compile(r"[1-9][0-9]{0,17}")
+
+
+class Refused(Exception):
+    """The request is answered with this *status* and *word*, and nothing else happens."""
+
+    def __init__(self, status: int, word: str, **headers: str) -> None:
+        super().__init__(word)
+        self.response = HttpResponse(word, status=status, content_type="text/plain", headers=headers)
+
+
+@csrf_exempt
+@login_not_required
+def accept(request: HttpRequest, name: str) -> HttpResponse:
+    """Answer 200 once a message of the source *name* is stored, or was before; 4xx, with a word, if it is not taken."""
+    source = find_source(name)
+    if source is None:
+        return Refused(404, "unknown").response
+    if request.method == "OPTIONS":
+        return consent(source)
+    if request.method != "POST":
+        return HttpResponseNotAllowed(["POST", "OPTIONS"])
+    try:
+        take_in(request, source)
+    except Refused as refused:
+        return refused.response
+    return HttpResponse()
+
+
+def consent(source: Source) -> HttpResponse:
+    """Say that webhooks are welcome, and how many (CloudEvents 1.0.2, "HTTP 1.1 Web Hooks", section 4)."""
+    rate = "*" if source.rate is None else str(max(1, source.rate.count * 60 // source.rate.seconds))
+    return HttpResponse(headers={"Allow": "POST, OPTIONS", "WebHook-Allowed-Origin": "*", "WebHook-Allowed-Rate": rate})
+
+
+@sensitive_variables("body")
+def take_in(request: HttpRequest, source: Source) -> None:
+    """Verify and store what was sent. Raises Refused."""
+    body = read_body(request, source.body_limit)
+    headers = {name.lower(): clean_text(value) for name, value in request.headers.items()}
+    try:
+        source.scheme.verify(body, headers, source.secrets, time.time())
+    except InvalidSignature as error:
+        logger.warning("source=%s address=%s refused: %s", source.name, request.META.get("REMOTE_ADDR"), error)
+        if source.keep_rejected:
+            keep_to_rate(source, "rejected")
+            reject(request, source, headers, body, error)
+        raise Refused(401, "unauthorized", **{"WWW-Authenticate": "Signature"}) from error
+    keep_to_rate(source, "accepted")
+    using = inbox_database()
+    known = {
+        "message_id": shorten(source.scheme.read_id(headers, body)) or str(uuid7()),
+        "event": source.scheme.read_told_event(headers)[:LENGTH],
+        "sequence": read_sequence(headers),
+    }
+    insert_message(using, describe(request, source, headers, body) | known)
+    ring(using)
+
+
+@sensitive_variables("body")
+def reject(request: HttpRequest, source: Source, headers: Headers, body: bytes, error: InvalidSignature) -> None:
+    """Store what has no valid signature, under an id of ours: it must not pass for a message that is yet to come."""
+    known = {"message_id": str(uuid7()), "status": Status.REJECTED, "error": str(error)}
+    insert_message(inbox_database(), describe(request, source, headers, body) | known, is_due=False)
+
+
+def describe(request: HttpRequest, source: Source, headers: Headers, body: bytes) -> dict[str, Any]:
+    return {
+        "source": source.name,
+        "headers": source.choose_headers(headers),
+        "body": body,
+        "remote_address": read_address(request.META.get("REMOTE_ADDR", "")),
+    }
+
+
+def read_body(request: HttpRequest, limit: int) -> bytes:
+    """Return the body, of which no more is read than *limit* allows. Raises Refused."""
+    length = request.META.get("CONTENT_LENGTH") or ""
+    if length.isascii() and length.isdecimal() and (len(length) > 18 or int(length) > limit):
+        raise Refused(413, "too large")
+    read = find_reader(request)
+    parts: list[bytes] = []
+    left = limit + 1
+    try:
+        while left and (part := read(min(left, CHUNK))):
+            parts.append(part)
+            left -= len(part)
+    except OSError as error:
+        raise Refused(400, "unreadable") from error
+    if not left:
+        raise Refused(413, "too large")
+    return b"".join(parts)
+
+
+def find_reader(request: HttpRequest) -> Callable[[int], bytes]:
+    """Return what reads the body; where its length is not told in advance, Django itself would see none."""
+    if not request.META.get("CONTENT_LENGTH") and request.META.get("wsgi.input_terminated"):
+        read: Callable[[int], bytes] = request.META["wsgi.input"].read
+        return read
+    return request.read
+
+
+def keep_to_rate(source: Source, what: str) -> None:
+    """Raise Refused if the source has sent too much lately."""
+    wait = seconds_to_wait(f"{source.name}:{what}", source.rate, time.time()) if source.rate is not None else 0
+    if wait:
+        raise Refused(429, "too many", **{"Retry-After": str(wait)})
+
+
+def shorten(message_id: str) -> str:
+    """Return an id that fits its column: one that is too long is replaced by its digest."""
+    return message_id if len(message_id) <= LENGTH else f"sha256:{hashlib.sha256(message_id.encode()).hexdigest()}"
+
+
+def read_sequence(headers: Headers) -> int | None:
+    """Return the sender's own number for the message; None if it does not count."""
+    value = headers.get("webhook-sequence", "").strip()
+    return int(value) if SEQUENCE.fullmatch(value) else None
+
+
+def read_address(text: str) -> str | None:
+    """Return the address that the request came from; None for one without, as by a socket file."""
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return None

@@ -1,0 +1,203 @@
+"""Run the handlers of what was received: one message, one transaction, at a time."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+from django.db import DatabaseError, InterfaceError, close_old_connections, connections, transaction
+from rq.timeouts import BaseTimeoutException
+
+from djwebhooks.database import DatabaseNow, lock_free_rows, run_transaction
+from djwebhooks.exceptions import LostTransaction
+from djwebhooks.inbox.handlers import Handler, find_handlers
+from djwebhooks.inbox.models import Message, MessageQuerySet, Status, count_attempt, describe_error, inbox_database
+from djwebhooks.inbox.sources import Source, find_source
+from djwebhooks.retry import next_delay
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between looks for messages when there are none.
+POLL = 0.5
+#: After how long a message whose handlers have neither ended nor failed is taken again: its worker has died. While they run,
+#: the message is locked, so this need not be as long as handlers take.
+LEASE = timedelta(seconds=30)
+#: The first and the longest pause, in seconds, after a database error; each is twice the one before.
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+#: What is said of a message whose last attempt has left no other trace.
+KILLED = "The last attempt ended together with its worker."
+
+
+class InboxWorker:
+    """Runs handlers until it is told to stop.
+
+    *using* is the messages' database. With *burst* it ends when nothing is due any more, with *budget* after about so many
+    seconds. *sources* limits it to the messages of these sources.
+    """
+
+    def __init__(
+        self, *, using: str | None = None, burst: bool = False, budget: float | None = None, sources: Sequence[str] = ()
+    ) -> None:
+        self.using = using or inbox_database()
+        self.burst = burst
+        self.budget = budget
+        self.sources = sources
+        self.count = 0
+        self._stopping = threading.Event()
+        self._pause = 0.0
+
+    def stop(self) -> None:
+        """Let the handlers that run finish, and end. Safe in signal handlers and other threads."""
+        self._stopping.set()
+
+    def run(self) -> int:
+        """Work until stopped, or as *burst* and *budget* say; return how many messages were worked on.
+
+        Raises what the database raises when the worker has an end; without one, it goes on as soon as that works again.
+        """
+        started = time.monotonic()
+        while not self._stopping.is_set():
+            if self.budget is not None and time.monotonic() - started > self.budget:
+                break
+            if not self._turn():
+                break
+        return self.count
+
+    def _turn(self) -> bool:
+        """Work on one message, or wait for one; return whether to go on."""
+        try:
+            if self.work_once():
+                self.count += 1
+            elif self.burst:
+                return False
+            else:
+                close_old_connections()
+                self._stopping.wait(POLL)
+            self._pause = 0.0
+        except (DatabaseError, InterfaceError):
+            if self.burst or connections[self.using].in_atomic_block:
+                raise
+            self._pause = min(max(FIRST_PAUSE, self._pause * 2), LONGEST_PAUSE)
+            logger.exception("The database failed; the inbox goes on in %s seconds.", self._pause)
+            connections[self.using].close()
+            self._stopping.wait(self._pause)
+        return True
+
+    def work_once(self) -> bool:
+        """Run the handlers of the message that has been due for longest; return whether there was one."""
+        # Without a lock first: on SQLite nobody else can write during the transaction.
+        if not find_due(self.using, self.sources).exists():
+            return False
+        message = run_transaction(self.using, partial(claim, self.using, self.sources))
+        if message is None:
+            return False
+        if message.status == Status.NEW:
+            attend(self.using, message)
+        return True
+
+
+# -- one message -------------------------------------------------------------------------------------------------------
+
+
+def find_due(using: str, sources: Sequence[str]) -> MessageQuerySet:
+    """The messages of these sources, or of all, that are due."""
+    due = Message.objects.using(using).due()
+    return due.filter(source__in=sources) if sources else due
+
+
+def claim(using: str, sources: Sequence[str] = ()) -> Message | None:
+    """Take the message that has been due for longest: its attempt is counted before it runs.
+
+    A message whose attempts are all used up fails instead: the last one has killed its worker.
+    """
+    for message in lock_free_rows(find_due(using, sources)[:1], using):
+        if message.attempt_count > len(get_source(message).pauses):
+            finish(using, message, Status.FAILED, error=KILLED)
+            logger.warning("message=%s source=%s failed: %s", message.pk, message.source, KILLED)
+        else:
+            count_attempt(using, message, LEASE)
+        return message
+    return None
+
+
+def attend(using: str, message: Message) -> None:
+    """Run the handlers of a message that was claimed, in one transaction with its status; keep the error of one that raises."""
+    source = get_source(message)
+    message.event = message.event or source.scheme.read_event(message.headers, bytes(message.body))[:255]
+    handlers = find_handlers(message.source, message.event, source.scheme.ping)
+    number = message.attempt_count
+    try:
+        with transaction.atomic(using=using):
+            run_handlers(using, message, handlers)
+    except Exception as error:
+        run_transaction(using, partial(fail, using, message, number, error))
+        # Its message may have parts of the body.
+        logger.warning("message=%s source=%s attempt=%s failed: %s", message.pk, message.source, number, type(error).__name__)
+        if isinstance(error, BaseTimeoutException):
+            raise
+
+
+def run_handlers(using: str, message: Message, handlers: Sequence[Handler]) -> None:
+    """Give the message its end, which locks it, and run its handlers; do nothing if somebody else has taken it meanwhile."""
+    if not finish(using, message, Status.PROCESSED if handlers else Status.IGNORED):
+        return
+    for handler in handlers:
+        handler(message)
+    if transaction.get_rollback(using):
+        raise LostTransaction
+
+
+def finish(using: str, message: Message, status: Status, **fields: str) -> bool:
+    """End the message, if its latest attempt is the one that is known here; return whether it is."""
+    mine = Message.objects.using(using).attempt(message.pk, message.attempt_count)
+    end = {"status": status, "due_at": None, "finished_at": DatabaseNow(), "event": message.event, "error": ""} | fields
+    for name, value in end.items():
+        # A handler that saves the message must not undo its end.
+        setattr(message, name, value)
+    return bool(mine.update(**end))
+
+
+def fail(using: str, message: Message, number: int, error: Exception) -> None:
+    """Keep why the attempt *number* failed, and plan the next one; after the last one the message has failed."""
+    pause = next_delay(number - 1, get_source(message).pauses)
+    end: dict[str, Any] = {"status": Status.FAILED, "due_at": None, "finished_at": DatabaseNow()}
+    if pause is not None:
+        end = {"due_at": DatabaseNow() + timedelta(seconds=pause)}
+    mine = Message.objects.using(using).attempt(message.pk, number)
+    mine.update(error=describe_error(error), event=message.event, **end)
+
+
+def get_source(message: Message) -> Source:
+    """Return the message's source; one without a scheme if the settings have it no longer."""
+    return find_source(message.source) or Source(name=message.source)
+
+
+def next_due(using: str) -> datetime | None:
+    """When there is something to do next, by the database's clock; None for never."""
+    waiting = Message.objects.using(using).filter(due_at__isnull=False).order_by("due_at")
+    return waiting.values_list("due_at", flat=True).first()
+
+
+@contextmanager
+def working_beside(worker: InboxWorker) -> Iterator[None]:
+    """Run *worker* in a thread during the block, and let it end after it: what handlers wait for delays nobody else."""
+    with ThreadPoolExecutor(1, "djwebhooks-inbox") as pool:
+        work = pool.submit(_run, worker)
+        try:
+            yield
+        finally:
+            if not worker.burst:
+                worker.stop()
+            work.result()
+
+
+def _run(worker: InboxWorker) -> None:
+    try:
+        worker.run()
+    finally:
+        connections.close_all()

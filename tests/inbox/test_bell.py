@@ -1,0 +1,143 @@
+"""Handlers on django-rq: a message that is committed wakes a worker, and Redis' troubles are nobody else's."""
+
+import logging
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import django_rq
+import pytest
+from django.conf import LazySettings
+from django.db import DatabaseError, transaction
+from redis import Redis
+from rq import Queue, SimpleWorker
+
+from djwebhooks.engines import jobs
+from djwebhooks.inbox import bell
+from djwebhooks.inbox.models import Message, Status
+from tests.connections import other_way
+from tests.engines.processes import rqworker
+from tests.inbox.senders import send, store
+from tests.inbox.shop.models import Effect
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def queue_name(settings: LazySettings) -> Iterator[None]:
+    settings.DJWEBHOOKS_INBOX_QUEUE = "default"
+    bell._bell._silent_until = 0.0
+    yield
+    jobs._make_queue.cache_clear()
+
+
+@pytest.fixture
+def queue(redis: str) -> Queue:
+    return django_rq.get_queue("default")
+
+
+@pytest.fixture
+def client(queue: Queue) -> Iterator[Redis]:
+    with queue.connection as connection:
+        yield connection
+
+
+def run_jobs(queue: Queue) -> None:
+    """Run what is queued, in this process, until nothing is."""
+    SimpleWorker([queue], connection=queue.connection).work(burst=True, logging_level="WARNING")
+
+
+def all_are_processed() -> bool:
+    return not Message.objects.exclude(status=Status.PROCESSED).exists()
+
+
+def test_a_message_wakes_a_worker(client: Redis, queue: Queue) -> None:
+    """One job stands for any number of messages, until it has begun."""
+    for _ in range(3):
+        send("order.paid")
+
+    assert len(queue) == 1
+    run_jobs(queue)
+    assert all_are_processed()
+    assert Effect.objects.count() == 6
+
+    send("order.paid")
+    assert len(queue) == 1
+
+
+def test_a_job_is_made_at_the_commit(client: Redis, queue: Queue) -> None:
+    """Or not at all."""
+    with transaction.atomic():
+        send("order.paid")
+        assert len(queue) == 0
+        transaction.set_rollback(True)
+
+    assert len(queue) == 0
+
+
+def test_no_queue_no_job(client: Redis, queue: Queue, settings: LazySettings) -> None:
+    """Workers look by themselves then."""
+    settings.DJWEBHOOKS_INBOX_QUEUE = None
+
+    send("order.paid")
+    bell.wake("default")
+
+    assert len(queue) == 0
+
+
+def test_a_redis_that_is_down_keeps_nothing_out(settings: LazySettings, caplog: pytest.LogCaptureFixture) -> None:
+    """The message is stored and acknowledged; the log says so once."""
+    for _ in range(2):
+        assert send("order.paid").status_code == 200
+
+    assert Message.objects.count() == 2
+    assert [record.getMessage()[:12] for record in caplog.records] == ["Redis failed"]
+
+
+def test_a_retry_is_planned(client: Redis, queue: Queue, settings: LazySettings, caplog: pytest.LogCaptureFixture) -> None:
+    """When a handler has failed, a job comes once the pause is over."""
+    caplog.set_level(logging.ERROR)
+    settings.DJWEBHOOKS_INBOX = {"shop": {**settings.DJWEBHOOKS_INBOX["shop"], "retry_schedule": [timedelta(hours=1)]}}
+    send("order.broken")
+    run_jobs(queue)
+
+    assert len(queue) == 0
+    assert len(queue.scheduled_job_registry) == 1
+    assert Message.objects.get().attempt_count == 1
+
+
+def test_what_the_budget_left_is_for_the_next_job(client: Redis, queue: Queue) -> None:
+    """A job is short, so that others on its queue have their turn."""
+    store()
+    bell.run_job("default", budget=-1)
+
+    assert len(queue) == 1
+
+
+@pytest.mark.django_db(databases="__all__", transaction=True)
+def test_a_database_that_fails_is_tried_again(client: Redis, queue: Queue) -> None:
+    """The job fails, as RQ is to know, and another one is planned."""
+    with other_way(NAME="/nowhere/at_all") as other, pytest.raises(DatabaseError):
+        bell.run_job(other)
+
+    assert len(queue.scheduled_job_registry) == 1
+
+
+def test_a_queue_without_workers_runs_handlers_at_once(redis: str, settings: LazySettings) -> None:
+    """``ASYNC: False`` is for development: the sender waits for its own answer."""
+    settings.RQ_QUEUES = {"default": {"URL": redis, "ASYNC": False}}
+
+    assert send("order.paid").status_code == 200
+    assert all_are_processed()
+
+
+def test_a_real_rqworker_runs_handlers(
+    client: Redis, queue: Queue, process_environment: Callable[..., dict[str, str]], tmp_path: Path
+) -> None:
+    """From the request to the effects."""
+    send("order.paid")
+    with rqworker(process_environment(DJWEBHOOKS_INBOX_QUEUE="default"), tmp_path, "--burst") as running:
+        running.wait()
+
+    assert all_are_processed()
+    assert Effect.objects.count() == 2

@@ -1,0 +1,178 @@
+"""What ``DJWEBHOOKS_INBOX`` may say, and that what is wrong in it is found before anything is sent."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.conf import LazySettings
+from django.core.checks import CheckMessage, run_checks
+
+from djwebhooks.exceptions import ConfigurationError
+from djwebhooks.inbox import handlers
+from djwebhooks.inbox.handlers import receive
+from djwebhooks.inbox.schemes import Hmac, Standard
+from djwebhooks.inbox.sources import Rate, find_source, read_source
+
+GOOD = {"scheme": "github", "secrets": ["a very private secret"]}
+SHOPIFY = {"scheme": "hmac", "header": "X-Shopify-Hmac-Sha256", "encoding": "base64", "secrets": ["x"]}
+
+
+def list_messages(**checks: Any) -> list[CheckMessage]:
+    found = run_checks(tags=["djwebhooks"], **checks)
+    ours = [message for message in found if str(message.id).startswith("djwebhooks_inbox.")]
+    return sorted(ours, key=lambda message: str(message.id))
+
+
+def test_a_source_is_what_the_settings_say(settings: LazySettings) -> None:
+    """Options go to the source or to its scheme, and the rest has defaults."""
+    settings.DJWEBHOOKS_RETRY_SCHEDULE = [timedelta(minutes=1)]
+    settings.DJWEBHOOKS_INBOX = {"shop": {**SHOPIFY, "body_limit": 10, "rate_limit": "5/hour"}}
+    source = find_source("shop")
+
+    assert source is not None
+    assert source.scheme == Hmac(header="X-Shopify-Hmac-Sha256", encoding="base64")
+    assert (source.name, source.body_limit, source.rate, source.pauses) == ("shop", 10, Rate(5, 3600), [60])
+    assert read_source("x", {**GOOD, "retry_schedule": [1, 2.5]}).pauses == [1, 2.5]
+    assert read_source("x", GOOD).rate is None
+    assert read_source("x", {"scheme": "standard", "secrets": ["whsec_" + "a" * 32], "tolerance": 5}).scheme == Standard(
+        tolerance=5
+    )
+    assert find_source("elsewhere") is None
+
+
+def test_secrets_hide(settings: LazySettings) -> None:
+    """Neither a source nor its list of secrets shows them to who only looks."""
+    source = read_source("github", GOOD)
+
+    assert source.secrets == ["a very private secret"]
+    assert "private" not in repr(source) + repr(source.secrets)
+
+
+#: Options that cannot work, and what is said of them.
+FAULTS: list[tuple[Any, str]] = [
+    (None, "must be a dictionary whose 'scheme' is one of standard, github, stripe, hmac, none, not None"),
+    ("github", "must be a dictionary"),
+    ({"secrets": ["x"]}, "not None"),
+    ({**GOOD, "scheme": "gitlab"}, "not 'gitlab'"),
+    ({**GOOD, "scheme": ["github"]}, "not ['github']"),
+    ({**GOOD, "secret": "x"}, "has the option 'secret', which means nothing: there are scheme, secrets, body_limit"),
+    ({**GOOD, "tolerance": 5}, "has the option 'tolerance', which means nothing"),
+    ({**GOOD, "name": "x"}, "has the option 'name', which means nothing"),
+    ({**GOOD, "secrets": []}, "'secrets' is empty"),
+    ({"scheme": "github"}, "'secrets' is empty"),
+    ({**GOOD, "secrets": "x"}, "'secrets' must be a list"),
+    ({**GOOD, "secrets": ["x", ""]}, "is a variable of the environment missing?"),
+    ({**GOOD, "secrets": [None]}, "'secrets' must be a list of texts"),
+    ({"scheme": "none", "secrets": ["x"]}, "'secrets' must be empty"),
+    ({"scheme": "standard", "secrets": ["whsec_AAAA"]}, "24 to 64 bytes"),
+    ({"scheme": "standard", "secrets": ["whsk_AAAA"]}, "only the sender has"),
+    ({"scheme": "standard", "secrets": ["whsec_" + "a" * 32], "tolerance": 0}, "'tolerance' must be seconds above 0, not 0"),
+    ({"scheme": "standard", "secrets": ["whsec_" + "a" * 32], "prefix": "a b"}, "'prefix' must be the name of a header"),
+    ({"scheme": "stripe", "secrets": ["x"], "tolerance": "5"}, "'tolerance'"),
+    ({"scheme": "stripe", "secrets": ["x"], "header": ""}, "'header' must be the name of the header"),
+    ({"scheme": "hmac", "secrets": ["x"]}, "it is missing"),
+    ({**SHOPIFY, "header": "a b"}, "'header' must be the name of a header, not 'a b'"),
+    ({**SHOPIFY, "algorithm": "md5"}, "'algorithm' must be one of sha1, sha256, sha384, sha512, not 'md5'"),
+    ({**SHOPIFY, "encoding": "utf-8"}, "'encoding' must be one of hex, base64"),
+    ({**SHOPIFY, "encoding": []}, "'encoding'"),
+    ({**SHOPIFY, "prefix": 1}, "'prefix' must be a text"),
+    ({**SHOPIFY, "id_header": 1}, "'id_header' must be the name of a header, not 1"),
+    ({**SHOPIFY, "id_field": None}, "'id_field' must be a text"),
+    ({**GOOD, "body_limit": 0}, "'body_limit' must be a whole number of bytes above 0, not 0"),
+    ({**GOOD, "body_limit": True}, "'body_limit'"),
+    ({**GOOD, "rate_limit": "5 a day"}, "'rate_limit' must be None or such as '600/minute'"),
+    ({**GOOD, "rate_limit": 5}, "'rate_limit'"),
+    ({**GOOD, "keep_rejected": "no"}, "'keep_rejected' must be True or False"),
+    ({**GOOD, "headers": "x-id"}, "'headers' must be a list"),
+    ({**GOOD, "headers": ["x id"]}, "'headers' must be a list of names of headers"),
+    ({**GOOD, "retry_schedule": 5}, "'retry_schedule' must be None or a list"),
+    ({**GOOD, "retry_schedule": [-1]}, "'retry_schedule'"),
+]
+
+
+@pytest.mark.parametrize(("options", "words"), FAULTS)
+def test_what_cannot_work_is_found_at_the_start(settings: LazySettings, options: Any, words: str) -> None:
+    """One error that says which source and option it is, what stands there and what may; never a secret."""
+    settings.DJWEBHOOKS_INBOX = {"some": options, "github": GOOD, "shop": GOOD}
+
+    [error] = list_messages()
+
+    assert (error.id, error.msg.startswith("DJWEBHOOKS_INBOX['some']")) == ("djwebhooks_inbox.E001", True)
+    assert words in error.msg
+    assert "private" not in error.msg
+    with pytest.raises(ConfigurationError) as raised:
+        find_source("some")
+    assert str(raised.value) == error.msg
+
+
+@pytest.mark.parametrize("name", ["a b", "", "a/b", "a" * 65, 5])
+def test_names_are_parts_of_addresses(settings: LazySettings, name: Any) -> None:
+    """Others could never be reached."""
+    settings.DJWEBHOOKS_INBOX = {name: GOOD, "github": GOOD, "shop": GOOD}
+
+    assert ["a source's name is a part of its address" in message.msg for message in list_messages()] == [True]
+
+
+def test_the_setting_is_a_dictionary(settings: LazySettings) -> None:
+    """What else it is may have secrets, and is not shown."""
+    settings.DJWEBHOOKS_INBOX = [GOOD]
+
+    assert [message.msg for message in list_messages()] == ["DJWEBHOOKS_INBOX must be a dictionary, not a list."]
+
+
+@pytest.fixture
+def stray() -> Iterator[None]:
+    """A handler of a source that does not exist."""
+
+    @receive("githb")
+    def handler(message: object) -> None:
+        pass
+
+    yield
+    handlers._receivers.pop()
+
+
+@pytest.mark.usefixtures("stray")
+def test_a_handler_of_no_source_is_found() -> None:
+    """A typing mistake would otherwise go unnoticed."""
+    [error] = list_messages()
+
+    assert error.id == "djwebhooks_inbox.E002"
+    assert "stray.<locals>.handler is to receive from 'githb', which DJWEBHOOKS_INBOX does not have" in error.msg
+    assert error.hint == "It has github, shop."
+
+
+def test_the_tests_own_settings_are_good() -> None:
+    """The checks find nothing where nothing is."""
+    assert list_messages(include_deployment_checks=True) == []
+
+
+def test_other_faults_are_found(settings: LazySettings) -> None:
+    """A queue that does not exist, and times without zones."""
+    settings.DJWEBHOOKS_INBOX_QUEUE = "mail"
+    settings.USE_TZ = False
+
+    assert [message.id for message in list_messages()] == ["djwebhooks_inbox.E003", "djwebhooks_inbox.E004"]
+
+
+def test_an_inbox_without_sources_is_pointed_out(settings: LazySettings) -> None:
+    """Beside the handlers that have lost theirs."""
+    settings.DJWEBHOOKS_INBOX = {}
+
+    assert {message.id for message in list_messages()} == {"djwebhooks_inbox.E002", "djwebhooks_inbox.W001"}
+
+
+def test_what_anybody_can_fill_is_pointed_out(settings: LazySettings) -> None:
+    """At a deployment, unless a rate bounds it."""
+    none = {"scheme": "none"}
+    settings.DJWEBHOOKS_INBOX = {
+        "shop": none,
+        "github": {**GOOD, "keep_rejected": True},
+        "slow": {**none, "rate_limit": "5/day"},
+    }
+
+    messages = list_messages(include_deployment_checks=True)
+
+    assert [message.id for message in messages] == ["djwebhooks_inbox.W002"] * 2
+    assert list_messages() == []
