@@ -12,7 +12,8 @@ class DjWebhooksConfig(AppConfig):
 
     def ready(self) -> None:
         # Models cannot be imported before Django has loaded them all.
-        from djwebhooks import checks, engines, signals
+        from djwebhooks import checks, engines, model_events, signals
 
         checks.register_all()
         signals.work_written.connect(engines.ring, dispatch_uid="djwebhooks.ring")
+        model_events.start()

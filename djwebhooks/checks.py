@@ -209,6 +209,15 @@ def check_catalogue(**_: Any) -> Iterator[CheckMessage]:
             yield Error(f"DJWEBHOOKS_EVENTS: {fault}", id="djwebhooks.E009")
 
 
+def check_model_events(**_: Any) -> Iterator[CheckMessage]:
+    """Events about models that the catalogue does not have, so that no row could be saved."""
+    if not isinstance(conf.EVENTS, Mapping):
+        return
+    for name in conf.MODEL_EVENTS:
+        if not catalogue.is_known(name):
+            yield Error(f"DJWEBHOOKS_MODEL_EVENTS has {name!r}, which is not in the catalogue.", id="djwebhooks.E027")
+
+
 def check_validation(**_: Any) -> Iterator[CheckMessage]:
     """Payloads that are to be held against their schemas in a way that is none, or without the library for it."""
     mode = conf.VALIDATE_PAYLOADS
@@ -366,6 +375,7 @@ CHECKS = (
     check_hosts,
     check_catalogue,
     check_validation,
+    check_model_events,
     check_queue,
     check_statuses,
     check_owner_field,

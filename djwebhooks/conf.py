@@ -36,6 +36,8 @@ class Settings:
     EVENTS: Mapping[str, Any] = {}
     #: What becomes of a payload that does not fit its schema: ``"warn"`` logs it, ``"refuse"`` raises; ``None`` does not look.
     VALIDATE_PAYLOADS: str | None = "warn"
+    #: Event name to what becomes of which model's rows. Read once, when Django starts.
+    MODEL_EVENTS: Mapping[str, Any] = {}
     #: How a body is wrapped: ``"standard"``, ``"flat"`` or ``"cloudevents"``.
     ENVELOPE: str = "standard"
     #: What webhooks are signed with: ``"v1"`` (a shared secret), ``"v1a"`` (a public key), or both.

@@ -86,6 +86,11 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("djwebhooks.E009", {"EVENTS": {"a": {"descripton": "x"}}}, "DJWEBHOOKS_EVENTS: 'a' has the key 'descripton'"),
     ("djwebhooks.E009", {"EVENTS": {"a": {"schema": {"type": "x"}}}}, "DJWEBHOOKS_EVENTS: 'a' has a schema that is none: $.type"),
     ("djwebhooks.E025", {"VALIDATE_PAYLOADS": "raise"}, "must be one of None, 'warn', 'refuse', not 'raise'"),
+    (
+        "djwebhooks.E027",
+        {"EVENTS": {"a": {}}, "MODEL_EVENTS": {"b": "auth.User.created"}},
+        "DJWEBHOOKS_MODEL_EVENTS has 'b', which is not in the catalogue.",
+    ),
     ("djwebhooks.E010", {"ENGINE": "djwebhooks.engines.rq.RQEngine", "QUEUE": "mail"}, "DJWEBHOOKS_QUEUE is 'mail'"),
     ("djwebhooks.E012", {"GIVE_UP_ON": 404}, "DJWEBHOOKS_GIVE_UP_ON"),
     ("djwebhooks.E012", {"GIVE_UP_ON": ["404"]}, "'404'"),

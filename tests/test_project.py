@@ -45,7 +45,7 @@ LAYERS = (
     ("worker", "inline"),
     ("engines",),
     ("events", "weaknesses"),
-    ("decorators", "checks", "erasure", "explain", "metrics", "prune", "stats", "testing"),
+    ("decorators", "model_events", "checks", "erasure", "explain", "metrics", "prune", "stats", "testing"),
     ("admin", "api", "jwks", "portal", "management", "apps"),
     ("inbox",),
 )

@@ -1,0 +1,340 @@
+"""Events about the application's own rows: when they are fired, what they say, and that they commit with the row."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from django.conf import LazySettings
+from django.contrib.auth.models import User
+from django.core import serializers
+from django.db import connection, transaction
+from django.db.models import F
+from django.db.models.signals import post_save
+
+from djwebhooks import model_events
+from djwebhooks.exceptions import ConfigurationError, InvalidPayload
+from djwebhooks.models import Event
+from djwebhooks.testing import fired
+from tests.library.models import Author, Book, Paperback, Shelf
+
+Connect = Callable[[Mapping[str, Any]], None]
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    """Makes the setting mean something during the test."""
+    ends = []
+
+    def start(told: Mapping[str, Any]) -> None:
+        ends.append(model_events.connect(model_events.read_all(told)))
+
+    yield start
+    for end in ends:
+        end()
+
+
+def names() -> list[str]:
+    return [event.name for event in fired()]
+
+
+# -- when --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+def test_what_becomes_of_a_row_fires_an_event(connect: Connect) -> None:
+    """A row is created once, updated at each save, and deleted; of other models nothing is said."""
+    connect({f"author.{kind}": f"library.Author.{kind}" for kind in ("created", "updated", "deleted")})
+
+    author = Author.objects.create(name="x")
+    author.save()
+    key = author.pk
+    author.delete()
+    Shelf.objects.create(name="x")
+
+    assert names() == ["author.created", "author.updated", "author.deleted"]
+    assert {(event.payload, event.ordering_key) for event in fired()} == {(f'{{"id":{key}}}', str(key))}
+
+
+@pytest.mark.django_db
+def test_a_cascade_and_a_queryset_delete_row_by_row(connect: Connect) -> None:
+    """Rows that go along with another are deleted as well."""
+    connect({"book.deleted": "library.Book.deleted"})
+    author = Author.objects.create(name="x")
+    Book.objects.create(title="1", author=author)
+    Book.objects.create(title="2")
+
+    author.delete()
+    Book.objects.all().delete()
+
+    assert names() == ["book.deleted", "book.deleted"]
+
+
+@pytest.mark.django_db
+def test_a_proxy_is_the_same_row(connect: Connect) -> None:
+    """An event about a model is also about its proxies; one about a proxy is about that alone."""
+    connect({"book.added": "library.Book.created", "paperback.added": "library.Paperback.created"})
+
+    Book.objects.create(title="x")
+    Paperback.objects.create(title="y")
+
+    assert sorted(names()) == ["book.added", "book.added", "paperback.added"]
+
+
+@pytest.mark.django_db
+def test_rows_that_django_does_not_tell_of_fire_nothing(connect: Connect) -> None:
+    """These write many rows with one statement, and fixtures are no news."""
+    connect({"a.created": "library.Author.created", "a.updated": "library.Author.updated"})
+
+    Author.objects.bulk_create([Author(name="x")])
+    Author.objects.update(name="y")
+    [raw] = serializers.deserialize("json", '[{"model": "library.author", "pk": 4711, "fields": {"name": "z"}}]')
+    raw.save()
+
+    assert names() == []
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("change", "is_fired"),
+    [
+        ({"price": Decimal("2.00")}, True),
+        ({"price": None}, True),
+        ({"price": F("price") + 1}, True),
+        ({"title": "y"}, True),
+        ({"price": "1.0"}, False),
+        ({"weight": 2.0}, False),
+        ({}, False),
+    ],
+)
+def test_a_field_must_have_changed(connect: Connect, change: dict[str, Any], is_fired: bool) -> None:
+    """What the row held before counts, as the database has it: no matter how the instance came to its values."""
+    connect({"book.changed": {"on": "library.Book.updated", "changed": ["price", "title"]}})
+    book = Book.objects.create(title="x", price="1.00")
+    book.price = Decimal(1)
+
+    for name, value in change.items():
+        setattr(book, name, value)
+    book.save()
+
+    assert names() == ["book.changed"] * is_fired
+
+
+@pytest.mark.django_db
+def test_only_what_is_written_changes(connect: Connect) -> None:
+    """With ``update_fields``, and with fields that were never loaded, the others stay what they are."""
+    connect({"book.changed": {"on": "library.Book.updated", "changed": ["price", "author"]}})
+    book = Book.objects.create(title="x", price=1)
+
+    book.price = Decimal(2)
+    book.save(update_fields=["title"])
+    Book.objects.only("title").get().save()
+    assert names() == []
+
+    book.save(update_fields=["price"])
+    assert names() == ["book.changed"]
+
+
+@pytest.mark.django_db
+def test_a_row_that_is_written_over_has_changed(connect: Connect) -> None:
+    """A new instance with a known key updates the row."""
+    connect({"author.renamed": {"on": "library.Author.updated", "changed": ["name"]}})
+    author = Author.objects.create(name="x")
+
+    Author(pk=author.pk, name="y").save()
+
+    assert names() == ["author.renamed"]
+
+
+def has_doubled(book: Book, changes: model_events.Changes) -> bool:
+    old, new = changes["price"]
+    return bool(new == 2 * old)
+
+
+def is_long(author: Author, changes: model_events.Changes) -> bool:
+    return len(author.name) > 3
+
+
+@pytest.mark.django_db
+def test_a_condition_decides_from_the_row_and_from_what_changed(connect: Connect) -> None:
+    """It is a function of one's own."""
+    connect(
+        {
+            "book.doubled": {"on": "library.Book.updated", "changed": ["price"], "condition": f"{__name__}.has_doubled"},
+            "author.long": {"on": "library.Author.created", "condition": f"{__name__}.is_long"},
+        }
+    )
+    book = Book.objects.create(title="x", price=1)
+    for price in (2, 3, 6, 6):
+        book.price = Decimal(price)
+        book.save()
+    Author.objects.create(name="Ann")
+    Author.objects.create(name="Berta")
+
+    assert names() == ["book.doubled", "book.doubled", "author.long"]
+
+
+# -- what --------------------------------------------------------------------------------------------------------------
+
+
+def describe(book: Book) -> dict[str, object]:
+    return {"shown": book.title.upper()}
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [
+        (["title", "price", "author", "cover"], '{"title":"x","price":"1.5","author":AUTHOR,"cover":"covers/x.png"}'),
+        ([], "{}"),
+        (f"{__name__}.describe", '{"shown":"X"}'),
+    ],
+)
+def test_a_payload_is_fields_or_a_function(connect: Connect, payload: object, expected: str) -> None:
+    """It holds what it is told to, and never more: a password's hash does not get out by accident."""
+    connect({"book.added": {"on": "library.Book.created", "payload": payload}})
+    author = Author.objects.create(name="a")
+
+    Book.objects.create(title="x", price=Decimal("1.5"), author=author, cover="covers/x.png")
+
+    assert [event.payload for event in fired()] == [expected.replace("AUTHOR", str(author.pk))]
+
+
+@pytest.mark.django_db
+def test_the_options_of_fire_are_paths_of_attributes(connect: Connect) -> None:
+    """Where a path ends at nothing, there is no owner, and no identifier."""
+    connect(
+        {
+            "user.joined": {"on": "auth.User.created", "owner": "self", "identifier": "username"},
+            "book.added": {"on": "library.Book.created", "identifier": "author.name", "broadcast": True},
+        }
+    )
+    owner = User.objects.create_user("ann")
+    Book.objects.create(title="x", author=Author.objects.create(name="Max"))
+    Book.objects.create(title="y")
+
+    assert [(event.owner, event.identifier, event.is_broadcast) for event in fired()] == [
+        (owner, "ann", False),
+        (None, "Max", True),
+        (None, "", True),
+    ]
+    assert fired()[1].subjects, "an erasure finds the event by its row"
+
+
+@pytest.mark.django_db
+def test_a_field_called_owner_is_the_owner(connect: Connect) -> None:
+    """If it refers to what owns targets."""
+    connect({"target.made": "djwebhooks.WebhookTarget.created"})
+    owner = User.objects.create_user("ann")
+
+    owner.webhook_targets.create(event="a", target_url="https://example.com/")
+
+    assert [event.owner for event in fired()] == [owner]
+
+
+# -- with the row ------------------------------------------------------------------------------------------------------
+
+
+def refuse(instance: object) -> object:
+    return b"not JSON"
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("happening", ["created", "updated", "deleted"])
+def test_outside_a_transaction_row_and_event_are_written_in_one(connect: Connect, happening: str) -> None:
+    """If the event cannot be written, neither is the row: also where nobody opened a transaction."""
+    author = Author.objects.create(name="before")
+    connect({"author.event": {"on": f"library.Author.{happening}", "payload": f"{__name__}.refuse"}})
+    assert not connection.in_atomic_block
+
+    work = {
+        "created": Author(name="after").save,
+        "updated": Author(pk=author.pk, name="after").save,
+        "deleted": author.delete,
+    }
+    with pytest.raises(InvalidPayload):
+        work[happening]()
+
+    assert list(Author.objects.values_list("name")) == [("before",)]
+    assert not Event.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_rolled_back_was_never_fired(connect: Connect) -> None:
+    """The event is part of the transaction that the row is part of."""
+    connect({"author.created": "library.Author.created"})
+
+    with suppress(ZeroDivisionError), transaction.atomic():
+        Author.objects.create(name="x")
+        assert Event.objects.count() == 1
+        raise ZeroDivisionError
+
+    assert not Event.objects.exists()
+
+
+# -- the setting -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"a-b": "library.Book.created"}, "'a-b' is no event name"),
+        ({"a": 5}, "write 'app_label.Model.created' or a dictionary with 'on', not 5."),
+        ({"a": "library.Book"}, "'library.Book' must be 'app_label.Model.' and one of created, updated, deleted."),
+        ({"a": "library.Book.added"}, "'library.Book.added' must be"),
+        ({"a": {"changed": ["title"]}}, "None must be 'app_label.Model.'"),
+        ({"a": "library.Tome.created"}, "App 'library' doesn't have a 'Tome' model."),
+        ({"a": "libary.Book.created"}, "No installed app with label 'libary'."),
+        ({"a": {"on": "library.Book.created", "when": 1}}, "the key 'when' means nothing: there are on, changed,"),
+        ({"a": {"on": "library.Book.updated", "changed": "title"}}, "'changed' must be a list of fields, not 'title'."),
+        ({"a": {"on": "library.Book.updated", "changed": ["tilte"]}}, "Book has no field named 'tilte'"),
+        ({"a": {"on": "library.Author.updated", "changed": ["books"]}}, "library.Author.books is no column"),
+        ({"a": {"on": "library.Book.created", "changed": ["title"]}}, "this is about rows that are created."),
+        ({"a": {"on": "library.Book.created", "payload": 5}}, "'payload' must be a list of fields or the dotted path"),
+        ({"a": {"on": "library.Book.created", "payload": ["tilte"]}}, "Book has no field named 'tilte'"),
+        (
+            {"a": {"on": "library.Book.created", "payload": "title"}},
+            "'payload' must be the dotted path of a function, not 'title'.",
+        ),
+        ({"a": {"on": "library.Book.created", "condition": "os.sep"}}, "'condition' must be the dotted path of a function"),
+        ({"a": {"on": "library.Book.created", "condition": "nowhere.f"}}, "No module named 'nowhere'"),
+        (
+            {"a": {"on": "library.Book.created", "owner": 1}},
+            "'owner' must be a path of attributes, such as 'author.user', not 1.",
+        ),
+        ({"a": {"on": "library.Book.created", "owner": "autor.user"}}, "library.Book has no attribute 'autor'."),
+        ({"a": {"on": "library.Book.created", "identifier": 1}}, "'identifier' must be a path of attributes"),
+        ({"a": {"on": "library.Book.created", "broadcast": "yes"}}, "'broadcast' must be True or False, not 'yes'."),
+    ],
+)
+def test_an_entry_that_cannot_be_is_said(told: Mapping[str, Any], message: str) -> None:
+    """Django does not start with it, and the message names the event."""
+    with pytest.raises(ConfigurationError) as caught:
+        model_events.read_all(told)
+
+    assert f"DJWEBHOOKS_MODEL_EVENTS[{next(iter(told))!r}]" in str(caught.value)
+    assert message in str(caught.value)
+
+
+def test_a_setting_that_is_no_dictionary_is_said() -> None:
+    """A list of events says nothing about their rows."""
+    with pytest.raises(ConfigurationError, match="DJWEBHOOKS_MODEL_EVENTS must be a dictionary of events"):
+        model_events.read_all(["book.added"])
+
+
+@pytest.mark.django_db
+def test_the_setting_counts_when_django_starts(settings: LazySettings) -> None:
+    """To start again forgets what was said before."""
+    settings.DJWEBHOOKS_MODEL_EVENTS = {"author.created": "library.Author.created"}
+    model_events.start()
+    model_events.start()
+    Author.objects.create(name="x")
+
+    settings.DJWEBHOOKS_MODEL_EVENTS = {}
+    model_events.start()
+    Author.objects.create(name="y")
+
+    assert names() == ["author.created"]
+    assert not post_save.has_listeners(Author)
+    assert "save_base" not in vars(Author)
