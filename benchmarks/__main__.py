@@ -16,13 +16,15 @@ import redis
 
 from benchmarks.environments import ROOT, NotInstalled, find_python, list_versions
 from benchmarks.plan import SCENARIOS, Scenario
+from benchmarks.plots import draw_plots
 from benchmarks.receiver import run_receiver
 from benchmarks.report import Results, report
 from benchmarks.systems import SYSTEMS
 from example_project.services import postgres_server, redis_server
 
-#: Where the tables go, besides standard output, and what the workers of the last trial have said.
-OUTPUT, LOG = ROOT / "build" / "benchmarks.rst", ROOT / "build" / "benchmarks.log"
+#: Where the tables go, besides standard output, and the plots, and what the workers have said.
+OUTPUT = ROOT / "build" / "benchmarks"
+TABLES, LOG = OUTPUT / "tables.rst", OUTPUT / "workers.log"
 #: What the tables say the version of.
 PACKAGES = ("celery", "django", "psycopg", "pycurl", "requests", "rq")
 
@@ -95,7 +97,8 @@ def running_services() -> Iterator[dict[str, str]]:
         address = stack.enter_context(run_receiver())
         store = stack.enter_context(redis_server())
         postgres = stack.enter_context(postgres_server(durable=True))
-        LOG.parent.mkdir(exist_ok=True)
+        OUTPUT.mkdir(parents=True, exist_ok=True)
+        LOG.unlink(missing_ok=True)
         services = {"DJANGO_SETTINGS_MODULE": "benchmarks.settings", "BENCHMARK_RECEIVER": address, "BENCHMARK_LOG": str(LOG)}
         services |= store.environment | postgres.environment
         # A hundred greenlets have a connection each.
@@ -109,10 +112,16 @@ def say(text: str) -> None:
 
 
 def choose(arguments: argparse.Namespace) -> list[Scenario]:
-    """The scenarios that were asked for; each with the systems that were asked for."""
+    """The scenarios that were asked for."""
     if arguments.scenario:
         return [scenario for scenario in SCENARIOS if scenario.name in arguments.scenario]
     return [scenario for scenario in SCENARIOS if arguments.peers or scenario.is_short]
+
+
+def choose_systems(arguments: argparse.Namespace, scenario: Scenario) -> list[str]:
+    """Who of the scenario's systems was asked for."""
+    names = [*scenario.own, *(scenario.peers if arguments.peers else ())]
+    return [name for name in names if not arguments.system or name in arguments.system]
 
 
 def read_arguments() -> argparse.Namespace:
@@ -122,7 +131,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--scenario", action="append", choices=names, help="only this one; repeatable")
     parser.add_argument("--system", action="append", choices=SYSTEMS, help="only this one; repeatable")
     parser.add_argument("--database", action="append", choices=["sqlite", "postgresql"], help="only this one; repeatable")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each is played at most (default: 5)")
+    parser.add_argument("--rounds", type=int, help="how often each is played (default: what takes long, less often)")
     parser.add_argument("--scale", type=float, default=1.0, help="which part of the work is done; 0.1 is a quick look")
     return parser.parse_args()
 
@@ -130,22 +139,27 @@ def read_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = read_arguments()
     scenarios = choose(arguments)
-
-    def list_systems(scenario: Scenario) -> list[str]:
-        names = [*scenario.own, *(scenario.peers if arguments.peers else ())]
-        return [name for name in names if not arguments.system or name in arguments.system]
-
     with running_services() as services:
         benchmark = Benchmark(services, arguments.scale)
-        benchmark.install(list(dict.fromkeys(name for scenario in scenarios for name in list_systems(scenario))))
-        for round_ in range(1, arguments.rounds + 1):
-            for scenario in (each for each in scenarios if round_ <= each.rounds):
-                for database in (each for each in scenario.databases if not arguments.database or each in arguments.database):
-                    for name in list_systems(scenario):
-                        benchmark.play(round_, scenario, database, name)
+        benchmark.install(list(dict.fromkeys(name for scenario in scenarios for name in choose_systems(arguments, scenario))))
+        try:
+            play_all(benchmark, arguments, scenarios)
+        except KeyboardInterrupt:
+            say("Interrupted: these are the trials until now.")
     text = report(benchmark.results, benchmark.versions(), benchmark.unavailable.values())
-    OUTPUT.write_text(text)
+    TABLES.write_text(text)
     sys.stdout.write(text)
+    for path in (TABLES, *draw_plots(benchmark.results, OUTPUT)):
+        say(f"wrote {path.relative_to(ROOT)}")
+
+
+def play_all(benchmark: Benchmark, arguments: argparse.Namespace, scenarios: Sequence[Scenario]) -> None:
+    """Play round by round, and in each the systems by turns."""
+    for round_ in range(1, 1 + (arguments.rounds or max(scenario.rounds for scenario in scenarios))):
+        for scenario in (each for each in scenarios if round_ <= (arguments.rounds or each.rounds)):
+            for database in (each for each in scenario.databases if not arguments.database or each in arguments.database):
+                for name in choose_systems(arguments, scenario):
+                    benchmark.play(round_, scenario, database, name)
 
 
 if __name__ == "__main__":

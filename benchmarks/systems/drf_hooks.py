@@ -10,7 +10,7 @@ class DrfHooks(System):
 
     name = "drf-hooks"
     requirements = ("drf-hooks==0.1.5", "psycopg[binary]>=3.2.2")
-    pace = 100
+    pace = 800
     # It is for Django 4.2, which does not know the options that SQLite needs.
     databases = ("postgresql",)
     apps = ("rest_framework", "drf_hooks")
