@@ -1,11 +1,15 @@
 """Clock, locks, transactions and bulk writes: the only module that knows which database it is talking to."""
 
+import base64
+import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from operator import attrgetter
 from typing import Any, TypeVar
+from uuid import UUID
 
 from django.db import Error, OperationalError, connections, models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -22,6 +26,8 @@ LOCK_TIMEOUT, MARIADB_LOCK_TIMEOUT = 250, 1000
 UNION_SIZE = 100
 #: Statements that are sent at once.
 STATEMENTS = 500
+#: Rows that PostgreSQL gets as one parameter, and how many characters of them at most: it refuses hundreds of megabytes.
+JSON_ROWS, JSON_LIMIT = "jsonb_array_elements(%s::jsonb) AS rows (row)", 8_000_000
 #: How often a transaction that lost a deadlock or a race is run again, and the seconds after which it is not.
 TRIES, TRY_SECONDS = 5, 10.0
 
@@ -296,6 +302,8 @@ def read_first_of_both(using: str, one: models.QuerySet[M], other: models.QueryS
 
 def clean_text(text: str) -> str:
     """Return *text* without what a database cannot hold: NUL and lone surrogates."""
+    if text.isascii() and "\0" not in text:
+        return text
     return text.replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
@@ -327,28 +335,167 @@ def execute_many(using: str, sql: str, rows: Sequence[Sequence[Any]]) -> None:
                 pass
 
 
-def insert_many(using: str, model: type[models.Model], columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Insert rows of plain values, without the cost of a model instance each; rows that are there already are left alone."""
+def insert_many(using: str, model: type[models.Model], columns: Sequence[str], rows: Sequence[Sequence[object]]) -> bool:
+    """Insert rows of plain values, without the cost of a model instance each; rows that are there already are left alone.
+
+    Return whether it is sure that none of them was there.
+    """
+    if not rows:
+        return True
     connection = connections[using]
-    quote = connection.ops.quote_name
-    fields: list[Any] = [model._meta.get_field(column) for column in columns]
-    values = [[field.get_db_prep_save(value, connection) for field, value in zip(fields, row, strict=True)] for row in rows]
-    names = ", ".join(quote(field.column) for field in fields)
-    marks = ", ".join(["%s"] * len(fields))
-    insert = f"INSERT INTO {quote(model._meta.db_table)} ({names}) VALUES ({marks})"
-    if connection.vendor == "mysql":
-        # INSERT IGNORE would cut off what is too long, too.
-        sql = f"{insert} ON DUPLICATE KEY UPDATE {quote(fields[0].column)} = {quote(fields[0].column)}"
+    table = Table(connection, model, columns)
+    insert = f"INSERT INTO {table.name} ({', '.join(table.columns)})"
+    if connection.vendor == "postgresql":
+        sql = f"{insert} SELECT {', '.join(table.read_json())} FROM {JSON_ROWS} ON CONFLICT DO NOTHING"
+        return _execute_on_json(using, sql, rows) == len(rows)
+    first = table.columns[0]
+    # INSERT IGNORE would cut off what is too long, too.
+    conflict = f"DUPLICATE KEY UPDATE {first} = {first}" if connection.vendor == "mysql" else "CONFLICT DO NOTHING"
+    with connection.cursor() as cursor:
+        cursor.executemany(f"{insert} VALUES ({', '.join(['%s'] * len(columns))}) ON {conflict}", table.adapt(rows))
+        # MariaDB counts those that were there, too.
+        return connection.vendor != "mysql" and cursor.rowcount == len(rows)
+
+
+def update_many(
+    using: str,
+    model: type[models.Model],
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    match: Sequence[str] = ("id",),
+) -> None:
+    """Write each row's values into *columns* of the row that its last values, those of the columns *match*, stand for.
+
+    No two rows may stand for the same one.
+    """
+    if not rows:
+        return
+    table = Table(connections[using], model, (*columns, *match))
+    if connections[using].vendor == "postgresql":
+        assign, where = table.pair(table.read_json(), len(columns))
+        _execute_on_json(using, f"UPDATE {table.name} SET {assign} FROM {JSON_ROWS} WHERE {where}", rows)
     else:
-        sql = f"{insert} ON CONFLICT DO NOTHING"
-    if values:
-        with connection.cursor() as cursor:
-            cursor.executemany(sql, values)
+        assign, where = table.pair(["%s"] * len(table.columns), len(columns))
+        execute_many(using, f"UPDATE {table.name} SET {assign} WHERE {where}", table.adapt(rows))
+
+
+def read_many(
+    using: str,
+    model: type[models.Model],
+    columns: Sequence[str],
+    keys: Collection[object],
+    *,
+    match: str = "id",
+    lock: bool = False,
+) -> list[tuple[Any, ...]]:
+    """Return the values of *columns* in the rows whose column *match* is one of *keys*, in its order.
+
+    It is a tenth of what a query set costs. With *lock* the rows are locked; those that somebody else has locked are left out.
+    """
+    if not keys:
+        return []
+    connection = connections[using]
+    table = Table(connection, model, columns)
+    [key] = Table(connection, model, [match]).columns
+    sql = f"SELECT {', '.join(table.columns)} FROM {table.name} WHERE {key} IN ({', '.join(['%s'] * len(keys))}) ORDER BY {key}"
+    if lock and connection.features.has_select_for_update_skip_locked:
+        sql += " FOR UPDATE SKIP LOCKED"
+    return table.restore(execute(using, sql, list(keys)))
+
+
+class Table:
+    """Some columns of a model's table, as plain SQL and drivers want them."""
+
+    def __init__(self, connection: BaseDatabaseWrapper, model: type[models.Model], names: Sequence[str]) -> None:
+        self._connection = connection
+        self._fields: list[Any] = [model._meta.get_field(name) for name in names]
+        quote = connection.ops.quote_name
+        self.name = quote(model._meta.db_table)
+        self.columns = [quote(field.column) for field in self._fields]
+
+    def pair(self, values: Sequence[str], count: int) -> tuple[str, str]:
+        """Return what assigns the first *count* values to their columns, and what compares the others with theirs."""
+        pairs = [f"{column} = {value}" for column, value in zip(self.columns, values, strict=True)]
+        return ", ".join(pairs[:count]), " AND ".join(pairs[count:])
+
+    def adapt(self, rows: Sequence[Sequence[object]]) -> list[tuple[Any, ...]]:
+        """Return *rows* as the driver wants them, which takes most values as they are."""
+        columns: list[Sequence[object]] = list(zip(*rows, strict=True))
+        for place, field in enumerate(self._fields):
+            prepare = partial(field.get_db_prep_value, connection=self._connection, prepared=True)
+            if isinstance(field, models.JSONField):
+                columns[place] = [prepare(value) for value in columns[place]]
+            elif isinstance(field, models.DateTimeField | models.UUIDField):
+                # Often they are all the same.
+                known = {value: prepare(value) for value in set(columns[place])}
+                columns[place] = [known[value] for value in columns[place]]
+        return list(zip(*columns, strict=True))
+
+    def restore(self, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """Return what the driver gave as models have it."""
+        ways = [(place, way) for place, field in enumerate(self._fields) for way in self._list_converters(field)]
+        if not rows or not ways:
+            return rows
+        columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
+        for place, way in ways:
+            columns[place] = [way(value) for value in columns[place]]
+        return list(zip(*columns, strict=True))
+
+    def _list_converters(self, field: Any) -> Iterator[Callable[[Any], Any]]:
+        column = field.get_col(field.model._meta.db_table)
+        ways = [*self._connection.ops.get_db_converters(column), *column.get_db_converters(self._connection)]
+        for way in ways:
+            yield partial(lambda way, value: way(value, column, self._connection), way)
+
+    def read_json(self) -> list[str]:
+        """Return the expressions that read each column's value out of a row of ``JSON_ROWS``."""
+        return [self._read_json(field, place) for place, field in enumerate(self._fields)]
+
+    def _read_json(self, field: Any, place: int) -> str:
+        match field:
+            case models.JSONField():
+                return f"row -> {place}"
+            case models.BinaryField():
+                return f"decode(row ->> {place}, 'base64')"
+            case models.CharField() | models.TextField():
+                return f"row ->> {place}"  # Not cast to what the column has: that would cut off what is too long.
+            case _:
+                return f"(row ->> {place})::{field.db_type(self._connection)}"
+
+
+def _execute_on_json(using: str, sql: str, rows: Sequence[Sequence[object]]) -> int:
+    """Run one statement over ``JSON_ROWS``, and return how many rows it wrote.
+
+    *rows* go as one text: to adapt each value by itself costs four times as much.
+    """
+    text = json.dumps(rows, default=_write_json, ensure_ascii=False, separators=(",", ":"))
+    if len(text) > JSON_LIMIT and len(rows) > 1:
+        middle = len(rows) // 2
+        return _execute_on_json(using, sql, rows[:middle]) + _execute_on_json(using, sql, rows[middle:])
+    with connections[using].cursor() as cursor:
+        cursor.execute(sql, [text])
+        return int(cursor.rowcount)
+
+
+def _write_json(value: object) -> str:
+    match value:
+        case datetime():
+            return value.isoformat()
+        case bytes():
+            return base64.b64encode(value).decode()
+        case _:
+            return str(value)
 
 
 def to_database(using: str, value: datetime | None) -> object:
     """Return an aware time as this database's driver wants it in plain SQL."""
     return connections[using].ops.adapt_datetimefield_value(value) if value is not None else None
+
+
+def as_uuid(value: UUID | str) -> UUID:
+    """Return an id that plain SQL selected, as one."""
+    return value if isinstance(value, UUID) else UUID(value)
 
 
 def as_time(value: datetime | str) -> datetime:

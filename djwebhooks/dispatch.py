@@ -250,9 +250,15 @@ def _append(using: str, shares: list[Share], lanes: dict[int, Lane], now: dateti
             waiting.add((pk, event.ordering_key))
             rows.append((uuid7(), event.pk, pk, lane.tail, event.ordering_key, due_at, expires_at, now))
     columns = ("uid", "event", "target", "sequence", "ordering_key", "due_at", "expires_at", "created_at")
-    constants = {"status": Status.PENDING, "reason": "", "trigger": Trigger.EVENT, "attempt_count": 0, "schedule_offset": 0}
-    constant_values = tuple(constants.values())
-    database.insert_many(using, Delivery, (*columns, *constants), [row + constant_values for row in rows])
+    start = {
+        "status": Status.PENDING.value,
+        "reason": "",
+        "trigger": Trigger.EVENT.value,
+        "attempt_count": 0,
+        "schedule_offset": 0,
+    }
+    constants = tuple(start.values())
+    database.insert_many(using, Delivery, (*columns, *start), [row + constants for row in rows])
     _advance(using, {row[2] for row in rows}, lanes, now)
 
 
@@ -282,14 +288,11 @@ def _advance(using: str, target_ids: set[int], lanes: dict[int, Lane], now: date
     paused = set(WebhookTarget.objects.using(using).filter(pk__in=target_ids, is_active=False).values_list("pk", flat=True))
     rows = []
     for pk in sorted(target_ids):
-        holds_back = pk in paused or lanes[pk].health.is_closed(now)
-        at = database.to_database(using, lanes[pk].next_look(now, is_paused=pk in paused) if holds_back else now)
-        rows.append((lanes[pk].tail, at, at, pk))
-    sql = (
-        "UPDATE djw_lane SET tail = %s, version = version + 1, "
-        "due_at = CASE WHEN due_at IS NULL OR due_at > %s THEN %s ELSE due_at END WHERE target_id = %s"
-    )
-    database.execute_many(using, sql, rows)
+        lane = lanes[pk]
+        holds_back = pk in paused or lane.health.is_closed(now)
+        at = lane.next_look(now, is_paused=pk in paused) if holds_back else now
+        rows.append((lane.tail, lane.version + 1, at if lane.due_at is None else min(lane.due_at, at), pk))
+    database.update_many(using, Lane, ("tail", "version", "due_at"), rows, match=["target"])
 
 
 def _mark(using: str, shares: list[Share], now: datetime) -> None:

@@ -1,10 +1,11 @@
 """Share the transport's slots among targets, so that nobody waits for somebody else's slow server."""
 
 import time
-from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import takewhile
 
 from djwebhooks.transports.base import Reply
 from djwebhooks.work import Flight, Held, Work
@@ -46,30 +47,31 @@ class Paces:
         self._paces: OrderedDict[int, Pace] = OrderedDict()
 
     def __getitem__(self, target_id: int) -> Pace:
-        pace = self._paces.setdefault(target_id, Pace())
-        self._paces.move_to_end(target_id)
+        pace = self._paces.get(target_id)
+        if pace is not None:
+            self._paces.move_to_end(target_id)
+            return pace
+        pace = self._paces[target_id] = Pace()
         if len(self._paces) > PACES:
             self._paces.popitem(last=False)
         return pace
 
 
 class Usage:
-    """What is in flight now, and who may have one more."""
+    """What is in flight now, and who may have one more. *flights* are in the order in which they started."""
 
-    def __init__(self, flights: Iterable[Flight], paces: Paces, concurrency: int) -> None:
+    def __init__(self, flights: Collection[Flight], paces: Paces, concurrency: int) -> None:
         self._paces = paces
         self._one_room = part(concurrency, ONE_PART)
         self._slow_room = part(concurrency, SLOW_PART)
         self._risky_room = part(concurrency, RISKY_PART)
         self._counts: dict[int, int] = defaultdict(int)
-        self._keys: set[tuple[int, str]] = set()
-        now = time.monotonic()
-        flying = list(flights)
-        for flight in flying:
-            if now - flight.started > SLOW:
-                paces[flight.work.target_id].is_slow = True
-        for flight in flying:
-            self.add(flight.work)
+        slow_before = time.monotonic() - SLOW
+        for flight in takewhile(lambda flight: flight.started < slow_before, flights):
+            paces[flight.work.target_id].is_slow = True
+        self._keys = {(flight.work.target_id, flight.work.ordering_key) for flight in flights}
+        for target_id, count in Counter(flight.work.target_id for flight in flights).items():
+            self._count(target_id, count)
 
     def has_room(self, target_id: int, limit: int | None) -> bool:
         """Whether the target, whose people set *limit*, may have one more request in flight."""
@@ -85,12 +87,15 @@ class Usage:
         return (work.target_id, work.ordering_key) not in self._keys
 
     def add(self, work: Work) -> None:
-        """Count a request that is in flight, or is about to be."""
-        pace = self._paces[work.target_id]
-        self._counts[work.target_id] += 1
-        self._slow_room -= pace.is_slow
-        self._risky_room -= pace.is_risky
+        """Count a request that is about to be in flight."""
+        self._count(work.target_id, 1)
         self._keys.add((work.target_id, work.ordering_key))
+
+    def _count(self, target_id: int, count: int) -> None:
+        pace = self._paces[target_id]
+        self._counts[target_id] += count
+        self._slow_room -= pace.is_slow * count
+        self._risky_room -= pace.is_risky * count
 
 
 def part(concurrency: int, share: float) -> int:

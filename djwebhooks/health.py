@@ -80,7 +80,7 @@ class Health:
 
     def succeed(self, now: datetime) -> "Health":
         """An attempt succeeded."""
-        well = replace(self, failing_since=None, failure_count=0, failure="")
+        well = replace(self, failing_since=None, failure_count=0, failure="") if self.failure_count else self
         if self.suspended_at is not None:
             return well.recover(now)
         if self.recovering_since is None or self.is_recovering(now):

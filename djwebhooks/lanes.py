@@ -2,11 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from functools import partial, reduce
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db.models import Exists, F, Min, OuterRef, Q, QuerySet
 
@@ -123,7 +122,7 @@ def lease(using: str, worker_id: int, limit: int, *, only: Collection[int] | Non
 
     def hold_free() -> list[Held]:
         beat(using, worker_id)  # A worker that was struck off must not take a lane: nobody would ever free it.
-        lanes = database.lock_free_rows(free.order_by("due_at")[:limit], using)
+        lanes = database.lock_free_rows(free.order_by("due_at").only("token")[:limit], using)
         mine = Lane.objects.using(using).filter(pk__in=[lane.pk for lane in lanes])
         mine.update(holder=worker_id, token=F("token") + 1)
         return [Held(lane.pk, lane.token + 1) for lane in lanes]
@@ -134,6 +133,11 @@ def lease(using: str, worker_id: int, limit: int, *, only: Collection[int] | Non
 def list_held(using: str, worker_id: int) -> dict[int, int]:
     """The lanes that the worker holds, each with its token."""
     return dict(Lane.objects.using(using).filter(holder=worker_id).values_list("pk", "token"))
+
+
+def list_versions(using: str, target_ids: Collection[int]) -> dict[int, int]:
+    """The versions of these lanes."""
+    return dict(database.read_many(using, Lane, ("target", "version"), target_ids, match="target"))
 
 
 # -- taking ------------------------------------------------------------------------------------------------------------
@@ -303,11 +307,26 @@ def record(using: str, worker_id: int, outcomes: Sequence[Outcome], now: datetim
     return database.run_transaction(using, partial(_record, using, worker_id, outcomes, now))
 
 
+class Locked(NamedTuple):
+    """What recording has to know of a lane, which is locked."""
+
+    holder: int | None
+    token: int
+    is_ordered: bool | None
+    health: Health
+
+
+def _lock_lanes(using: str, target_ids: Collection[int]) -> dict[int, Locked]:
+    """Lock the lanes, except those that an application has locked."""
+    columns = ("target", "holder", "token", "is_ordered", *HEALTH)
+    rows = database.read_many(using, Lane, columns, target_ids, match="target", lock=True)
+    return {pk: Locked(holder, token, is_ordered, Health(*health)) for pk, holder, token, is_ordered, *health in rows}
+
+
 def _record(using: str, worker_id: int, outcomes: Sequence[Outcome], now: datetime) -> Recorded:
     target_ids = {outcome.work.target_id for outcome in outcomes}
-    mine = Lane.objects.using(using).filter(pk__in=target_ids).order_by("pk")
-    lanes = {lane.pk: lane for lane in database.lock_free_rows(mine, using)}
-    busy = set(Lane.objects.using(using).filter(pk__in=target_ids.difference(lanes)).values_list("pk", flat=True))
+    lanes = _lock_lanes(using, target_ids)
+    busy = {pk for (pk,) in database.read_many(using, Lane, ["target"], target_ids.difference(lanes), match="target")}
     result = Recorded(postponed=[outcome for outcome in outcomes if outcome.work.target_id in busy])
     for outcome in outcomes:
         lane = lanes.get(outcome.work.target_id)
@@ -317,7 +336,7 @@ def _record(using: str, worker_id: int, outcomes: Sequence[Outcome], now: dateti
     _write_statuses(using, result.outcomes, now)
     _line_up_next(using, result.outcomes, lanes, now)
     _write_health(using, result, lanes, now)
-    _write_key_checks(using, result.outcomes, lanes, now)
+    _write_key_checks(using, result.outcomes, now)
     return result
 
 
@@ -325,27 +344,27 @@ def _forget_answers(using: str, outcomes: list[Outcome]) -> list[Outcome]:
     """Leave out what was answered to events whose data was erased while they were on their way."""
     # Read under the lanes' locks: who erases cleans up what was recorded before under the same ones.
     ids = {outcome.work.event_id for outcome in outcomes if outcome.sent is not None}
-    erased = set(Event.objects.using(using).erased().filter(pk__in=ids).order_by().values_list("pk", flat=True))
+    erased = {pk for pk, erased_at in database.read_many(using, Event, ("id", "erased_at"), ids) if erased_at is not None}
+    if not erased:
+        return outcomes
     return [
-        replace(outcome, sent=outcome.sent.without_answer()) if outcome.sent and outcome.work.event_id in erased else outcome
+        outcome._replace(sent=outcome.sent.without_answer()) if outcome.sent and outcome.work.event_id in erased else outcome
         for outcome in outcomes
     ]
 
 
 def _write_attempts(using: str, outcomes: Iterable[Outcome]) -> None:
-    what = [item.name for item in fields(Sent)]
     rows = [
-        (outcome.work.delivery_id, outcome.work.attempt_count + 1, outcome.work.trigger, *attrgetter(*what)(outcome.sent))
+        (outcome.work.delivery_id, outcome.work.attempt_count + 1, outcome.work.trigger, *outcome.sent)
         for outcome in outcomes
         if outcome.sent is not None
     ]
-    database.insert_many(using, Attempt, ("delivery", "number", "trigger", *what), rows)
+    database.insert_many(using, Attempt, ("delivery", "number", "trigger", *Sent._fields), rows)
 
 
 def _write_statuses(using: str, outcomes: Sequence[Outcome], now: datetime) -> None:
     """Write each delivery's status, unless people ended or reopened it meanwhile; but what arrived has arrived."""
     ended, reopened = _find_touched(using, outcomes)
-    trigger = database.quote(using, "trigger")
     rows, counts = [], []
     for outcome in outcomes:
         work = outcome.work
@@ -354,13 +373,12 @@ def _write_statuses(using: str, outcomes: Sequence[Outcome], now: datetime) -> N
             counts.append((count, work.delivery_id))
             continue
         is_pending = outcome.status == Status.PENDING
-        due_at = database.to_database(using, outcome.due_at if is_pending else None)
-        finished_at = database.to_database(using, None if is_pending else now)
-        next_trigger = Trigger.RETRY if outcome.sent is not None else work.trigger
+        due_at, finished_at = (outcome.due_at, None) if is_pending else (None, now)
+        next_trigger = Trigger.RETRY.value if outcome.sent is not None else work.trigger
         rows.append((outcome.status, outcome.reason, due_at, finished_at, next_trigger, count, work.delivery_id))
-    sql = f"UPDATE djw_delivery SET status = %s, reason = %s, due_at = %s, finished_at = %s, {trigger} = %s, attempt_count = %s"
-    database.execute_many(using, f"{sql} WHERE id = %s", rows)
-    database.execute_many(using, "UPDATE djw_delivery SET attempt_count = %s WHERE id = %s", counts)
+    columns = ("status", "reason", "due_at", "finished_at", "trigger", "attempt_count")
+    database.update_many(using, Delivery, columns, rows)
+    database.update_many(using, Delivery, ["attempt_count"], counts)
     own_faults = [o.work for o in outcomes if o.sent is not None and not o.counts]
     offsets = [(work.schedule_offset + 1, work.delivery_id, work.schedule_offset + 1) for work in own_faults]
     sql = "UPDATE djw_delivery SET schedule_offset = %s WHERE id = %s AND schedule_offset < %s"
@@ -369,18 +387,18 @@ def _write_statuses(using: str, outcomes: Sequence[Outcome], now: datetime) -> N
 
 def _find_touched(using: str, outcomes: Sequence[Outcome]) -> tuple[set[int], set[int]]:
     """The deliveries that somebody ended, and those that somebody wants tried again, since they were taken."""
-    triggers = {outcome.work.delivery_id: outcome.work.trigger for outcome in outcomes}
-    unusual = Delivery.objects.using(using).filter(~Q(status=Status.PENDING) | Q(trigger=Trigger.MANUAL), pk__in=triggers)
+    # What arrived has arrived, whatever anybody did to it.
+    triggers = {outcome.work.delivery_id: outcome.work.trigger for outcome in outcomes if not outcome.is_success}
     ended, reopened = set(), set()
-    for pk, status, trigger in unusual.values_list("pk", "status", "trigger"):
+    for pk, status, trigger in database.read_many(using, Delivery, ("id", "status", "trigger"), triggers):
         if status != Status.PENDING:
             ended.add(pk)
-        elif trigger != triggers[pk]:
+        elif trigger == Trigger.MANUAL and trigger != triggers[pk]:
             reopened.add(pk)
     return ended, reopened
 
 
-def _line_up_next(using: str, outcomes: Iterable[Outcome], lanes: dict[int, Lane], now: datetime) -> None:
+def _line_up_next(using: str, outcomes: Iterable[Outcome], lanes: dict[int, Locked], now: datetime) -> None:
     pairs = {
         (outcome.work.target_id, outcome.work.ordering_key)
         for outcome in outcomes
@@ -389,30 +407,31 @@ def _line_up_next(using: str, outcomes: Iterable[Outcome], lanes: dict[int, Lane
     Delivery.objects.using(using).line_up(sorted(pairs), now)
 
 
-def _write_health(using: str, result: Recorded, lanes: dict[int, Lane], now: datetime) -> None:
+def _write_health(using: str, result: Recorded, lanes: dict[int, Locked], now: datetime) -> None:
     by_lane: dict[int, list[Outcome]] = defaultdict(list)
     for outcome in result.outcomes:
         if outcome.sent is not None or outcome.hold_until is not None:
             by_lane[outcome.work.target_id].append(outcome)
+    rows = []
     for pk, outcomes in by_lane.items():
         before = lanes[pk].health
         after = reduce(partial(_judge_health, now=now), outcomes, before)
         if after == before:
             continue
-        lanes[pk].health = after
-        lanes[pk].save(using=using, update_fields=HEALTH)
+        rows.append((*attrgetter(*HEALTH)(after), pk))
         if after.disabled_at is not None and before.disabled_at is None:
             result.disabled[pk] = after.disabled_reason
         if _is_sent_to_differently(before, after):
             result.changed.add(pk)
-    for target in WebhookTarget.objects.using(using).filter(pk__in=result.disabled):
+    database.update_many(using, Lane, HEALTH, rows, match=["target"])
+    for target in WebhookTarget.objects.using(using).filter(pk__in=result.disabled) if result.disabled else ():
         target.report_disabled(result.disabled[target.pk])
 
 
-def _write_key_checks(using: str, outcomes: Iterable[Outcome], lanes: dict[int, Lane], now: datetime) -> None:
+def _write_key_checks(using: str, outcomes: Iterable[Outcome], now: datetime) -> None:
     for outcome in outcomes:
         if outcome.key_answer and outcome.sent is not None:
-            lane = lanes[outcome.work.target_id]
+            lane = Lane.objects.using(using).get(pk=outcome.work.target_id)
             lane.note_key_check(outcome.work.only_key, outcome.key_answer, outcome.sent.url, now)
             lane.save(using=using, update_fields=["key_checks"])
 
@@ -450,8 +469,8 @@ def release(using: str, worker_id: int, lanes: Collection[Held], now: datetime, 
 
 
 def _release(using: str, worker_id: int, lanes: Collection[Held], now: datetime, is_due: bool) -> set[int]:
-    mine = Lane.objects.using(using).filter(pk__in=[held.target_id for held in lanes]).order_by("pk")
-    free = {lane.pk for lane in database.lock_free_rows(mine, using)}
+    ids = [held.target_id for held in lanes]
+    free = {pk for (pk,) in database.read_many(using, Lane, ["target"], ids, match="target", lock=True)}
     next_due = _find_next_due(using, list(free))
     rows = []
     for held in (held for held in lanes if held.target_id in free):
@@ -461,15 +480,11 @@ def _release(using: str, worker_id: int, lanes: Collection[Held], now: datetime,
             if not is_due:
                 continue
             at = now  # Behind all that are due already.
-        times = (database.to_database(using, at), database.to_database(using, held.next_free_at))
-        rows.append((*times, held.target_id, worker_id, held.token, held.version))
-    sql = (
-        "UPDATE djw_lane SET holder = NULL, due_at = %s, next_free_at = %s "
-        "WHERE target_id = %s AND holder = %s AND token = %s AND version = %s"
-    )
-    database.execute_many(using, sql, rows)
-    kept = Lane.objects.using(using).filter(holder=worker_id, pk__in=[held.target_id for held in lanes])
-    return set(kept.values_list("pk", flat=True))
+        rows.append((None, at, held.next_free_at, held.target_id, worker_id, held.token, held.version))
+    columns, match = ("holder", "due_at", "next_free_at"), ("target", "holder", "token", "version")
+    database.update_many(using, Lane, columns, rows, match=match)
+    holders = database.read_many(using, Lane, ("target", "holder"), ids, match="target")
+    return {pk for pk, holder in holders if holder == worker_id}
 
 
 def _find_next_due(using: str, target_ids: Sequence[int]) -> dict[int, datetime]:

@@ -287,6 +287,11 @@ def envelope_format(envelope: str, *, with_owner: bool) -> str:
     return f"{envelope}+owner" if with_owner and envelope != "flat" else envelope
 
 
+def tells_owner(body_format: str) -> bool:
+    """Whether a body in *body_format* says whose event it is."""
+    return body_format == "flat" or body_format.endswith("+owner")
+
+
 def render(body_format: str, message: Message) -> bytes:
     """Return the exact body of *message* in a *body_format* from ``envelope_format``.
 

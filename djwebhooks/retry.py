@@ -123,6 +123,12 @@ def next_delay(
     return jitter(as_seconds(schedule[retries_done]), chance) if retries_done < len(schedule) else None
 
 
+def is_plain_success(answer: Answer) -> bool:
+    """Whether *answer* is a success, and says nothing besides: what nearly all answers are."""
+    is_success = answer.status is not None and 200 <= answer.status < 300 and not answer.error
+    return is_success and not read_header(answer.headers, "webhook-delivery")
+
+
 def judge_own_fault(error: str, count: int, chance: Callable[[], float]) -> Verdict:
     """The verdict on an attempt that failed by a fault of our own, as *count* before it did."""
     if count >= MOST_OWN_FAULTS:

@@ -165,16 +165,17 @@ def sign(secret: str | Signer, message_id: str, timestamp: int, body: bytes) -> 
     *timestamp* is the attempt's Unix time in seconds, *body* exactly what is sent.
     Raises ValueError if *message_id* contains a dot, which would make the signed text ambiguous.
     """
-    if "." in message_id:
-        raise ValueError(f"The message id {message_id!r} contains a dot, which separates the parts that are signed.")
-    signer = read_signer(HiddenText(secret)) if isinstance(secret, str) else secret
-    return sign_content(signer, f"{message_id}.{timestamp:d}.".encode() + body)
+    return sign_all([secret], message_id, timestamp, body)
 
 
 @sensitive_variables()
 def sign_all(secrets: Iterable[str | Signer], message_id: str, timestamp: int, body: bytes) -> str:
     """Return the ``webhook-signature`` header with one signature per secret: two of them while a secret is being replaced."""
-    return " ".join(sign(secret, message_id, timestamp, body) for secret in secrets)
+    if "." in message_id:
+        raise ValueError(f"The message id {message_id!r} contains a dot, which separates the parts that are signed.")
+    content = f"{message_id}.{timestamp:d}.".encode() + body
+    signers = [read_signer(HiddenText(secret)) if isinstance(secret, str) else secret for secret in secrets]
+    return " ".join([sign_content(signer, content) for signer in signers])
 
 
 @sensitive_variables()

@@ -24,6 +24,8 @@ def judge(flight: Flight, reply: Reply, now: datetime) -> Outcome:
     if tokens.is_refused(flight, reply) and work.reason != retry.TOKEN_REFUSED:
         # It may have been revoked. With a new one it is tried once more, as if this had not been.
         return Outcome(work, Status.PENDING, retry.TOKEN_REFUSED, due_at=now, sent=sent, counts=False)
+    if retry.is_plain_success(reply) and not work.only_key:
+        return Outcome(work, retry.SUCCEEDED, sent=sent)
     schedule = conf.RETRY_SCHEDULE if target.retry_schedule is None else target.retry_schedule
     done = work.attempt_count - work.schedule_offset
     try:

@@ -1,10 +1,12 @@
 """What passes between lanes, messages and the worker: held lanes, works taken from them, and their outcomes."""
 
 from collections import deque
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
+from djwebhooks import signing
 from djwebhooks.authentication.base import AccessToken, AnyAuthentication, TokenAuthentication
 from djwebhooks.health import UNKNOWN, Health
 from djwebhooks.models import WebhookTarget
@@ -20,8 +22,7 @@ LOOKAHEAD, RESERVE_AGAIN = timedelta(seconds=1), timedelta(milliseconds=500)
 CATCH_UP = timedelta(milliseconds=20)
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(NamedTuple):
     """A delivery that is due, taken from a lane under a lease."""
 
     delivery_id: int
@@ -38,6 +39,20 @@ class Work:
     reason: str = ""
     #: The key that alone signs it, by its id, if it is a check of that key.
     only_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Letterhead:
+    """What all requests to a target have in common, opened and read once."""
+
+    target: WebhookTarget
+    #: The target's own.
+    headers: Mapping[str, str] = field(repr=False)
+    signers: Sequence[signing.Signer] = field(repr=False)
+    kind: AnyAuthentication | None
+    certificate: str = field(repr=False)
+    #: When one of its keys ends.
+    until: datetime | None
 
 
 @dataclass(slots=True)
@@ -57,6 +72,7 @@ class Held:
     health: Health = UNKNOWN
     is_ordered: bool = False
     target: WebhookTarget | None = None
+    letterhead: Letterhead | None = field(default=None, repr=False)
     #: What may be sent next, in order.
     ready: deque[Work] = field(default_factory=deque)
     #: The ids of all deliveries that are in memory: ready, being built, in flight or not recorded yet.
@@ -89,6 +105,8 @@ class Held:
 
     def rate(self, now: datetime) -> float | None:
         """How many of its requests may start in a second, as people or its recovery say; None for any number."""
+        if self.health.recovering_since is None and (self.target is None or self.target.rate_limit is None):
+            return None
         rates = (self.target.rate if self.target is not None else None, self.health.rate(now))
         return min((rate for rate in rates if rate is not None), default=None)
 
@@ -193,8 +211,7 @@ def earlier(at: datetime | None, latest: datetime | None) -> datetime | None:
     return None if at is None or latest is None else min(at, latest)
 
 
-@dataclass(frozen=True, slots=True)
-class Flight:
+class Flight(NamedTuple):
     """A request on its way: *started_at* by the database's clock, *started* by the monotonic one.
 
     *access_token* is the one that it was sent with. One that *asks_for* a token goes to a token server, so that the delivery can
@@ -209,8 +226,7 @@ class Flight:
     asks_for: TokenAuthentication | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(NamedTuple):
     """One HTTP exchange, as it is recorded."""
 
     url: str
@@ -225,7 +241,7 @@ class Sent:
 
     def without_answer(self) -> "Sent":
         """The same exchange without what may quote the receiver."""
-        return replace(self, response_headers={}, response_body="", detail="")
+        return self._replace(response_headers={}, response_body="", detail="")
 
     @property
     def failure(self) -> str:
@@ -233,8 +249,7 @@ class Sent:
         return self.error or f"http_{self.status_code}"
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What came of a delivery that was taken: its next status, and the exchange if there was one."""
 
     work: Work

@@ -20,7 +20,6 @@ from djwebhooks.database import DatabaseClock
 from djwebhooks.fairness import Paces, Usage, choose
 from djwebhooks.lanes import LeaseLost
 from djwebhooks.messages import Prepared, Tokenless
-from djwebhooks.models import Lane
 from djwebhooks.models.deliveries import Status
 from djwebhooks.models.events import events_database
 from djwebhooks.notices import Mailer
@@ -306,7 +305,7 @@ class Worker:
     def _notice_changes(self) -> None:
         """Look again at lanes that something was written to: work, or a word that holds it back."""
         if self._held:
-            versions = dict(Lane.objects.using(self.using).filter(pk__in=self._held).values_list("pk", "version"))
+            versions = lanes.list_versions(self.using, self._held)
             for pk, held in self._held.items():
                 held.is_stale = versions.get(pk) != held.version
 
@@ -461,13 +460,15 @@ class Worker:
 
     def _collect(self) -> None:
         """Judge the replies that have come."""
-        for reply in self.transport.wait(self._patience()):
+        replies = self.transport.wait(self._patience())
+        now = self._clock()
+        for reply in replies:
             flight = self._flights.pop(reply.key, None)
             if flight is not None:
                 self._paces[flight.work.target_id].note(reply)
                 result = self._see_token(flight, reply)
                 if result is not None:
-                    self._keep_outcome(verdicts.judge(flight, result, self._clock()))
+                    self._keep_outcome(verdicts.judge(flight, result, now))
 
     def _patience(self) -> float:
         """For how many seconds a turn may wait for replies."""
@@ -477,7 +478,7 @@ class Worker:
             return max(0.0, max(record_at, self._record_again_at) - now)
         if self._is_stopping:
             return POLL
-        if self._has_more or self._is_done() or any(self._can_do_more(held) for held in self._held.values()):
+        if self._has_more or self._is_done() or self._can_do_more():
             return 0.0
         until = min((at for at in self._list_instants() if at > self._chosen_at), default=None)
         wait = min(self._next_poll, self._next_replay_poll) - now
@@ -491,8 +492,9 @@ class Worker:
             for at in held.not_before.values():
                 yield max(at, held.spaced_at or at)
 
-    def _can_do_more(self, held: Held) -> bool:
-        return held.wants_more(self._clock()) or (held.is_idle and time.monotonic() >= self._next_release)
+    def _can_do_more(self) -> bool:
+        now, may_release = self._clock(), time.monotonic() >= self._next_release
+        return any(held.wants_more(now) or (held.is_idle and may_release) for held in self._held.values())
 
     def _keep_outcome(self, outcome: Outcome) -> None:
         if not self._outcomes:

@@ -5,14 +5,14 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from django.db import Error, OperationalError, connection, transaction
-from django.db.models import Model
+from django.db import DataError, Error, OperationalError, connection, transaction
+from django.db.models import F, Model
 from django.test.utils import CaptureQueriesContext
 
 from djwebhooks import database
 from djwebhooks.database import DatabaseClock, DatabaseNow, ExactCharField, PartialIndex, read_clock
-from djwebhooks.models import Body, Delivery, Event, Lane, Subscription, WebhookTarget
-from tests.builders import make_target
+from djwebhooks.models import Attempt, Body, Delivery, Event, Lane, Subscription, WebhookTarget
+from tests.builders import make_target, make_user
 from tests.connections import Thread, second_connection, server_only
 
 DB = "default"
@@ -389,6 +389,8 @@ def test_nothing_to_write_costs_nothing(django_assert_num_queries: Any) -> None:
     with django_assert_num_queries(0):
         database.insert_many(DB, Body, ("event", "format", "content"), [])
         database.execute_many(DB, "UPDATE djw_lane SET tail = %s WHERE target_id = %s", [])
+        database.update_many(DB, Lane, ["tail"], [], match=["target"])
+        assert database.read_many(DB, Lane, ["tail"], [], match="target") == []
         assert database.union_all(DB, "SELECT 1", []) == []
 
 
@@ -399,6 +401,92 @@ def test_one_statement_for_many_rows() -> None:
     database.execute_many(DB, "UPDATE djw_lane SET tail = %s WHERE target_id = %s", [(pk * 10, pk) for pk in (1, 2, 3)])
 
     assert list(Lane.objects.order_by("pk").values_list("tail", flat=True)) == [10, 20, 30]
+
+
+def attempt_rows(count: int) -> list[tuple[Any, ...]]:
+    moment = datetime(2026, 7, 2, 3, 4, 5, 678901, timezone(timedelta(hours=5)))
+    headers = {"x-text": "\"a\\b' {ä} 𝄞 %s", "x-empty": ""}
+    row = (1, "event", "https://example.com/?a='b'", moment, 0.1 + 0.2, None, headers, "tab\t, line\n, ☃, %(a)s", "", "", "::1")
+    return [(number, *row) for number in range(1, count + 1)]
+
+
+ATTEMPT = (
+    "delivery", "number", "trigger", "url", "started_at", "duration", "status_code", "response_headers", "response_body",
+    "error", "detail", "address",
+)  # fmt: skip
+
+
+def test_rows_in_bulk_are_what_models_write(django_assert_num_queries: Any) -> None:
+    """Whichever way a value goes to the database, the same comes back: texts, times, numbers, JSON and nulls."""
+    Attempt.objects.bulk_create(
+        Attempt(**dict(zip(ATTEMPT, (None, *row[1:]), strict=True)) | {"delivery_id": row[0]}) for row in attempt_rows(3)
+    )
+    expected = list(Attempt.objects.order_by("delivery").values(*ATTEMPT))
+    Attempt.objects.all().delete()
+
+    with django_assert_num_queries(1):
+        database.insert_many(DB, Attempt, ATTEMPT, attempt_rows(3))
+
+    assert list(Attempt.objects.order_by("delivery").values(*ATTEMPT)) == expected
+
+
+def test_many_rows_are_updated_at_once() -> None:
+    """Each row gets its own values, and one that does not match in every column stays as it is."""
+    make_lanes(4)
+    Lane.objects.update(holder=7, token=F("pk"))
+    moment = datetime(2026, 7, 2, 3, 4, 5, 678901, UTC)
+
+    rows = [(None, moment, "ä" * pk, pk, 7, pk if pk < 4 else 99) for pk in (1, 2, 4)]
+    database.update_many(DB, Lane, ("holder", "due_at", "failure"), rows, match=("target", "holder", "token"))
+
+    written = [(None, moment, "ä"), (None, moment, "ää"), (7, None, ""), (7, None, "")]
+    assert list(Lane.objects.order_by("pk").values_list("holder", "due_at", "failure")) == written
+
+
+def test_rows_that_are_large_together_are_written_all_the_same() -> None:
+    """However much some rows have, they are written; it may take several statements."""
+    rows = [(*row[:8], "x" * (database.JSON_LIMIT // 2), *row[9:]) for row in attempt_rows(3)]
+
+    database.insert_many(DB, Attempt, ATTEMPT, rows)
+
+    assert Attempt.objects.filter(response_body__endswith="xx").count() == 3
+
+
+@server_only
+def test_what_is_too_long_is_refused_in_bulk_too() -> None:
+    """Nothing is cut off on its way into the database."""
+    make_lanes(1)
+    row = [*attempt_rows(1)[0]]
+    row[ATTEMPT.index("error")] = "x" * 33
+
+    with pytest.raises(DataError), transaction.atomic():
+        database.insert_many(DB, Attempt, ATTEMPT, [row])
+    with pytest.raises(DataError), transaction.atomic():
+        database.update_many(DB, Lane, ["failure"], [("x" * 65, 1)], match=["target"])
+
+
+def test_rows_are_read_in_bulk_as_models_have_them(django_assert_num_queries: Any) -> None:
+    """Ids, times, truths, nulls and bytes are what the ORM makes of them, in the order of the keys."""
+    owner = make_user()
+    event = Event.objects.create(name="a.b", owner=owner, is_broadcast=True)
+    other = Event.objects.create(name="a.c", expires_at=datetime(2026, 7, 2, 3, 4, 5, 678901, UTC))
+    columns = ("id", "uid", "name", "owner", "is_broadcast", "created_at", "expires_at", "erased_at")
+
+    with django_assert_num_queries(1):
+        rows = database.read_many(DB, Event, columns, {other.pk, event.pk, 0})
+
+    assert rows == list(Event.objects.order_by("pk").values_list(*columns))
+
+
+@server_only
+@pytest.mark.django_db(transaction=True)
+def test_rows_that_are_read_can_be_locked() -> None:
+    """Those that somebody else has locked are left out, and nobody else gets the others."""
+    make_lanes(3)
+    with second_connection() as other, transaction.atomic(using=other):
+        database.read_many(other, Lane, ["target"], [2], match="target", lock=True)
+        with transaction.atomic():
+            assert database.read_many(DB, Lane, ["target"], [3, 2, 1], match="target", lock=True) == [(1,), (3,)]
 
 
 def test_a_union_limits_each_part_alone(django_assert_num_queries: Any) -> None:

@@ -4,7 +4,6 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -404,7 +403,7 @@ def test_no_answer_comes_back_after_the_erasure(target: WebhookTarget, seed: int
     (work,) = take(hold(worker))
     result = outcome(work, status)
     assert result.sent is not None
-    result = replace(result, sent=replace(result.sent, response_headers={"x": NAME}, response_body=NAME, detail=NAME))
+    result = result._replace(sent=result.sent._replace(response_headers={"x": NAME}, response_body=NAME, detail=NAME))
 
     interleave(seed, record_at_last(worker, result), erase_owner(target))
 

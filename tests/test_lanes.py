@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -721,7 +720,7 @@ def test_our_own_fault_says_nothing_about_a_target() -> None:
     since = now() - timedelta(days=30)
     Lane.objects.update(failing_since=since, failure_count=3)
 
-    result = record(worker_id, own_fault(work), replace(own_fault(work), sent=None, hold_until=now() + SECOND))
+    result = record(worker_id, own_fault(work), own_fault(work)._replace(sent=None, hold_until=now() + SECOND))
 
     lane = lane_of(work)
     assert result.disabled == {}

@@ -40,7 +40,7 @@ LAYERS = (
     ("catalogue",),
     ("transports", "models"),
     ("work",),
-    ("dispatch", "lanes", "build", "fairness", "announce", "notices", "replays", "tokens"),
+    ("dispatch", "lanes", "build", "contents", "fairness", "announce", "notices", "replays", "tokens"),
     ("messages", "verdicts"),
     ("worker", "inline"),
     ("engines",),

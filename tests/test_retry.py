@@ -13,7 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from djwebhooks.conf import Settings, as_seconds
-from djwebhooks.retry import MOST_OWN_FAULTS, OUR_OWN_FAULTS, OWN_FAULT_PAUSE, Verdict, judge, parse_retry_after
+from djwebhooks.retry import MOST_OWN_FAULTS, OUR_OWN_FAULTS, OWN_FAULT_PAUSE, Verdict, is_plain_success, judge, parse_retry_after
 from djwebhooks.transports.base import Reply
 
 #: Machines may be slow; what is tested here is not their speed.
@@ -241,6 +241,8 @@ def test_every_answer_gets_a_sound_verdict(
     assert 0 <= result.hold <= 86400
     assert result.counts == (reply.error not in OUR_OWN_FAULTS)
     assert not result.disables or result.status != "pending"
+    if is_plain_success(reply):
+        assert result == Verdict("succeeded", "", None)
 
 
 def test_the_default_schedule_is_the_standards() -> None:

@@ -110,10 +110,8 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
 
     def line_up(self, pairs: Iterable[tuple[int, str]], now: datetime) -> None:
         """Make the first pending delivery of each (target id, ordering key) due, if it is not; call it under the lanes' locks."""
-        at = database.to_database(self.db, now)
         heads = database.union_all(self.db, HEAD, pairs)
-        sql = "UPDATE djw_delivery SET due_at = %s WHERE id = %s"
-        database.execute_many(self.db, sql, [(at, pk) for pk, due_at in heads if due_at is None])
+        database.update_many(self.db, Delivery, ["due_at"], [(now, pk) for pk, due_at in heads if due_at is None])
 
     # -- replays --------------------------------------------------------------------------------------------------------
 

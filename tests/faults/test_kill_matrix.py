@@ -39,7 +39,7 @@ POINTS = {
     "build begun": Trap("djwebhooks.models.events.EventQuerySet.start_build", "UPDATE djw_event"),
     "build done, not kept": Trap("djwebhooks.models.events.EventQuerySet.finish_build", "UPDATE djw_event", before=True),
     "build kept": Trap("djwebhooks.models.events.EventQuerySet.finish_build", "UPDATE djw_event"),
-    "body written": Trap("djwebhooks.messages._bodies", "INSERT"),
+    "body written": Trap("djwebhooks.contents.write_bodies", "INSERT"),
     "answered, not recorded": Trap("djwebhooks.lanes.record", before=True),
     "recording, attempts written": Trap("djwebhooks.lanes._write_attempts", "INSERT"),
     "recording, statuses written": Trap("djwebhooks.lanes._write_statuses", "UPDATE djw_delivery"),

@@ -1,0 +1,105 @@
+"""What there is to send of each event: its exact bytes in each format, written once and for all."""
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django.apps import apps
+from rq.timeouts import BaseTimeoutException
+
+from djwebhooks import database, payload
+from djwebhooks.exceptions import InvalidPayload
+from djwebhooks.models import Body, Event
+from djwebhooks.models.events import BUILD_TRIES
+from djwebhooks.owners import name_of_owner, owner_model
+from djwebhooks.payload import tells_owner
+
+logger = logging.getLogger(__name__)
+
+#: Stands for the body of an event whose payload does not fit the format.
+UNFIT = b"unfit"
+#: The body of an event whose data was erased.
+ERASED = b""
+
+
+@dataclass(slots=True)
+class Content:
+    """What there is to send of an event."""
+
+    message_id: str
+    only_key: str
+    is_erased: bool
+    is_built: bool
+    #: Whether nobody will try to build its payload again.
+    is_given_up: bool
+    #: Its bodies by their formats; and the formats that somebody wants.
+    bodies: dict[str, bytes] = field(default_factory=dict)
+    wanted: set[str] = field(default_factory=set)
+
+
+def read_contents(using: str, event_ids: Collection[int], now: datetime) -> dict[int, Content]:
+    """Return what there is to send of each event, by its id; those that were deleted are left out."""
+    contents: dict[int, Content] = {}
+    rows = database.execute(using, f"{CONTENT} ({', '.join(['%s'] * len(event_ids))})", list(event_ids)) if event_ids else []
+    for pk, uid, only_key, erased_at, is_built, attempts, due_at, body_format, body in rows:
+        if pk not in contents:
+            is_given_up = not is_built and attempts >= BUILD_TRIES and (due_at is None or database.as_time(due_at) <= now)
+            contents[pk] = Content(str(database.as_uuid(uid)), only_key, erased_at is not None, bool(is_built), is_given_up)
+        if body_format is not None:
+            contents[pk].bodies[body_format] = bytes(body)
+    return contents
+
+
+#: An event has a row for each of its bodies, or one without any.
+CONTENT = """
+    SELECT event.id, uid, only_key, erased_at, payload <> '', build_attempts, build_due_at, format, content
+    FROM djw_event AS event LEFT JOIN djw_body AS body ON body.event_id = event.id WHERE event.id IN
+"""
+
+
+def write_bodies(using: str, contents: Mapping[int, Content]) -> None:
+    """Write the bodies that are wanted and that nobody has written yet.
+
+    Whoever writes first wins, and everybody sends what the database has.
+    """
+    missing = [(pk, body_format) for pk, content in contents.items() for body_format in content.wanted - content.bodies.keys()]
+    if not missing:
+        return
+    columns = ("id", "uid", "name", "created_at", "payload", "owner", "erased_at")
+    sources = database.read_many(using, Event, columns, {pk for pk, _ in missing})
+    events = {pk: source for pk, *source, erased_at in sources if erased_at is None}
+    owners = _read_owners(using, {events[pk][-1] for pk, body_format in missing if tells_owner(body_format) and pk in events})
+    rows = []
+    for pk, body_format in missing:
+        body = _render(pk, events[pk], body_format, owners) if pk in events else ERASED
+        if body is not None:
+            contents[pk].bodies[body_format] = body
+        if body not in (None, UNFIT, ERASED):
+            rows.append((pk, body_format, body))
+    if not database.insert_many(using, Body, ("event", "format", "content"), rows):
+        written = Body.objects.using(using).filter(event__in=events).values_list("event_id", "format", "content")
+        for pk, body_format, content in written:
+            contents[pk].bodies[body_format] = bytes(content)
+
+
+def _read_owners(using: str, ids: Collection[Any]) -> dict[Any, Any]:
+    known = set(ids) - {None}
+    return apps.get_model(owner_model())._base_manager.using(using).in_bulk(list(known)) if known else {}
+
+
+def _render(pk: int, source: Sequence[Any], body_format: str, owners: Mapping[Any, Any]) -> bytes | None:
+    """Return the event's body, or ``None`` when it cannot be made for a reason that nobody thought of."""
+    uid, name, created_at, text, owner_id = source
+    try:
+        owner = owners.get(owner_id)
+        owner_name = name_of_owner(owner) if owner is not None or owner_id is None else str(owner_id)
+        return payload.render(body_format, payload.Message(uid, name, created_at, text, owner_name))
+    except InvalidPayload:
+        return UNFIT
+    except BaseTimeoutException:
+        raise
+    except Exception:
+        logger.exception("event=%s cannot be written in the format %s.", pk, body_format)
+        return None
