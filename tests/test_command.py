@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import re
 import signal
 import socket
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -55,10 +57,10 @@ def run(*arguments: str) -> str:
 
 
 @contextmanager
-def start(env: dict[str, str], *arguments: str) -> Iterator[subprocess.Popen[str]]:
+def start(env: dict[str, str], *arguments: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
     """Run a verb in a process of its own, which is gone afterwards."""
     command = [sys.executable, "-m", "django", "webhooks", *arguments]
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options) as process:
         try:
             yield process
         finally:
@@ -474,6 +476,37 @@ def test_listen_shows_and_verifies_until_it_is_interrupted(process_environment: 
     assert rest[0] == "  webhook-id: m1"
     assert rest[-3:] == ["  {", '    "type": "a"', "  }"]
     assert secret.removeprefix("whsec_") not in line + head + "".join(rest)
+
+
+@pytest.fixture
+def terminal() -> Iterator[tuple[int, int]]:
+    """A terminal: the ends of who types, and of who reads."""
+    ends = pty.openpty()
+    yield ends
+    for end in ends:
+        os.close(end)
+
+
+@processes
+def test_listen_asks_for_a_secret(process_environment: MakeEnvironment, terminal: tuple[int, int]) -> None:
+    """With ``--secret -`` it is typed without being shown, and is no argument that other users could see."""
+    typing, reading = terminal
+    secret, body = signing.new_secret(), b"1"
+    with start(process_environment(), "listen", "--port", "0", "--secret", "-", stdin=reading, start_new_session=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stderr.read(len("Secret: ")) == "Secret: "
+        os.write(typing, f"{secret}\n".encode())
+        url = process.stdout.readline().split()[2].rstrip(",")
+        requests.post(url, data=body, headers=sign(secret, body), timeout=10)
+        head = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read() + process.stderr.read()
+
+    assert head.endswith("POST /: signature verified\n")
+    assert secret not in head + rest
+    os.write(reading, b"end")
+    assert os.read(typing, 1024) == b"end", "what is typed is not echoed"
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import sys
 import threading
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator
@@ -17,10 +18,12 @@ from django.db.models import Model
 from django.utils import timezone
 from django.utils.dateparse import parse_date, parse_datetime
 from django.utils.module_loading import import_string
+from django.views.decorators.debug import sensitive_variables
 
 from djwebhooks.erasure import erase
 from djwebhooks.exceptions import AlreadyFinished, ConfigurationError, InvalidEvent, InvalidReplay
 from djwebhooks.explain import ANYONE, Explanation, describe_count, explain_name, explain_uid
+from djwebhooks.hidden import HiddenText
 from djwebhooks.management.catalogue import FORMS, describe_catalogue
 from djwebhooks.management.listen import Listener
 from djwebhooks.management.reencrypt import reencrypt_secrets
@@ -226,12 +229,13 @@ class Command(VerbCommand):
         summary = "Receive webhooks on this machine, show them and verify their signatures, until Ctrl-C."
         parser = self.add_verb(self.listen, summary, has_database=False)
         parser.add_argument("--port", type=read_port, default=9000, help="0 for any free one.")
-        parser.add_argument("--secret", metavar="whsec_…|whpk_…", action="append", default=[], help="To verify with; repeatable.")
+        parser.add_argument("--secret", metavar="whsec_…|whpk_…|-", action="append", default=[], help=LISTEN_SECRET)
         parser.add_argument("--status", type=read_status, default=200, help="What to answer with.")
 
     def listen(self, options: Options) -> None:
         try:
-            listener = Listener(self.say, port=options["port"], status=options["status"], secrets=options["secret"])
+            secrets = [read_secret(text) for text in options["secret"]]
+            listener = Listener(self.say, port=options["port"], status=options["status"], secrets=secrets)
         except OSError as error:
             raise CommandError(f"Port {options['port']} cannot be had ({error}): choose another with --port.") from error
         except ValueError as error:
@@ -313,6 +317,17 @@ def read_row(label: str, text: str) -> Model:
     except ValidationError as error:
         raise CommandError(f"{text!r} cannot be the primary key of {label}: {error.messages[0]}") from error
     return row
+
+
+LISTEN_SECRET = "To verify with; repeatable. With - it is asked for, or read from the input: no other process sees it then."
+
+
+@sensitive_variables()
+def read_secret(text: str) -> str:
+    """Return *text*; for ``-``, what is typed at the terminal without being shown, or else the next line of the input."""
+    if text == "-":
+        text = getpass.getpass("Secret: ") if sys.stdin.isatty() else sys.stdin.readline().strip()
+    return HiddenText(text)
 
 
 def alias_of(options: Options) -> str:
