@@ -1,16 +1,18 @@
-"""Fixtures that many test modules share: the databases, a Redis, and the surroundings of a process."""
+"""What all test modules share: the databases, a Redis, the surroundings of a process, and a watch on secrets."""
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
 from django.conf import LazySettings
 from django.db import connections
+from django.db.models.signals import post_save
 
 from example_project.services import Service, mariadb_server, postgres_server, redis_server
 from tests.faults.processes import Launcher, launching
+from tests.leaks import Leaks
 from tests.transports.receiver import Receiver
 
 
@@ -50,6 +52,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = [item for item in items if any(item.get_closest_marker(name) and vendor not in MARKERS[name] for name in MARKERS)]
     items[:] = [item for item in items if item not in left_out]
     config.hook.pytest_deselected(items=left_out)
+
+
+leaks = Leaks()
+post_save.connect(leaks.learn, sender="djwebhooks.WebhookTarget")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a test at its end if what it logged or printed shows a secret of the targets that it has saved."""
+    report = yield
+    if report.when == "teardown" and (found := leaks.find(text for _, text in report.sections)):
+        report.outcome = "failed"
+        report.longrepr = f"It has logged or printed what is secret: {', '.join(sorted(found))}"
+    return report
 
 
 @pytest.fixture(scope="session")

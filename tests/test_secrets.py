@@ -5,10 +5,12 @@ import json
 import logging
 import pickle
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -22,6 +24,10 @@ from urllib.parse import quote
 
 import django
 import pytest
+import requests
+import trustme
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from django.conf import LazySettings
 from django.contrib.auth.models import User
 from django.core import mail
@@ -38,10 +44,13 @@ from djwebhooks.database import execute
 from djwebhooks.decorators import hook
 from djwebhooks.events import fire
 from djwebhooks.hidden import hide
-from djwebhooks.models import Attempt, Delivery, Event, WebhookTarget
+from djwebhooks.models import Attempt, Delivery, Event, Replay, WebhookTarget
 from djwebhooks.signals import work_written
 from djwebhooks.worker import Worker
 from tests.engines.processes import rqworker
+from tests.keys import make_certificate
+from tests.leaks import spell
+from tests.transports.contract import make_strict_context
 from tests.transports.receiver import Conversation, Receiver
 
 MakeEnvironment = Callable[..., dict[str, str]]
@@ -52,6 +61,7 @@ PASSWORD = "canary of a password/7d1b+3?"
 BEARER = "canary-of-a-bearer-91f0c4"
 CLIENT_SECRET = "canary-of-a-client-b35e77"
 ACCESS_TOKEN = "canary-of-an-access-token-2d6a18"
+SIGNING_KEY = "canary of a key for tokens, of 32 bytes and more"
 CODED = "application/json"
 #: Django 6.0 wants addresses alone, earlier ones pairs.
 ADMINS = ["admin@example.com"] if django.VERSION >= (6, 0) else [("Admin", "admin@example.com")]
@@ -80,23 +90,6 @@ class Places:
     def find(self, canary: Canary) -> set[str]:
         wanted = spell(canary.value)
         return {place for place, contents in self.contents.items() if any(one in text for one in wanted for text in contents)}
-
-
-def spell(value: bytes) -> set[bytes]:
-    """A value as it is, in hexadecimal, URL-encoded, as Python and JSON write it, and in base64 wherever in a text it begins."""
-    value = bytes(value)  # Hidden ones do not show themselves.
-    plain = {
-        value,
-        value.hex().encode(),
-        value.hex().upper().encode(),
-        quote(value, safe="").encode(),
-        repr(value)[2:-1].encode(),
-    }
-    for offset in range(3):
-        coded = base64.b64encode(b"\0" * offset + value)
-        certain = coded[-(-offset * 8 // 6) : (offset + len(value)) * 8 // 6]
-        plain |= {certain, certain.translate(bytes.maketrans(b"+/", b"-_")), quote(certain.decode(), safe="").encode()}
-    return plain
 
 
 def test_each_spelling_is_found() -> None:
@@ -222,9 +215,12 @@ def answer(conversation: Conversation) -> None:
 class Run:
     """Uses everything that has to do with secrets, and collects what can be seen of it."""
 
-    def __init__(self, receiver: Receiver) -> None:
+    def __init__(self, receiver: Receiver, guarded: Receiver, certificate: str) -> None:
         self.places = Places()
+        self.receiver = receiver
         self.base = receiver.url.removesuffix("/hook")
+        self.guarded = guarded
+        self.certificate = certificate
         self.owner = User.objects.create_superuser("canary")
         self.client = Client(raise_request_exception=False)
         self.client.force_login(self.owner)
@@ -248,6 +244,7 @@ class Run:
             "events": ["*"],
             "headers": {"x-password": HEADER},
             "authentication": {"type": "basic", "username": "djwebhooks", "password": PASSWORD},
+            "client_certificate": self.certificate,
             "signatures": "v1 v1a",
         }
         made = self.call("answer to a creation", "POST", "/api/targets/", fields, content_type=CODED)
@@ -295,11 +292,16 @@ class Run:
         target = WebhookTarget.objects.get(target_url__endswith="/bad")
         # What people have typed into a form, they can see in it.
         self.call("the target itself", "GET", f"/admin/djwebhooks/webhooktarget/{target.pk}/change/")
-        pages = [f"webhooktarget/{target.pk}/history/", f"event/{Event.objects.all()[0].pk}/change/"]
+        pages = [
+            f"webhooktarget/{target.pk}/history/",
+            "replay/",
+            f"replay/{Replay.objects.all()[0].pk}/change/",
+            f"event/{Event.objects.all()[0].pk}/change/",
+        ]
         pages += [f"delivery/{delivery.pk}/change/" for delivery in Delivery.objects.all()]
         for page in ["webhooktarget/", "event/", "delivery/", *pages]:
             assert self.call("admin", "GET", f"/admin/djwebhooks/{page}").status_code == 200
-        for page in ["events/", "deliveries/", "attempts/", "event-types/"]:
+        for page in ["events/", "deliveries/", "attempts/", "event-types/", "replays/"]:
             assert self.call("api", "GET", f"/api/{page}").status_code == 200
         for row in (*WebhookTarget.objects.all(), *Delivery.objects.all(), *Attempt.objects.all()):
             self.places.add("reprs", f"{row!r} {row} {vars(row)}")
@@ -309,9 +311,54 @@ class Run:
             WebhookTarget.objects.register(f"{self.base}/{path}", ["*"], owner=self.owner, headers={"x-password": HEADER})
         client = {"type": "oauth2", "token_url": f"{self.base}/token", "client_id": "djwebhooks", "client_secret": CLIENT_SECRET}
         WebhookTarget.objects.register(f"{self.base}/client", ["*"], owner=self.owner, authentication=client)
+        signer = {"type": "jwt", "key": SIGNING_KEY, "algorithm": "HS256"}
+        WebhookTarget.objects.register(f"{self.base}/signed", ["*"], owner=self.owner, authentication=signer)
+        certificate = {"client_certificate": self.certificate}
+        WebhookTarget.objects.register(self.guarded.url, ["*"], owner=self.owner, **certificate)
         fire("canary.fired", {"n": 1}, owner=self.owner)
         hooked(self.owner)
         broken(self.owner)
+
+    def replay(self) -> None:
+        """Have what failed sent again, in each way that people have."""
+        by_api, by_admin, by_command = (self.uid_of(path) for path in ("/away", "/junk", "/reset"))
+        started = self.call("api", "POST", f"/api/targets/{by_api}/replay/", {"status": ["failed"]}, content_type=CODED)
+        assert started.status_code == 202
+        self.places.add(
+            "admin", self.client.post("/admin/djwebhooks/replay/add/", {"targets": by_admin, "status": "failed"}).content
+        )
+        self.run_command("webhooks", "replay", "--target", by_command)
+        assert Replay.objects.filter(is_retry=False, count__gt=0).count() == 3
+
+    def signed_tokens(self) -> list[str]:
+        """The tokens that were signed for the receiver, each of which is good for a minute."""
+        found = [request.headers["authorization"] for request in self.receiver.requests if request.path == "/signed"]
+        assert found
+        return [value.removeprefix("Bearer ") for value in found]
+
+    def uid_of(self, path: str) -> str:
+        return str(WebhookTarget.objects.get(target_url__endswith=path).uid)
+
+    def listen(self, environment: dict[str, str]) -> None:
+        """Receive what has secrets in it, as a developer does who verifies it."""
+        secret = f"whsec_{self.secrets[0].decode()}"
+        command = [sys.executable, "-m", "django", "webhooks", "listen", "--port", "0", "--secret", "-"]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(f"{secret}\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+            read_processes(self.places, process.pid)
+            signed = {"webhook-id": "m1", "webhook-timestamp": str(int(time.time()))}
+            signed["webhook-signature"] = signing.sign(secret, "m1", int(signed["webhook-timestamp"]), b"1")
+            shown = {"x-password": HEADER, "authorization": f"Bearer {BEARER}"}
+            requests.post(line.split()[2].rstrip(","), b"1", headers=signed | shown, timeout=30)
+            process.send_signal(signal.SIGINT)
+            output = line + process.stdout.read()
+        assert "signature verified" in output
+        self.places.add("commands", output)
 
     def run_command(self, *arguments: str) -> None:
         output, errors = StringIO(), StringIO()
@@ -333,6 +380,9 @@ class Run:
             Canary("bearer", BEARER.encode(), frozenset({"receiver"})),
             Canary("client secret", CLIENT_SECRET.encode(), frozenset({"receiver"})),
             Canary("access token", ACCESS_TOKEN.encode(), frozenset({"receiver"})),
+            Canary("key for tokens", SIGNING_KEY.encode()),
+            *(Canary("signed token", token.encode(), frozenset({"receiver"})) for token in self.signed_tokens()),
+            *(Canary("key of a certificate", part) for part in parts_of_key(self.certificate)),
             Canary("secret", base64.b64decode(made), frozenset({"answer to a creation"})),
             Canary("rotated secret", base64.b64decode(rotated), frozenset({"answer to a rotation"})),
             Canary("secret of the admin", base64.b64decode(made_in_admin), frozenset({"page after a creation"})),
@@ -344,6 +394,15 @@ class Run:
                 if key.secret.removeprefix("whsec_").encode() not in self.secrets
             ),
         ]
+
+
+def parts_of_key(pem: str) -> Iterator[bytes]:
+    """The halves of the number that a private key is: however its text is broken into lines, one of them is in one piece."""
+    key = load_pem_private_key(pem.encode(), None)
+    assert isinstance(key, EllipticCurvePrivateKey)
+    number = key.private_numbers().private_value.to_bytes(32, "big")
+    yield number[:16]
+    yield number[16:]
 
 
 class Unlucky(RuntimeError):
@@ -372,20 +431,27 @@ def test_no_secret_is_where_it_does_not_belong(
     settings.SECRET_KEY = SECRET_KEY
     settings.ADMINS = ADMINS
     settings.DJWEBHOOKS_RETRY_SCHEDULE = []
-    with Receiver(answer) as receiver, logging_all(tmp_path / "web.log"):
-        run = Run(receiver)
+    authority = trustme.CA()
+    make_environment = make_room(process_environment, authority, tmp_path)
+    guarded_receiver = Receiver(answer, tls=make_strict_context(authority, "127.0.0.1"))
+    with Receiver(answer) as receiver, guarded_receiver as guarded, logging_all(tmp_path / "web.log"):
+        run = Run(receiver, guarded, make_certificate(authority))
         overrides = {"SECRET_KEY": SECRET_KEY, "DEBUG": True, "DJWEBHOOKS_RETRY_SCHEDULE": []}
-        environment = process_environment(**overrides, LOGGING=log_settings(tmp_path / "worker.log"))
+        overrides["DJWEBHOOKS_TRANSPORT"] = "tests.transports.trusting.TrustingTransport"
+        environment = make_environment(**overrides, LOGGING=log_settings(tmp_path / "worker.log"))
         run.use_api()
         run.use_admin()
         run.fire_all()
+        work(environment, run.places)
+        run.replay()
         work(environment, run.places)
         settings.DJWEBHOOKS_ENGINE = overrides["DJWEBHOOKS_ENGINE"] = "djwebhooks.engines.rq.RQEngine"
         for delivery in Delivery.objects.filter(status="failed"):
             delivery.retry()
         fire("canary.fired", {"n": 2}, owner=run.owner)
+        run.listen(environment)
         dump_redis(run.places, redis)
-        environment = process_environment(**overrides, LOGGING=log_settings(tmp_path / "rqworker.log"))
+        environment = make_environment(**overrides, LOGGING=log_settings(tmp_path / "rqworker.log"))
         with rqworker(environment, tmp_path, "--burst") as process:
             read_processes(run.places, process.process.pid)
             process.wait()
@@ -397,23 +463,34 @@ def test_no_secret_is_where_it_does_not_belong(
         run.run_command("webhooks", "stats")
         run.run_command("webhooks", "reencrypt")
         run.run_command("dumpdata", "djwebhooks", "admin", "sessions")
-    lose_keys(process_environment, tmp_path, run.places)
+    lose_keys(make_environment, tmp_path, run.places)
     dump_database(run.places)
+    for path in (tmp_path / "temporary").rglob("*"):
+        run.places.add("temporary files", path.read_bytes() if path.is_file() else str(path))
     for path in tmp_path.glob("*.log"):
         run.places.add("logs", path.read_bytes())
     for message in mail.outbox:
         run.places.add("mails", message.message().as_string())
         run.places.add("mails", str(message.body) + str(message.alternatives))
-    for request in receiver.requests:
+    for request in (*receiver.requests, *guarded.requests):
         run.places.add("receiver", str(request.headers))
         run.places.add("bodies", request.body)
 
     assert {"database", "redis", "logs", "mails", "admin", "api", "pages of errors", "commands"} <= set(run.places.contents)
     assert len(receiver.requests) >= 8
+    assert guarded.requests
     canaries = run.canaries()
     assert {(canary.name, *sorted(run.places.find(canary))) for canary in canaries} == {
         (canary.name, *sorted(canary.belongs)) for canary in canaries
     }
+
+
+def make_room(process_environment: MakeEnvironment, authority: trustme.CA, directory: Path) -> MakeEnvironment:
+    """Return a function that makes the environment of a process with a place of its own for temporary files."""
+    (directory / "temporary").mkdir()
+    authority.cert_pem.write_to_path(directory / "authority.pem")
+    places = {"TMPDIR": str(directory / "temporary"), "DJWEBHOOKS_TEST_AUTHORITIES": str(directory / "authority.pem")}
+    return lambda **overrides: process_environment(**overrides) | places
 
 
 def work(environment: dict[str, str], places: Places) -> None:
@@ -556,3 +633,15 @@ def test_hidden_texts_are_texts() -> None:
     assert json.dumps(text["a"][0]) == '"secret"'
     assert f"{text['a'][0]}" == "secret"
     assert repr(str(text["a"][0])) == repr(pickle.loads(pickle.dumps(text["a"][0]))) == "'…'"
+
+
+# -- what the other tests show -----------------------------------------------------------------------------------------
+
+
+def test_every_test_is_watched() -> None:
+    """A test that logs or prints a secret fails at its end, and one that does not passes."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(Path(__file__).parent / "leaky.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+    assert "15 passed, 14 errors" in done.stdout
+    assert done.stdout.count("It has logged or printed what is secret") == 14
