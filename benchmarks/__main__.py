@@ -59,7 +59,10 @@ class Benchmark:
             done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
         figures = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
         took = time.monotonic() - started
-        say(f"round {round_}  {scenario.name:20}{database:12}{name:26}{took:5.0f} s  {figures or done.stderr}")
+        with LOG.open("a") as log:
+            log.write(done.stderr)
+        outcome = figures or done.stderr.strip().rpartition("\n")[2]
+        say(f"round {round_}  {scenario.name:20}{database:12}{name:26}{took:5.0f} s  {outcome}")
         if figures:
             self.results[round_, scenario.name, database, name] = figures
 

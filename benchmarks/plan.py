@@ -71,9 +71,15 @@ GOALS = (
     Goal("worker", REQUESTS, "cpu_s_per_1000", 1 / 8, "rq-job"),
     Goal("worker", REQUESTS, "cpu_s_per_1000", 1 / 8, "rq-job-simple"),
     Goal("worker", CURL, "per_second", 20, "django-webhook", is_most=False),
-    Goal("caller", REQUESTS, "ms_at_1", 0.6, "django-webhook"),
-    Goal("caller", REQUESTS, "ms_at_10", 0.08, "django-webhook"),
-    Goal("caller", REQUESTS, "ms_at_100", 1.15, "ms_at_1"),
+    *(
+        Goal("caller", system, figure, bound, against, databases=BOTH)
+        for system in (REQUESTS, ON_RQ)
+        for figure, bound, against in (
+            ("ms_at_1", 0.6, "django-webhook"),
+            ("ms_at_10", 0.08, "django-webhook"),
+            ("ms_at_100", 1.15, "ms_at_1"),
+        )
+    ),
     *(Goal("slow", f"{system}{breadth}", "last_late_s", 3) for system in (CURL, REQUESTS) for breadth in ("", "-1000")),
     *(
         Goal(f"hanging_{count}", system, figure, 1.3)

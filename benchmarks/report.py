@@ -7,6 +7,9 @@ from statistics import median
 
 from benchmarks.plan import GOALS, Goal
 
+#: Figures whose ratio to another system's says nothing.
+INCOMPARABLE = ("receiver_share", "arrived", "saved_late_s", "p50_ratio", "p99_ratio")
+
 #: What one trial found, by round, scenario, database and system.
 Results = dict[tuple[int, str, str, str], dict[str, float]]
 
@@ -29,15 +32,16 @@ def table_of(results: Results, scenario: str) -> list[str]:
     found = {key: figures for key, figures in results.items() if key[1] == scenario}
     names = list(dict.fromkeys(name for figures in found.values() for name in figures))
     first = next(iter(found))[3]
+    compared = {name for name in names if name not in INCOMPARABLE} if any(key[3] != first for key in found) else set()
     rows = []
     for database, system in dict.fromkeys((key[2], key[3]) for key in found):
         row = [system, database]
         for name in names:
             row.append(spread(series(results, scenario, database, system, name)))
-            if any(key[3] != first for key in found):
+            if name in compared:
                 row.append(spread(ratios(results, scenario, database, system, name, against=first)) if system != first else "")
         rows.append(row)
-    heads = [head for name in names for head in ((name, "ratio") if any(key[3] != first for key in found) else (name,))]
+    heads = [head for name in names for head in ((name, "ratio") if name in compared else (name,))]
     return draw_table(("system", "database", *heads), rows)
 
 
