@@ -46,13 +46,13 @@ class Reply:
 
 
 class Transport(Protocol):
-    """Sends many requests at once. It never touches the ORM."""
+    """Sends many requests at once. It never touches the ORM. Only ``wake`` may be called in another thread than the rest."""
 
     #: How many requests may be in flight.
     concurrency: int
 
     def submit(self, request: Request) -> None:
-        """Start a request. The caller keeps to *concurrency*."""
+        """Start a request, which may go on only while ``wait`` is called. The caller keeps to *concurrency*."""
 
     def wait(self, timeout: float) -> list[Reply]:
         """Return what has come back; wait up to *timeout* seconds for the first."""

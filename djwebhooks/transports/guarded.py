@@ -1,9 +1,7 @@
 """Connections that go to checked addresses only, and keep to one deadline for all they do."""
 
-import errno
 import http
 import http.client
-import re
 import socket
 import ssl
 import threading
@@ -19,10 +17,14 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.ssl_ import create_urllib3_context
 
 from djwebhooks import certificates
-from djwebhooks.exceptions import DjWebhooksError, InvalidTarget
-from djwebhooks.network import GetAddrInfo, name_dns_fault, resolve
+from djwebhooks.exceptions import InvalidTarget
+from djwebhooks.network import GetAddrInfo
 from djwebhooks.retry import OUR_OWN_FAULTS
+from djwebhooks.transports import faults
+from djwebhooks.transports.answers import CHUNKING_FACTOR, HEAD_LIMIT, check_framing
 from djwebhooks.transports.base import Reply, Request
+from djwebhooks.transports.faults import ExchangeFailed
+from djwebhooks.transports.lookups import find_addresses
 
 #: Seconds that an unused connection is kept. Receivers close idle ones after 5 s and more; a request that crosses with
 #: the closing is lost, and cannot be sent again as it may have been read.
@@ -31,44 +33,8 @@ IDLE_SECONDS = 4.0
 POOLS = 256
 #: How many client certificates are ready to be shown; each takes some 700 KiB, with all authorities that are trusted.
 CERTIFICATES = 64
-#: Bytes of a response's head, informational ones included.
-HEAD_LIMIT = 64 * 1024
-#: Bytes received for every byte of a body that is kept: a chunk of one byte takes six.
-CHUNKING_FACTOR = 8
-
-#: More digits than these are no length of anything.
-LENGTH = re.compile(r"[0-9]{1,18}")
-
 #: What the parser says of a body that it is not given.
 MULTIPART_DEFECTS = (MultipartInvariantViolationDefect, StartBoundaryNotFoundDefect)
-
-ERROR_WORDS = {
-    errno.ECONNREFUSED: "connection_refused",
-    # The last router does not reach the host: the receiver's fault, unlike a network that we have no route to.
-    errno.EHOSTUNREACH: "connection_refused",
-    errno.EHOSTDOWN: "connection_refused",
-    errno.ENETUNREACH: "network_unreachable",
-    errno.ENETDOWN: "network_unreachable",
-    errno.EAFNOSUPPORT: "network_unreachable",
-    errno.EACCES: "network_unreachable",
-    errno.EPERM: "network_unreachable",
-    errno.EMFILE: "out_of_sockets",
-    errno.ENFILE: "out_of_sockets",
-    errno.ENOBUFS: "out_of_sockets",
-    errno.ENOMEM: "out_of_sockets",
-    errno.EADDRNOTAVAIL: "out_of_sockets",
-}
-
-
-class ExchangeFailed(DjWebhooksError):
-    """The exchange cannot go on."""
-
-    # Neither an OSError nor an HTTPException, so that urllib3 lets it through as it is.
-
-    def __init__(self, error: str, detail: str) -> None:
-        super().__init__(detail)
-        self.error = error
-        self.detail = detail
 
 
 class ReceivedTooMuch(http.client.HTTPException):
@@ -138,11 +104,6 @@ class Exchange:
             seconds = min(seconds, self.request.connect_timeout)
         return (self.started_at or self.submitted_at) + seconds
 
-    @property
-    def timeout_word(self) -> str:
-        is_early = self.is_connecting and self.request.connect_timeout < self.request.timeout
-        return "connect_timeout" if is_early else "timeout"
-
     def limit(self, sock: socket.socket, share: int = 1) -> None:
         """Give *sock* the time that is left, or one of so many shares of it, before it blocks."""
         self._socket = sock
@@ -163,7 +124,7 @@ class Exchange:
         if self.is_aborted:
             raise self.aborted()
         if not self.has_head:
-            raise ExchangeFailed("connection_reset", "The receiver closed the connection before its answer was complete.")
+            raise faults.closed_early()
 
     def read_head(self, status: int) -> None:
         self.has_head = True
@@ -184,7 +145,7 @@ class Exchange:
     def connect(self, host: str, port: int) -> socket.socket:
         """Connect to one of the checked addresses of *host*; raise ExchangeFailed otherwise."""
         failures = []
-        addresses = self.find_addresses(host, port)
+        addresses = find_addresses(host, port, self.getaddrinfo)
         for number, address in enumerate(addresses):
             try:
                 return self.connect_to(address, port, share=len(addresses) - number)
@@ -192,16 +153,6 @@ class Exchange:
                 failures.append(self.blame(exc))
         # What a receiver does says more than that this machine has no IPv6.
         raise next((failure for failure in failures if failure.error not in OUR_OWN_FAULTS), failures[0])
-
-    def find_addresses(self, host: str, port: int) -> list[str]:
-        try:
-            return resolve(host, port, getaddrinfo=self.getaddrinfo)
-        except socket.gaierror as exc:
-            raise ExchangeFailed(name_dns_fault(exc), f"Looking up {host} failed: {exc.strerror}.") from exc
-        except OSError as exc:
-            raise self.blame(exc) from exc
-        except UnicodeError as exc:
-            raise ExchangeFailed("invalid_url", "The URL's host is no valid name.") from exc
 
     def connect_to(self, address: str, port: int, share: int) -> socket.socket:
         sock = TimedSocket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
@@ -223,23 +174,18 @@ class Exchange:
         if isinstance(exc, TimeoutError):
             return self.timed_out()
         if isinstance(exc, ssl.SSLError):
-            words = str(getattr(exc, "verify_message", "") or exc.reason or exc)
-            return ExchangeFailed("tls_error", f"TLS failed: {words.rstrip('.')}.")
-        return ExchangeFailed(
-            ERROR_WORDS.get(exc.errno or 0, "connection_reset"), f"The connection failed: {exc.strerror or exc}."
-        )
+            return faults.tls_failed(str(getattr(exc, "verify_message", "") or exc.reason or exc))
+        return faults.name_os_error(exc)
 
     def timed_out(self) -> ExchangeFailed:
-        seconds = min(self.request.timeout, self.request.connect_timeout) if self.is_connecting else self.request.timeout
-        phase = "There was no connection" if self.is_connecting else "The answer was not complete"
-        return ExchangeFailed(self.timeout_word, f"{phase} after {seconds:g} s.")
+        return faults.timed_out(self.request, is_connecting=self.is_connecting)
 
     def aborted(self) -> ExchangeFailed:
-        return ExchangeFailed("aborted", "The request was broken off by the sender.")
+        return faults.aborted()
 
-    def fail(self, error: str, detail: str) -> Reply:
-        head = f" The head of the answer, with status {self.status}, was received." if self.status is not None else ""
-        return Reply(self.request.key, error=error, detail=detail + head, duration=self.duration, address=self.address)
+    def fail(self, failure: ExchangeFailed) -> Reply:
+        detail = faults.add_status(failure.detail, self.status)
+        return Reply(self.request.key, error=failure.error, detail=detail, duration=self.duration, address=self.address)
 
     @property
     def duration(self) -> float:
@@ -326,14 +272,11 @@ class Response(http.client.HTTPResponse):
 
     def check_framing(self) -> None:
         """Refuse a head that does not say clearly where the body ends: the standard library guesses (RFC 9112 section 6.3)."""
-        codings = [coding.strip().lower() for coding in self.msg.get_all("transfer-encoding", [])]
-        lengths = self.msg.get_all("content-length", [])
-        if codings not in ([], ["chunked"]):
-            raise http.client.HTTPException("a transfer coding that nobody asked for")
-        if not all(LENGTH.fullmatch(length.strip()) for length in lengths):
-            raise http.client.HTTPException("a content-length that is no number")
-        if codings and lengths:
-            self.exchange.is_spoilt = True
+        try:
+            is_clear = check_framing(self.msg.get_all("transfer-encoding", []), self.msg.get_all("content-length", []))
+        except ValueError as exc:
+            raise http.client.HTTPException(str(exc)) from exc
+        self.exchange.is_spoilt |= not is_clear
 
     def _close_conn(self) -> None:
         """Let go of the socket's buffer at the end of the answer; what is left in it is no part of the next one."""
@@ -425,7 +368,7 @@ class GuardedAdapter(HTTPAdapter):
             try:
                 context = self._contexts.get(certificate) or make_tls_context(self.ca_bundle, certificate)
             except (InvalidTarget, ssl.SSLError):
-                raise ExchangeFailed("tls_error", "The client certificate cannot be used.") from None
+                raise faults.useless_certificate() from None
             self._contexts[certificate] = context
             self._contexts.move_to_end(certificate)
             if len(self._contexts) > self._most_contexts:

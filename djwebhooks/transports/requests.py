@@ -3,7 +3,6 @@
 import http.client
 import logging
 import os
-import re
 import socket
 import threading
 import time
@@ -15,11 +14,13 @@ import urllib3.exceptions
 from requests.adapters import DEFAULT_CA_BUNDLE_PATH
 from urllib3 import BaseHTTPResponse
 
-from djwebhooks.exceptions import ForbiddenAddress
 from djwebhooks.hidden import HiddenBytes
 from djwebhooks.network import GetAddrInfo
+from djwebhooks.transports import faults
+from djwebhooks.transports.answers import keep_headers
 from djwebhooks.transports.base import Reply, Request
-from djwebhooks.transports.guarded import Exchange, ExchangeFailed, GuardedAdapter, IdleConnections, current
+from djwebhooks.transports.faults import ExchangeFailed
+from djwebhooks.transports.guarded import Exchange, GuardedAdapter, IdleConnections, current
 from djwebhooks.transports.mailbox import Mailbox
 
 logger = logging.getLogger(__name__)
@@ -39,15 +40,6 @@ CLOSE_TIMEOUT = 1.0
 #: Bytes of a body that are read at once: until they are put together, each may be an object of its own.
 READ_SIZE = 2048
 
-#: Characters of what is wrong with an answer, as it quotes the answer.
-DETAIL_LIMIT = 200
-
-UNPRINTABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
-
-#: The headers that are obeyed, so that they are kept however many others there are, if they are no longer than this.
-OBEYED = ("retry-after", "webhook-delivery")
-OBEYED_LENGTH = 256
-
 
 @lru_cache(maxsize=1024)
 def split_url(url: str) -> tuple[str, str, int | None, str]:
@@ -57,21 +49,6 @@ def split_url(url: str) -> tuple[str, str, int | None, str]:
         raise ValueError("no http:// or https:// URL with a host and without a user")
     query = f"?{parts.query}" if parts.query else ""
     return parts.scheme, parts.hostname, parts.port, (parts.path or "/") + query
-
-
-def read_headers(response: BaseHTTPResponse, limit: int) -> dict[str, str]:
-    """Return the headers whose names and values together take no more than *limit* characters, and those that are obeyed."""
-    headers: dict[str, str] = {}
-    for name, value in response.headers.items():
-        name = UNPRINTABLE.sub("\ufffd", name.lower())
-        value = UNPRINTABLE.sub("\ufffd", value)
-        if name == "set-cookie":
-            continue
-        limit -= len(name) + len(value)
-        is_needed = name in OBEYED and name not in headers and len(value) <= OBEYED_LENGTH
-        if limit >= 0 or is_needed:
-            headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return headers
 
 
 def read_body(response: BaseHTTPResponse, limit: int) -> bytes:
@@ -98,31 +75,23 @@ def make_exchange(exchange: Exchange, adapter: GuardedAdapter) -> Reply:
     try:
         return post(exchange, adapter)
     except ExchangeFailed as exc:
-        return exchange.fail(exc.error, exc.detail)
-    except ForbiddenAddress as exc:
-        # Its message is the operator's: it would show tenants what names mean inside this network.
-        logger.info("%s", exc)
-        return exchange.fail("forbidden_address", "The URL's host, its address or its port is forbidden.")
+        return exchange.fail(exc)
     except (ValueError, http.client.HTTPException, urllib3.exceptions.HTTPError) as exc:
-        return describe_fault(exchange, exc)
+        return exchange.fail(describe_fault(exchange, exc))
     except Exception:
         logger.exception("The request %r failed unexpectedly.", exchange.request.key)
-        return exchange.fail("invalid_response", "The transport failed; its log says why.")
+        return exchange.fail(faults.unexpected())
 
 
-def describe_fault(exchange: Exchange, exc: Exception) -> Reply:
+def describe_fault(exchange: Exchange, exc: Exception) -> ExchangeFailed:
     if not exchange.received:
-        # The message may quote a header, and that a secret.
-        return exchange.fail("invalid_url", "The URL or a header of the request has characters that HTTP does not allow.")
-    if exchange.has_ended:
-        return exchange.fail("connection_reset", "The receiver closed the connection before its answer was complete.")
-    return exchange.fail("invalid_response", f"The answer is not HTTP: {describe_cause(exc)}.")
+        return faults.unsendable()
+    return faults.closed_early() if exchange.has_ended else faults.not_http(describe_cause(exc))
 
 
 def describe_cause(exc: Exception) -> str:
-    """Return in one line what the parser says, without what urllib3 wraps it in."""
-    cause = next((part for part in exc.args if isinstance(part, Exception)), exc)
-    return UNPRINTABLE.sub("\ufffd", str(cause).strip())[:DETAIL_LIMIT].rstrip(".")
+    """Return what the parser says, without what urllib3 wraps it in."""
+    return str(next((part for part in exc.args if isinstance(part, Exception)), exc))
 
 
 def post(exchange: Exchange, adapter: GuardedAdapter) -> Reply:
@@ -143,7 +112,7 @@ def post(exchange: Exchange, adapter: GuardedAdapter) -> Reply:
     return Reply(
         request.key,
         status=response.status,
-        headers=read_headers(response, request.response_limit),
+        headers=keep_headers(response.headers.items(), request.response_limit),
         body=read_body(response, request.response_limit),
         duration=exchange.duration,
         address=exchange.address,
@@ -248,10 +217,10 @@ class Crew:
             for exchange in waiting:
                 del self._in_flight[exchange]
         for exchange in waiting:
-            self._mailbox.put(exchange.fail("aborted", exchange.aborted().detail))
+            self._mailbox.put(exchange.fail(faults.aborted()))
         for exchange in in_flight:
             exchange.break_off()
-            self._answer_instead(exchange, exchange.fail("aborted", exchange.aborted().detail))
+            self._answer_instead(exchange, exchange.fail(faults.aborted()))
 
     def close(self) -> None:
         """Abort, and end all threads; one that a name lookup holds for longer ends when that does."""
@@ -297,11 +266,8 @@ class Crew:
                 self._add_thread()
 
     def _give_up(self, exchange: Exchange) -> None:
-        if exchange.started_at is None:
-            reply = exchange.fail("out_of_sockets", "No thread became free: slow name lookups hold them all.")
-        else:
-            failure = exchange.timed_out()
-            reply = exchange.fail(failure.error, failure.detail)
+        failure = faults.no_free_thread() if exchange.started_at is None else exchange.timed_out()
+        reply = exchange.fail(failure)
         exchange.break_off()
         self._answer_instead(exchange, reply)
 

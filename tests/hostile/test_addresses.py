@@ -255,6 +255,6 @@ def test_a_name_that_nobody_answers_for(servers: tuple[Receiver, Receiver], send
 
     assert (silent.error, other.status) == ("connect_timeout", 200)
     for thread in threading.enumerate():
-        if thread.name == "djwebhooks-post":
+        if thread.name in ("djwebhooks-post", "djwebhooks-lookup"):
             thread.join(10)
     assert (receiver.connections, trap.connections) == (1, 0)

@@ -35,11 +35,11 @@ def find_said(attempts: list[Attempt]) -> str:
 
 
 def test_what_was_said_is_stored(attempts: list[Attempt]) -> None:
-    """Every receiver's answer is kept, markup included, with what no database can hold replaced."""
+    """Every receiver's answer is kept, markup in its headers and body included, with what no database can hold replaced."""
     said = find_said(attempts)
 
     assert len(attempts) == 2 * len(SPEAKERS)
-    assert said.count("<script>alert(1)</script>") >= 2 * 4
+    assert said.count("<script>alert(1)</script>") >= 2 * 2
     assert "\0" not in said
     assert said.encode().decode() == said
 
@@ -53,7 +53,7 @@ def test_admin_pages_escape_it(attempts: list[Attempt], admin_client: Client) ->
     pages = [admin_client.get(url).content.decode() for url in urls]
 
     assert not [mark for mark in LIVE for page in pages if mark in page]
-    assert sum("&lt;script&gt;alert(1)&lt;/script&gt;" in page for page in pages) >= 4
+    assert sum("&lt;script&gt;alert(1)&lt;/script&gt;" in page for page in pages) >= 2
 
 
 def test_the_api_gives_it_as_json(attempts: list[Attempt]) -> None:

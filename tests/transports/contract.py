@@ -4,6 +4,7 @@ import contextlib
 import errno
 import gzip
 import logging
+import os
 import resource
 import socket
 import ssl
@@ -44,6 +45,14 @@ def collect(transport: Transport, count: int, timeout: float = 20.0) -> list[Rep
         assert time.monotonic() < deadline, f"only {len(replies)} of {count} replies"
         replies += transport.wait(1.0)
     return replies
+
+
+def drive(transport: Transport, receiver: Receiver, count: int, timeout: float = 10.0) -> None:
+    """Have what is in flight go on, without a reply, until *receiver* has *count* requests."""
+    deadline = time.monotonic() + timeout
+    while len(receiver.requests) < count:
+        assert time.monotonic() < deadline, f"only {len(receiver.requests)} of {count} requests"
+        assert transport.wait(0.01) == []
 
 
 def post(transport: Transport, url: str, **changes: Any) -> Reply:
@@ -811,6 +820,75 @@ class NetworkContract(TransportContract):
 
         assert [reply.status for reply in replies] == [200] * 5
 
+    def test_answer_that_comes_unasked(self, transport: Transport, serve: Callable[..., Receiver]) -> None:
+        """What a receiver says between two requests is no answer to the second: that one has a connection of its own."""
+        rest, said = threading.Event(), threading.Semaphore(0)
+
+        def script(conversation: Conversation) -> None:
+            conversation.read()
+            conversation.answer(200)
+            assert rest.wait(10)
+            conversation.answer(500)
+            said.release()
+            conversation.wait_closed()
+
+        receiver = serve(script)
+        first = post(transport, receiver.url)
+        rest.set()
+        assert said.acquire(timeout=10)
+        second = post(transport, receiver.url)
+
+        assert [first.status, second.status] == [200, 200]
+        assert receiver.connections == 2
+
+    def test_request_is_sent_once(self, transport: Transport, serve: Callable[..., Receiver]) -> None:
+        """A kept connection that dies under a request is told as such: the request may have been read, so nobody repeats it."""
+
+        def script(conversation: Conversation) -> None:
+            conversation.read()
+            conversation.answer()
+            conversation.read()
+
+        receiver = serve(script)
+        replies = [post(transport, receiver.url) for _ in range(2)]
+
+        assert [(reply.status, reply.error) for reply in replies] == [(200, ""), (None, "connection_reset")]
+        assert len(receiver.requests) == 2
+
+    def test_connections_are_bounded_over_all_hosts(self, make: Make) -> None:
+        """Idle connections to many hosts are together no more than twice the concurrency."""
+        open_now: set[int] = set()
+
+        def script(conversation: Conversation) -> None:
+            open_now.add(conversation.number)
+            try:
+                answer_with(200)(conversation)
+            finally:
+                open_now.discard(conversation.number)
+
+        with Receiver(script) as receiver:
+            transport = make(concurrency=2, getaddrinfo=lookup(["127.0.0.1"]))
+            for number in range(12):
+                assert post(transport, receiver.url_for(f"host{number}.example")).status == 200
+            while len(open_now) > 4:
+                transport.wait(0.01)
+
+            assert receiver.connections == 12
+
+    def test_forked_process_sends_with_its_own(self, transport: Transport, url: str) -> None:
+        """A process that was forked from one that sends makes its own connections, and leaves those of the other alone."""
+        assert post(transport, url).status == 200
+        pid = os.fork()
+        if pid == 0:
+            try:
+                status = post(transport, url).status
+                transport.close()
+            finally:
+                os._exit(0 if status == 200 else 1)
+
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert post(transport, url).status == 200
+
     def test_many_at_once(self, make: Make, serve: Callable[..., Receiver]) -> None:
         """As many requests as the concurrency allows are in flight together, and a slow receiver delays no other."""
         everybody = threading.Barrier(30)
@@ -841,7 +919,7 @@ class NetworkContract(TransportContract):
         receiver = serve(script)
         for key in range(3):
             transport.submit(build_request(receiver.url, key=key))
-        receiver.wait_for(3)
+        drive(transport, receiver, 3)
         transport.abort()
         replies = collect(transport, 3)
 
@@ -854,7 +932,7 @@ class NetworkContract(TransportContract):
         transport = make(concurrency=1)
         for key in range(2):
             transport.submit(build_request(receiver.url, key=key))
-        receiver.wait_for(1)
+        drive(transport, receiver, 1)
         transport.abort()
         replies = collect(transport, 2)
         receiver.script = answer_with(200)
@@ -893,7 +971,7 @@ class NetworkContract(TransportContract):
                 post(transport, receiver.url)
             for key in range(4):
                 transport.submit(build_request(receiver.url, key=key))
-            receiver.wait_for(9)
+            drive(transport, receiver, 9)
             transport.close()
 
             assert all(ended.acquire(timeout=10) for _ in range(receiver.connections))

@@ -1,7 +1,6 @@
 """The transport over requests, and what it relies on in urllib3."""
 
 import inspect
-import os
 import socket
 import threading
 from collections.abc import Callable
@@ -16,10 +15,10 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.connection import is_connection_dropped
 
 from djwebhooks.transports.base import Transport
+from djwebhooks.transports.faults import ExchangeFailed
 from djwebhooks.transports.guarded import (
     IDLE_SECONDS,
     Exchange,
-    ExchangeFailed,
     GuardedAdapter,
     IdleConnections,
     Response,
@@ -28,7 +27,7 @@ from djwebhooks.transports.guarded import (
 from djwebhooks.transports.requests import FIRST_THREADS, RequestsTransport
 from tests.keys import make_certificate
 from tests.transports.contract import NetworkContract, build_request, collect, lookup, post
-from tests.transports.receiver import Conversation, Receiver, answer_with
+from tests.transports.receiver import Conversation, Receiver
 
 
 def find_threads() -> list[threading.Thread]:
@@ -141,39 +140,6 @@ class TestRequestsTransport(NetworkContract):
             "The request 'a' failed unexpectedly.",
             "The request 'b' failed unexpectedly.",
         ]
-
-    def test_forked_process_sends_with_its_own(self, transport: Transport, url: str) -> None:
-        """A process that was forked from one that sends makes its own threads and connections."""
-        assert post(transport, url).status == 200
-        pid = os.fork()
-        if pid == 0:
-            try:
-                status = post(transport, url).status
-            finally:
-                os._exit(0 if status == 200 else 1)
-
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-        assert post(transport, url).status == 200
-
-    def test_connections_are_bounded_over_all_hosts(self, make: Callable[..., Transport]) -> None:
-        """Idle connections to many hosts are together no more than twice the concurrency."""
-        open_now: set[int] = set()
-
-        def script(conversation: Conversation) -> None:
-            open_now.add(conversation.number)
-            try:
-                answer_with(200)(conversation)
-            finally:
-                open_now.discard(conversation.number)
-
-        with Receiver(script) as receiver:
-            transport = make(concurrency=2, getaddrinfo=lookup(["127.0.0.1"]))
-            for number in range(12):
-                assert post(transport, receiver.url_for(f"host{number}.example")).status == 200
-            while len(open_now) > 4:
-                transport.wait(0.01)
-
-            assert receiver.connections == 12
 
 
 def test_certificates_that_are_ready_are_bounded() -> None:
