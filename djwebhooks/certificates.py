@@ -14,6 +14,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
+    NoEncryption,
     PrivateFormat,
     PublicFormat,
 )
@@ -43,6 +44,12 @@ class ClientCertificate:
     def summary(self) -> dict[str, Any]:
         """What anybody may see who may see the target."""
         return {"subject": self.chain[0].subject.rfc4514_string(), "expires_at": self.expires_at.isoformat()}
+
+    @sensitive_variables()
+    def split(self) -> tuple[bytes, bytes]:
+        """Return the chain and the key, each in PEM."""
+        chain = b"".join(certificate.public_bytes(Encoding.PEM) for certificate in self.chain)
+        return chain, HiddenBytes(self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
     @sensitive_variables()
     def load_into(self, context: ssl.SSLContext) -> None:

@@ -21,6 +21,7 @@ from django.utils import timezone
 from djwebhooks.events import fire
 from djwebhooks.models import Attempt, Delivery, Lane, WebhookTarget
 from djwebhooks.transports.base import Transport
+from djwebhooks.transports.curl import CurlTransport
 from djwebhooks.transports.requests import RequestsTransport
 from djwebhooks.worker import work
 from tests.hostile.receivers import Case
@@ -30,7 +31,7 @@ from tests.transports.receiver import Received, Receiver
 #: Makes a transport: with its concurrency, and as keywords *ca_bundle* and *getaddrinfo*.
 MakeTransport = Callable[..., Transport]
 #: Every transport is sent with in turn.
-TRANSPORTS: dict[str, MakeTransport] = {"requests": RequestsTransport}
+TRANSPORTS: dict[str, MakeTransport] = {"requests": RequestsTransport, "curl": CurlTransport}
 
 #: The name in certificates and URLs, which is 127.0.0.1 for the transports here.
 NAME = "receiver.example"
