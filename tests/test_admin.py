@@ -20,12 +20,12 @@ from django.urls import reverse
 from django.utils import timezone
 
 from djwebhooks.admin import EventAdmin
-from djwebhooks.admin.pages import ACTION_LIMIT, BoundedPaginator, link_to, pretty
 from djwebhooks.events import fire
 from djwebhooks.models import Attempt, Body, Delivery, Event, Lane, Replay, Subscription, WebhookTarget
 from djwebhooks.models.deliveries import Status
 from djwebhooks.models.events import BUILD_TRIES
 from djwebhooks.models.replays import make_criteria
+from djwebhooks.pages import ACTION_LIMIT, BoundedPaginator, link_to, pretty
 from djwebhooks.testing import deliver
 from djwebhooks.transports.base import Reply, Request
 from tests.builders import live_secrets

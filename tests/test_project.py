@@ -36,6 +36,7 @@ LAYERS = (
         "certificates",
         "schemas",
         "managers",
+        "pages",
     ),
     ("catalogue",),
     ("transports", "models"),

@@ -10,7 +10,15 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from djwebhooks import payload
-from djwebhooks.admin.pages import (
+from djwebhooks.admin.pages import find_event, find_target, may_touch
+from djwebhooks.conf import conf
+from djwebhooks.database import read_clock
+from djwebhooks.exceptions import AlreadyFinished
+from djwebhooks.explain import describe_replay, describe_time, list_waits
+from djwebhooks.models import Attempt, Body, Delivery, Event, Replay, WebhookTarget
+from djwebhooks.models.events import events_database
+from djwebhooks.models.replays import Through
+from djwebhooks.pages import (
     NOTHING,
     ActingAdmin,
     Done,
@@ -19,23 +27,13 @@ from djwebhooks.admin.pages import (
     RowFilter,
     as_uuid,
     badge,
-    find_event,
-    find_target,
     folded,
     link_to,
     list_action,
-    may_touch,
     pretty,
     show_time,
     text_block,
 )
-from djwebhooks.conf import conf
-from djwebhooks.database import read_clock
-from djwebhooks.exceptions import AlreadyFinished
-from djwebhooks.explain import describe_replay, describe_time, list_waits
-from djwebhooks.models import Attempt, Body, Delivery, Event, Replay, WebhookTarget
-from djwebhooks.models.events import events_database
-from djwebhooks.models.replays import Through
 
 
 def retry(delivery: Delivery, by: Any) -> Done:

@@ -9,7 +9,13 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from djwebhooks.admin.pages import (
+from djwebhooks.admin.pages import name_owner
+from djwebhooks.erasure import erase_events
+from djwebhooks.explain import describe_count
+from djwebhooks.models import Delivery, Event
+from djwebhooks.models.deliveries import Status
+from djwebhooks.models.events import BUILD_TRIES
+from djwebhooks.pages import (
     NOTHING,
     ActingAdmin,
     Done,
@@ -21,16 +27,10 @@ from djwebhooks.admin.pages import (
     link_to,
     link_to_list,
     list_action,
-    name_owner,
     pretty,
     show_time,
     text_block,
 )
-from djwebhooks.erasure import erase_events
-from djwebhooks.explain import describe_count
-from djwebhooks.models import Delivery, Event
-from djwebhooks.models.deliveries import Status
-from djwebhooks.models.events import BUILD_TRIES
 
 #: What lists leave in the database: it is large, or nobody's business.
 LARGE = ("call", "payload", "target_ids", "subjects", "build_error")

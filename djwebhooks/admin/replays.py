@@ -14,9 +14,16 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from djwebhooks.admin.pages import (
+from djwebhooks.admin.pages import SYSTEM_PERMISSION, may_touch
+from djwebhooks.conf import conf
+from djwebhooks.exceptions import AlreadyFinished, InvalidReplay
+from djwebhooks.explain import THROUGH, describe_time
+from djwebhooks.models import Delivery, Replay, WebhookTarget
+from djwebhooks.models.deliveries import Status
+from djwebhooks.models.events import events_database
+from djwebhooks.models.replays import REPLAYABLE, Criteria, Plan, Through, check_rate, make_criteria
+from djwebhooks.pages import (
     NOTHING,
-    SYSTEM_PERMISSION,
     ActingAdmin,
     Done,
     ReadOnlyAdmin,
@@ -27,16 +34,8 @@ from djwebhooks.admin.pages import (
     link_to,
     link_to_list,
     list_action,
-    may_touch,
     show_time,
 )
-from djwebhooks.conf import conf
-from djwebhooks.exceptions import AlreadyFinished, InvalidReplay
-from djwebhooks.explain import THROUGH, describe_time
-from djwebhooks.models import Delivery, Replay, WebhookTarget
-from djwebhooks.models.deliveries import Status
-from djwebhooks.models.events import events_database
-from djwebhooks.models.replays import REPLAYABLE, Criteria, Plan, Through, check_rate, make_criteria
 
 #: Who may replay for all owners at once.
 EVERYBODY_PERMISSION = "djwebhooks.replay_everybody"

@@ -21,21 +21,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
-from djwebhooks.admin.pages import (
-    NOTHING,
-    SYSTEM_PERMISSION,
-    ActingAdmin,
-    Done,
-    RowAction,
-    WordFilter,
-    badge,
-    link_to,
-    link_to_list,
-    list_action,
-    may_touch,
-    name_owner,
-    show_time,
-)
+from djwebhooks.admin.pages import SYSTEM_PERMISSION, may_touch, name_owner
 from djwebhooks.database import read_clock
 from djwebhooks.exceptions import DjWebhooksError, InvalidTarget, UndecryptableSecret
 from djwebhooks.explain import list_holds, list_troubles
@@ -49,6 +35,18 @@ from djwebhooks.models.operation import STATES
 from djwebhooks.models.replays import MOST_TARGETS, Through
 from djwebhooks.models.validation import check_authentication, check_certificate
 from djwebhooks.owners import owner_model
+from djwebhooks.pages import (
+    NOTHING,
+    ActingAdmin,
+    Done,
+    RowAction,
+    WordFilter,
+    badge,
+    link_to,
+    link_to_list,
+    list_action,
+    show_time,
+)
 
 #: What is known of a receiver by ``accepts_unknown_keys``.
 VERIFICATION = {

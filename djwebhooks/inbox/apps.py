@@ -5,7 +5,7 @@ from django.utils.module_loading import autodiscover_modules
 
 
 class InboxConfig(AppConfig):
-    """Registers the checks and finds the handlers in each app's ``webhooks.py``; touches neither the database nor the network."""
+    """Registers the checks, connects the bell and imports each app's ``webhooks.py``; touches neither database nor network."""
 
     name = "djwebhooks.inbox"
     label = "djwebhooks_inbox"
@@ -14,7 +14,8 @@ class InboxConfig(AppConfig):
 
     def ready(self) -> None:
         # Models cannot be imported before Django has loaded them all.
-        from djwebhooks.inbox import checks
+        from djwebhooks.inbox import bell, checks, models
 
         checks.register_all()
+        models.messages_due.connect(bell.ring, dispatch_uid="djwebhooks.inbox.ring")
         autodiscover_modules("webhooks")

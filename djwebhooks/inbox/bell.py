@@ -19,8 +19,8 @@ BUDGET, PATIENCE = 20, 600
 _inline = Inline()
 
 
-def ring(using: str) -> None:
-    """Wake a worker once the transaction commits. What fails of it costs latency only."""
+def ring(sender: Any, *, using: str, **_: Any) -> None:
+    """Wake a worker once the transaction commits: receives ``messages_due``. What fails of it costs latency only."""
     if conf.INBOX_QUEUE is not None:
         transaction.on_commit(partial(wake, using), using=using, robust=True)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.db import models, router
 from django.db.models import F, Q
+from django.dispatch import Signal
 
 from djwebhooks.database import DatabaseNow, ExactCharField, PartialIndex, clean_text, insert_many
 from djwebhooks.exceptions import RejectedMessage
@@ -16,6 +17,9 @@ from djwebhooks.managers import WriterManager
 
 #: Characters of a traceback that are kept: its end says what happened.
 ERROR_LIMIT = 16 * 1024
+
+#: Messages were written that are due once the transaction commits: ``using``. The bell listens.
+messages_due = Signal()
 
 
 class Status(models.TextChoices):
@@ -41,7 +45,9 @@ class MessageQuerySet(models.QuerySet["Message"]):
         Rejected ones are left out: nobody knows who sent them.
         """
         again = {"status": Status.NEW, "attempt_count": 0, "due_at": DatabaseNow(), "finished_at": None, "error": ""}
-        return self.exclude(status=Status.REJECTED).update(**again)
+        count = self.exclude(status=Status.REJECTED).update(**again)
+        messages_due.send(Message, using=self.db)
+        return count
 
 
 class Message(models.Model):
@@ -112,6 +118,8 @@ def insert_message(using: str, values: Mapping[str, Any], *, is_due: bool = True
     row = {"event": "", "status": Status.NEW, "error": "", **values}
     names = COLUMNS if is_due else (*COLUMNS, "due_at")
     insert_many(using, Message, names, [[row.get(name) for name in names]])
+    if is_due:
+        messages_due.send(Message, using=using)
 
 
 def describe_error(error: BaseException) -> str:

@@ -15,7 +15,6 @@ from django.views.decorators.debug import sensitive_variables
 
 from djwebhooks.database import clean_text
 from djwebhooks.exceptions import InvalidSignature
-from djwebhooks.inbox.bell import ring
 from djwebhooks.inbox.limits import seconds_to_wait
 from djwebhooks.inbox.models import Status, inbox_database, insert_message
 from djwebhooks.inbox.schemes import Headers
@@ -78,14 +77,12 @@ def take_in(request: HttpRequest, source: Source) -> None:
             reject(request, source, headers, body, error)
         raise Refused(401, "unauthorized", **{"WWW-Authenticate": "Signature"}) from error
     keep_to_rate(source, "accepted")
-    using = inbox_database()
     known = {
         "message_id": shorten(source.scheme.read_id(headers, body)) or str(uuid7()),
         "event": source.scheme.read_told_event(headers)[:LENGTH],
         "sequence": read_sequence(headers),
     }
-    insert_message(using, describe(request, source, headers, body) | known)
-    ring(using)
+    insert_message(inbox_database(), describe(request, source, headers, body) | known)
 
 
 @sensitive_variables("body")

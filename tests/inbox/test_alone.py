@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def test_the_inbox_can_be_used_alone(tmp_path: Path) -> None:
-    """A project with it and without the sender migrates, receives, runs handlers and cleans up."""
+    """A project with it and without the sender migrates, receives, runs handlers, shows its admin and cleans up."""
     root = Path(__file__).parents[2]
     surroundings = {name: value for name, value in os.environ.items() if not name.startswith(("DJANGO_", "DJWEBHOOKS_"))}
     command = [sys.executable, "-m", "tests.inbox.under_inbox_alone", str(tmp_path / "alone.sqlite3")]
@@ -23,6 +23,7 @@ def test_the_inbox_can_be_used_alone(tmp_path: Path) -> None:
         "status": 200,
         "seen": ["main"],
         "message": "processed",
+        "pages": [200, 200, 200],
         "output": [
             "System check identified no issues (0 silenced).",
             "Working on the inbox in database 'default', until nothing is due.",

@@ -50,6 +50,7 @@ django.setup()
 def run() -> None:
     """Migrate, receive, work, look at the admin, and clean up."""
     from django.apps import apps
+    from django.contrib.auth.models import User
     from django.core.management import call_command
     from django.test import Client
 
@@ -67,12 +68,17 @@ def run() -> None:
     call_command("webhooks", "inbox", "--burst", stdout=output)
     call_command("webhooks", "prune", stdout=output)
     message = Message.objects.get()
+    staff = Client()
+    staff.force_login(User.objects.create_superuser("staff"))
+    place = "/admin/djwebhooks_inbox/message/"
+    pages = [staff.get(place), staff.get(f"{place}{message.pk}/change/"), staff.post(f"{place}{message.pk}/act/replay/")]
     found = {
         "labels": [config.label for config in apps.get_app_configs() if config.name.startswith("djwebhooks")],
         "models": [name for name in sys.modules if name.startswith(("djwebhooks.models", "djwebhooks.worker"))],
         "status": answer.status_code,
         "seen": seen,
         "message": message.status,
+        "pages": [page.status_code for page in pages],
         "output": output.getvalue().splitlines(),
     }
     sys.stdout.write(json.dumps(found))

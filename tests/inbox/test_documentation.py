@@ -1,0 +1,71 @@
+"""The example of the documentation does what it says."""
+
+import json
+import sys
+from collections.abc import Iterator
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from djwebhooks.inbox import handlers
+from djwebhooks.inbox.models import Message, Status
+from djwebhooks.inbox.sources import read_source
+from djwebhooks.inbox.worker import InboxWorker
+from tests.inbox.senders import post, sign_github
+from tests.test_docs import DOCS, read_blocks
+
+pytestmark = pytest.mark.django_db
+
+
+class Packages:
+    """Stands for the model of the example: remembers what was asked of it."""
+
+    def __init__(self) -> None:
+        self.updates: list[tuple[str, str]] = []
+
+    def filter(self, repo_url: str) -> Any:
+        return SimpleNamespace(update=lambda last_commit: self.updates.append((repo_url, last_commit)))
+
+
+@pytest.fixture
+def packages() -> Iterator[Packages]:
+    """Install the example's handler, and what it imports, for this test."""
+    [block] = [block for block in read_blocks(DOCS / "how-to" / "inbox.rst") if block.caption == "packages/webhooks.py"]
+    before, packages = handlers.list_receivers(), Packages()
+    module = ModuleType("packages.models")
+    module.Package = SimpleNamespace(objects=packages)
+    sys.modules |= {"packages": ModuleType("packages"), "packages.models": module}
+    exec(block.text, {"__name__": "packages.webhooks"})
+    yield packages
+    handlers._receivers[:] = before
+    del sys.modules["packages"], sys.modules["packages.models"]
+
+
+def test_a_push_updates_its_package_and_a_ping_nothing(packages: Packages) -> None:
+    """As GitHub sends them."""
+    push = {
+        "ref": "refs/heads/main",
+        "repository": {"html_url": "https://github.com/djangopackages/djangopackages"},
+        "head_commit": {"timestamp": "2026-09-21T14:13:20+02:00"},
+    }
+    deletion = {**push, "head_commit": None}
+    sent = [("ping", {"zen": "Design for failure."}, "1"), ("push", push, "2"), ("push", push, "2"), ("push", deletion, "3")]
+    for event, content, message_id in sent:
+        body = json.dumps(content).encode()
+        assert post("github", body, sign_github(body, event, message_id)).status_code == 200
+
+    assert InboxWorker(burst=True).run() == 3
+    assert packages.updates == [("https://github.com/djangopackages/djangopackages", "2026-09-21T14:13:20+02:00")]
+    assert Message.objects.get(message_id="2").status == Status.PROCESSED
+
+
+def test_the_sources_of_the_reference_are_possible() -> None:
+    """Each of them passes the checks."""
+    names: dict[str, Any] = {"os": SimpleNamespace(environ={"SHOPIFY_SECRET": "x", "GITHUB_WEBHOOK_SECRET": "y"})}
+    for page in ("inbox", "settings"):
+        for block in read_blocks(DOCS / "reference" / f"{page}.rst"):
+            if "DJWEBHOOKS_INBOX = " in block.text:
+                exec(block.text, names)
+                for name, options in names["DJWEBHOOKS_INBOX"].items():
+                    assert read_source(name, options).name == name
