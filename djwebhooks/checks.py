@@ -138,7 +138,7 @@ def check_rates(**_: Any) -> Iterator[CheckMessage]:
 
 def _is_throttle(item: tuple[object, object]) -> bool:
     scope, rate = item
-    return scope in ("test", "retry", "replay") and isinstance(rate, str) and THROTTLE.fullmatch(rate) is not None
+    return scope in ("test", "retry", "replay", "feed") and isinstance(rate, str) and THROTTLE.fullmatch(rate) is not None
 
 
 def check_envelope(**_: Any) -> Iterator[CheckMessage]:

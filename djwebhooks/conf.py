@@ -79,7 +79,12 @@ class Settings:
     #: Deliveries per second that a replay makes pending again, unless it is told another rate.
     REPLAY_RATE: float = 50
     #: How often a user may have tests, retries and replays made through the API; a scope that is left out has no limit.
-    API_THROTTLES: Mapping[str, str] = {"test": "30/minute", "retry": "60/minute", "replay": "60/hour"}
+    API_THROTTLES: Mapping[str, str] = {
+        "test": "30/minute",
+        "retry": "60/minute",
+        "replay": "60/hour",
+        "feed": "120/minute",
+    }
     #: Keys for secrets in the database, newest first; empty falls back to ``SECRET_KEY`` and ``SECRET_KEY_FALLBACKS``.
     ENCRYPTION_KEYS: Sequence[str] = ()
     #: Who may send webhooks to the inbox: a source's name to its scheme, its secrets and its limits.

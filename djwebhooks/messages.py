@@ -190,7 +190,7 @@ def _make_letterhead(target: WebhookTarget, only_key: str, now: datetime) -> Let
 
     In each version that it gets, every live key signs, or for a key check the one that it is about.
     """
-    keys, versions = _find_keys(target, only_key, now), target.signature_versions
+    keys, versions = find_keys(target, only_key, now), target.signature_versions
     return Letterhead(
         target,
         headers=target.headers,
@@ -201,7 +201,7 @@ def _make_letterhead(target: WebhookTarget, only_key: str, now: datetime) -> Let
     )
 
 
-def _find_keys(target: WebhookTarget, only_key: str, now: datetime) -> list[Key]:
+def find_keys(target: WebhookTarget, only_key: str, now: datetime) -> list[Key]:
     if only_key == UNKNOWN_KEY:
         return [Key.new(now)]
     needs_pairs = only_key or signing.V1A in target.signature_versions

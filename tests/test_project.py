@@ -43,7 +43,7 @@ LAYERS = (
     ("work",),
     ("dispatch", "lanes", "build", "contents", "fairness", "announce", "notices", "replays", "tokens"),
     ("messages", "verdicts"),
-    ("worker", "inline"),
+    ("worker", "inline", "feed"),
     ("engines",),
     ("events", "weaknesses"),
     ("decorators", "model_events", "checks", "erasure", "explain", "metrics", "prune", "stats", "testing"),

@@ -19,6 +19,7 @@ from djwebhooks.exceptions import (
     InvalidPayload,
     KeyNotAccepted,
     TargetLocked,
+    UndecryptableSecret,
 )
 
 
@@ -27,6 +28,13 @@ class Conflict(APIException):
 
     status_code = status.HTTP_409_CONFLICT
     default_code = "conflict"
+
+
+class Unavailable(APIException):
+    """A fault of our own, which somebody has to mend."""
+
+    status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+    default_code = "unavailable"
 
 
 class RequestTooLarge(APIException):
@@ -46,6 +54,8 @@ def translate(error: Exception) -> Exception:
     match error:
         case IdempotencyConflict() | AlreadyFinished() | ErasedEvent() | KeyNotAccepted() | TargetLocked():
             return Conflict(str(error))
+        case UndecryptableSecret():
+            return Unavailable("The secret of this target cannot be read at the moment.")
         case InvalidPayload():
             return ValidationError({"payload": [str(error)]})
         case InvalidEvent():

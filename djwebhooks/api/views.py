@@ -89,7 +89,11 @@ class OwnerViewSet(GenericViewSet[Any]):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Let nobody in who has no owner."""
         super().initial(request, *args, **kwargs)
-        self.owner = find_owner(request, {name: kwargs[name] for name in kwargs if name != self.lookup_url_kwarg})
+        self.owner = self.choose_owner(request, {name: kwargs[name] for name in kwargs if name != self.lookup_url_kwarg})
+
+    def choose_owner(self, request: Request, kwargs: dict[str, Any]) -> Any:
+        """Return whose rows the request is about. Raises ``PermissionDenied``."""
+        return find_owner(request, kwargs)
 
     def get_throttles(self) -> list[BaseThrottle]:
         """Return the project's throttles, and our own for what makes requests to others."""

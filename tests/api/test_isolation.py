@@ -72,6 +72,7 @@ def test_all_addresses_are_known() -> None:
         "replays/<str:webhooks_id>/",
         "replays/<str:webhooks_id>/cancel/",
         "event-types/",
+        "feed/",
     ])  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import pytest
 from django.conf import LazySettings
 from django.core.cache import cache
 
+from tests.api.test_feed import ask
 from tests.api.world import Api, make_owner, make_target, make_webhooks
 
 pytestmark = pytest.mark.django_db
@@ -71,3 +72,13 @@ def test_the_default_lets_a_person_work() -> None:
     statuses = [api.post(f"targets/{target.uid}/test/").status for _ in range(31)]
 
     assert statuses == [202] * 30 + [429]
+
+
+def test_each_receiver_of_a_feed_is_limited_by_itself(settings: LazySettings) -> None:
+    """Another target's receiver, and the owner, are not held up by it."""
+    settings.DJWEBHOOKS_API_THROTTLES = {"feed": "2/hour"}
+    target, other = make_target(make_owner()), make_target(None)
+
+    assert [ask(f"target={target.uid}", target.secret).status for _ in range(3)] == [200, 200, 429]
+    assert ask(f"target={other.uid}", other.secret).status == 200
+    assert Api(target.owner).get(f"feed/?target={target.uid}").status == 200

@@ -1,0 +1,107 @@
+"""The feed: a target's events since a sequence number, for a receiver that was away or that would rather ask."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.views.decorators.debug import sensitive_variables
+
+from djwebhooks import payload, signing
+from djwebhooks.conf import conf
+from djwebhooks.contents import ERASED, UNFIT, Content, read_contents, write_bodies
+from djwebhooks.database import read_clock
+from djwebhooks.messages import find_keys
+from djwebhooks.models import Delivery, WebhookTarget
+from djwebhooks.models.deliveries import Status
+
+#: Deliveries that one page looks at, and how many of their bodies are read at once.
+PAGE, CHUNK = 200, 20
+#: Bytes of bodies after which a page ends.
+PAGE_BYTES = 1024 * 1024
+
+#: A delivery's sequence and its event's id.
+Row = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An event as it is sent: a receiver can hand headers and body to what takes its webhooks."""
+
+    sequence: int
+    headers: Mapping[str, str]
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What follows a sequence number.
+
+    *after* is what to ask for next, and *has_more* whether there is something to get at once. Numbers are left out whose
+    deliveries were cancelled, whose events were erased or could not be built, and of tests of single keys.
+    """
+
+    items: Sequence[Item]
+    after: int
+    has_more: bool
+
+
+def read_page(target: WebhookTarget, after: int, using: str) -> Page:
+    """Return what *target* was sent, or is to be sent, after the sequence number *after*, freshly signed, in order.
+
+    A page ends before an event whose payload has yet to be built. Raises ``UndecryptableSecret``.
+    """
+    deliveries = Delivery.objects.using(using).filter(target=target, sequence__gt=after).exclude(status=Status.CANCELLED)
+    rows: list[Row] = list(deliveries.order_by("sequence").values_list("sequence", "event_id")[: PAGE + 1])
+    now = read_clock(using)
+    writer = Writer(target, now)
+    items: list[Item] = []
+    size = 0
+    for sequence, content in _with_contents(using, rows[:PAGE], writer.body_format, now):
+        if content is not None and not content.is_built and not content.is_given_up and not content.is_erased:
+            return Page(items, after, has_more=False)
+        if size >= PAGE_BYTES:
+            return Page(items, after, has_more=True)
+        item = writer.write(sequence, content)
+        if item is not None:
+            items.append(item)
+            size += len(item.body)
+        after = sequence
+    return Page(items, after, has_more=len(rows) > PAGE)
+
+
+def _with_contents(using: str, rows: Sequence[Row], body_format: str, now: datetime) -> Iterator[tuple[int, Content | None]]:
+    """Each sequence with what there is to send, read as far as somebody takes it."""
+    for start in range(0, len(rows), CHUNK):
+        chunk = rows[start : start + CHUNK]
+        contents = read_contents(using, {event_id for _, event_id in chunk}, now)
+        for content in contents.values():
+            if content.is_built and not content.is_erased:
+                content.wanted.add(body_format)
+        write_bodies(using, contents)
+        for sequence, event_id in chunk:
+            yield sequence, contents.get(event_id)
+
+
+class Writer:
+    """Writes the items of one page."""
+
+    @sensitive_variables()
+    def __init__(self, target: WebhookTarget, now: datetime) -> None:
+        versions = target.signature_versions
+        self._signers = [signer for key in find_keys(target, "", now) for signer in key.read_signers(versions)]
+        self._timestamp = int(now.timestamp())
+        self.body_format = payload.envelope_format(target.envelope or conf.ENVELOPE, with_owner=target.owner_id is None)
+
+    def write(self, sequence: int, content: Content | None) -> Item | None:
+        """Return the item, or nothing for an event that has no body."""
+        body = content.bodies.get(self.body_format) if content is not None else None
+        if content is None or content.only_key or content.is_erased or body in (None, UNFIT, ERASED):
+            return None
+        headers = {
+            "content-type": payload.content_type(self.body_format),
+            "webhook-id": content.message_id,
+            "webhook-timestamp": str(self._timestamp),
+            "webhook-signature": signing.sign_all(self._signers, content.message_id, self._timestamp, body),
+            "webhook-sequence": str(sequence),
+        }
+        return Item(sequence, headers, body.decode())

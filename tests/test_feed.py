@@ -1,0 +1,145 @@
+"""What a page of the feed has, and where it ends."""
+
+import pytest
+from django.conf import LazySettings
+from django.contrib.auth.models import User
+from django.utils import timezone
+
+from djwebhooks import feed, signing
+from djwebhooks.decorators import hook
+from djwebhooks.erasure import erase_events
+from djwebhooks.events import fire
+from djwebhooks.feed import Page, read_page
+from djwebhooks.models import Delivery, Event, WebhookTarget
+from djwebhooks.models.deliveries import Status
+from djwebhooks.testing import deliver, outbox
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def target() -> WebhookTarget:
+    owner = User.objects.create_user("owner")
+    return WebhookTarget.objects.register("https://example.com/", ["*"], owner=owner)
+
+
+@hook("a.hooked", live=True)
+def hooked(owner: User) -> str:
+    return User.objects.get(pk=owner.pk).first_name or str(1 / 0)
+
+
+def fire_some(target: WebhookTarget, count: int = 3) -> None:
+    for number in range(count):
+        fire("a.b", {"number": number}, owner=target.owner)
+
+
+def read(target: WebhookTarget, after: int = 0) -> Page:
+    return read_page(target, after, "default")
+
+
+def sequences(page: Page) -> list[int]:
+    return [item.sequence for item in page.items]
+
+
+def test_an_item_is_what_was_sent(target: WebhookTarget) -> None:
+    """Same id, same bytes, same sequence; the signature is new, and good."""
+    outbox.clear()
+    fire_some(target)
+    deliver()
+
+    page = read(target)
+
+    assert sequences(page) == [1, 2, 3]
+    assert (page.after, page.has_more) == (3, False)
+    for item, request in zip(page.items, outbox, strict=True):
+        assert item.body.encode() == request.body
+        unchanging = ("content-type", "webhook-id", "webhook-sequence")
+        assert {name: item.headers[name] for name in unchanging} == {name: request.headers[name] for name in unchanging}
+        signing.verify(item.body.encode(), item.headers, target.secret)
+
+
+def test_it_goes_on_after_a_sequence(target: WebhookTarget) -> None:
+    """Nothing is given twice, and nothing is left out."""
+    fire_some(target)
+    deliver(500)
+
+    assert sequences(read(target, after=1)) == [2, 3]
+    assert read(target, after=3) == Page([], 3, has_more=False)
+    assert read(target, after=99) == Page([], 99, has_more=False)
+
+
+def test_what_waits_is_there_and_goes_on_waiting(target: WebhookTarget) -> None:
+    """To read is no delivery: also what is paused, pending or failed can be read."""
+    target.pause()
+    fire_some(target)
+    deliver()
+
+    assert sequences(read(target)) == [1, 2, 3]
+    assert set(Delivery.objects.values_list("status", flat=True)) == {Status.PENDING}
+
+
+def test_what_must_not_be_sent_is_left_out(target: WebhookTarget) -> None:
+    """Cancelled, erased, a test of one key alone, or of no use: the page goes on behind it."""
+    fire_some(target, 4)
+    target.check_keys()
+    fire("a.b", "last", owner=target.owner)
+    target.pause()
+    deliver()
+    first, second, *_ = Delivery.objects.order_by("sequence")
+    first.cancel()
+    erase_events(Event.objects.filter(pk=second.event_id))
+
+    page = read(target)
+
+    assert sequences(page) == [3, 4, 7]
+    assert page.after == 7
+
+
+def test_a_page_ends_before_what_is_not_built(target: WebhookTarget) -> None:
+    """Whoever asks for what is next would never get it otherwise; one that can never be built is passed over."""
+    target.pause()
+    fire_some(target, 1)
+    hooked(target.owner)
+    fire_some(target, 1)
+    deliver()
+
+    assert read(target) == Page(read(target).items, 1, has_more=False)
+    assert sequences(read(target)) == [1]
+
+    Event.objects.filter(name="a.hooked").update(build_attempts=5, build_due_at=None)
+    assert sequences(read(target)) == [1, 3]
+
+
+def test_pages_are_bounded(target: WebhookTarget, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By their number of deliveries and by their bytes; what is left comes with the next, also when all of a page is left out."""
+    fire_some(target, 7)
+    deliver()
+    monkeypatch.setattr(feed, "PAGE", 3)
+    monkeypatch.setattr(feed, "CHUNK", 2)
+
+    page = read(target)
+    assert (sequences(page), page.after, page.has_more) == ([1, 2, 3], 3, True)
+    Delivery.objects.filter(sequence__gt=3, sequence__lt=7).update(status=Status.FAILED)
+    Event.objects.filter(deliveries__sequence__gt=3, deliveries__sequence__lt=7).update(erased_at=timezone.now())
+    page = read(target, after=3)
+    assert (sequences(page), page.after, page.has_more) == ([], 6, True)
+    assert sequences(read(target, after=6)) == [7]
+
+    monkeypatch.setattr(feed, "PAGE_BYTES", 1)
+    page = read(target)
+    assert (sequences(page), page.after, page.has_more) == ([1], 1, True)
+
+
+def test_it_is_written_as_the_target_wants_it(target: WebhookTarget, settings: LazySettings) -> None:
+    """Envelope and kinds of signatures are the target's own; bodies that nobody was sent yet are kept."""
+    settings.DJWEBHOOKS_SIGNATURES = ["v1", "v1a"]
+    WebhookTarget.objects.update(envelope="cloudevents", is_active=False)
+    target.refresh_from_db()
+    fire_some(target, 1)
+    deliver()
+
+    [item] = read(target).items
+
+    assert item.headers["content-type"] == "application/cloudevents+json"
+    assert signing.verify(item.body.encode(), item.headers, [target.public_key]) == 0
+    assert bytes(Event.objects.get().bodies.get().content).decode() == item.body
