@@ -1,15 +1,19 @@
 """The worker: dispatch, lease, send and record, over and over, in one thread."""
 
+import atexit
 import logging
 import math
 import os
 import socket
+import sys
+import threading
 import time
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError, close_old_connections, connections
+from django.utils.autoreload import DJANGO_AUTORELOAD_ENV
 from django.utils.module_loading import import_string
 
 from djwebhooks import dispatch, lanes, messages, replays, tokens, verdicts
@@ -40,6 +44,8 @@ PATIENCE = 2.0
 FLUSH, FLUSH_SIZE = 0.03, 500
 #: Lanes that one worker leases at most.
 LANES = 1000
+#: Seconds that the end of a process waits for the worker in it.
+EXIT_PATIENCE = 5.0
 #: The first and the longest pause, in seconds, after a database error; each is twice the one before.
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 
@@ -85,6 +91,7 @@ class Worker:
         self.id = 0
         self.recorded = 0
         self._has_own_thread = threaded
+        self._thread: threading.Thread | None = None
         self._is_stopping = False
         self._pause = self._last_work = 0.0
         self._forget()
@@ -108,6 +115,36 @@ class Worker:
         """Take nothing new, let what is in flight finish, record it and end. Safe in signal handlers and other threads."""
         self._is_stopping = True
         self.transport.wake()
+
+    def start(self) -> None:
+        """Work in a thread of this process, until ``stop``, or until the process exits. A second call changes nothing.
+
+        Where ``runserver`` only watches for changed files, nothing is started: that process would send with old code for ever.
+        Raises ``RuntimeError`` for a worker that has ended.
+        """
+        if self._thread is None and not _is_reloader():
+            self._thread = threading.Thread(target=self._run_in_thread, name="djwebhooks-worker", daemon=True)
+            self._thread.start()
+            atexit.register(self._stop_with_process)
+        elif self._thread is not None and not self._thread.is_alive():
+            raise RuntimeError("This worker has ended. Make a new one: Worker().start()")
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until what ``start`` has started has ended, for so many seconds at most; return whether it has."""
+        if self._thread is not None:
+            self._thread.join(timeout)
+        return self._thread is None or not self._thread.is_alive()
+
+    def _run_in_thread(self) -> None:
+        try:
+            self.run()
+        finally:
+            connections.close_all()
+            atexit.unregister(self._stop_with_process)
+
+    def _stop_with_process(self) -> None:
+        self.stop()
+        self.join(EXIT_PATIENCE)
 
     def run(self) -> int:
         """Work until stopped, or as *burst*, *budget* or *linger* say; return how many outcomes were recorded.
@@ -543,6 +580,12 @@ class Worker:
         self._see_paced()
         if kept:  # Something was written to them, or somebody has locked them.
             self._next_release = time.monotonic() + POLL
+
+
+def _is_reloader() -> bool:
+    """Whether ``runserver`` has the application in a child of this process."""
+    is_serving = sys.argv[1:2] == ["runserver"] and "--noreload" not in sys.argv
+    return is_serving and os.environ.get(DJANGO_AUTORELOAD_ENV) != "true"
 
 
 def make_transport(concurrency: int | None = None) -> Transport:

@@ -1,5 +1,7 @@
 """The loop: fairness, limits, the lease, and what a database error does to it."""
 
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -29,6 +31,7 @@ from djwebhooks.work import READY
 from djwebhooks.worker import Worker, work
 from tests.builders import make_deliveries
 from tests.connections import plain
+from tests.engines.processes import wait_until
 from tests.transports.receiver import Conversation, Receiver
 
 
@@ -340,6 +343,83 @@ def test_stopping_finishes_what_is_in_flight(owner: User) -> None:
     assert Delivery.objects.filter(status="succeeded").count() == 1
     assert not Lane.objects.exclude(holder=None).exists()
     assert not WorkerRow.objects.exists()
+
+
+# -- in a process of the application ------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_can_be_started_and_stopped() -> None:
+    """It works in a thread, gives everything back at its end, and does not begin again."""
+    owner = User.objects.create(username="owner")
+    register("http://127.0.0.1:9/", owner)
+    worker = Worker(transport=MemoryTransport())
+    worker.start()
+    worker.start()
+    assert [thread.name for thread in threading.enumerate()].count("djwebhooks-worker") == 1
+
+    fire_many(3, owner)
+    wait_until(lambda: Delivery.objects.filter(status="succeeded").count() == 3, "all is sent")
+    assert not worker.join(0)
+    worker.stop()
+
+    assert worker.join(30)
+    assert not WorkerRow.objects.exists()
+    with pytest.raises(RuntimeError, match="This worker has ended"):
+        worker.start()
+
+
+def test_a_worker_that_was_never_started_has_ended() -> None:
+    """There is nothing to wait for."""
+    assert Worker(transport=MemoryTransport()).join()
+
+
+IN_PROCESS = """
+import sys, threading, time
+import django; django.setup()
+from django.contrib.auth.models import User
+from django.db import transaction
+from djwebhooks.events import fire
+from djwebhooks.models import Delivery
+from djwebhooks.transports.memory import MemoryTransport
+from djwebhooks.worker import Worker
+sys.argv = sys.argv[1:]
+worker = Worker(transport=MemoryTransport())
+worker.start()
+if worker.join(0):
+    sys.exit("no worker")
+with transaction.atomic():
+    for _ in range(3):
+        fire("thing.happened", 1, owner=User.objects.get())
+while not Delivery.objects.exists():
+    time.sleep(0.01)
+"""
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("command", "reloads", "works"),
+    [
+        ("check", "", True),
+        ("runserver", "true", True),
+        ("runserver --noreload", "", True),
+        ("runserver", "", False),
+    ],
+)
+def test_a_process_that_exits_ends_its_worker(
+    process_environment: Callable[..., dict[str, str]], redis: str, command: str, reloads: str, works: bool
+) -> None:
+    """Its row is gone, and no lane is held; a process that only watches files for ``runserver`` has no worker."""
+    register("http://127.0.0.1:9/", User.objects.create(username="owner"))
+    script = [sys.executable, "-c", IN_PROCESS, "manage.py", *command.split()]
+    environment = process_environment() | ({"RUN_MAIN": reloads} if reloads else {})
+
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=60)
+
+    assert (done.returncode, done.stderr.strip()) == ((0, "") if works else (1, "no worker"))
+    assert Delivery.objects.count() == 3 * works
+    assert not WorkerRow.objects.exists()
+    assert not Lane.objects.exclude(holder=None).exists()
 
 
 def test_a_worker_lingers_or_spends_its_budget(owner: User) -> None:
