@@ -99,7 +99,7 @@ def caller(stage: Stage) -> Figures:
 
 
 def measure_saves(stage: Stage, times: int) -> float:
-    """Seconds that a note takes longer than a plain one right after it, without the wait for the disk: that has steps of its own."""
+    """Seconds that a note takes longer than a plain one right after it, without the wait for the disk, that comes in steps."""
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("SET synchronous_commit = off")
