@@ -1,5 +1,6 @@
 """Bars on a logarithmic scale, as the systems differ by orders of magnitude."""
 
+from math import ceil, floor, log10
 from pathlib import Path
 from statistics import median
 
@@ -24,17 +25,25 @@ def draw_plots(results: Results, folder: Path) -> list[Path]:
 def draw(results: Results, folder: Path, scenario: str, figure: str, title: str) -> Path | None:
     """Write a bar for each system, with the medians."""
     systems = dict.fromkeys(key[3] for key in results if key[1:3] == (scenario, "postgresql"))
-    values = {system: median(series(results, scenario, "postgresql", system, figure)) for system in systems}
+    found = {system: series(results, scenario, "postgresql", system, figure) for system in systems}
     # A logarithm has no room for what cannot be told from nothing.
-    values = {system: value for system, value in values.items() if value > 0}
+    values = {system: median(each) for system, each in found.items() if each and median(each) > 0}
     if not values:
         return None
+    least, most = floor(log10(min(values.values()))), ceil(log10(max(values.values())))
     chart = pygal.HorizontalBar(
-        logarithmic=True, show_legend=False, print_values=True, style=CleanStyle, height=60 * len(values) + 100
+        logarithmic=True,
+        show_legend=False,
+        print_values=True,
+        style=CleanStyle,
+        height=60 * len(values) + 100,
+        range=(10**least / 2, 10**most),
+        zero=10**least / 2,
+        y_labels=[10**power for power in range(least, most + 1)],
     )
     chart.title = title
-    chart.x_labels = list(values)
-    chart.add(figure, list(values.values()), formatter="{:.3g}".format)
+    chart.x_labels = list(values)[::-1]  # from below
+    chart.add(figure, list(values.values())[::-1], formatter="{:.3g}".format)
     path = folder / f"{scenario}-{figure}.svg"
     chart.render_to_file(str(path))
     return path
