@@ -12,9 +12,11 @@ from django.dispatch import Signal
 from djwebhooks.database import DatabaseNow, ExactCharField, PartialIndex, clean_text, insert_many
 from djwebhooks.exceptions import RejectedMessage
 from djwebhooks.inbox.schemes import read_json
-from djwebhooks.inbox.sources import NAME_LENGTH
+from djwebhooks.inbox.sources import SOURCE_LENGTH
 from djwebhooks.managers import WriterManager
 
+#: How long an id, and an event's name, may be.
+NAME_LENGTH = 255
 #: Characters of a traceback that are kept: its end says what happened.
 ERROR_LIMIT = 16 * 1024
 
@@ -54,9 +56,11 @@ class Message(models.Model):
     """A webhook that somebody has sent to us."""
 
     id = models.BigAutoField(primary_key=True)
-    source = ExactCharField(max_length=NAME_LENGTH)
-    message_id = ExactCharField("message id", max_length=255, help_text="The sender's; the same each time that it is sent.")
-    event = ExactCharField(max_length=255, blank=True)
+    source = ExactCharField(max_length=SOURCE_LENGTH)
+    message_id = ExactCharField(
+        "message id", max_length=NAME_LENGTH, help_text="The sender's; the same each time that it is sent."
+    )
+    event = ExactCharField(max_length=NAME_LENGTH, blank=True)
     status = ExactCharField(max_length=9, choices=Status, default=Status.NEW)
     headers = models.JSONField(default=dict)
     body = models.BinaryField(help_text="The exact bytes.")

@@ -14,13 +14,13 @@ from djwebhooks.hidden import hide
 from djwebhooks.inbox.schemes import HEADER, SCHEMES, Scheme
 
 #: How long a source's name may be.
-NAME_LENGTH = 64
+SOURCE_LENGTH = 64
 #: Headers of every source that are kept: what the body is, who sent it, and what it is about.
 KEPT_HEADERS = ("content-type", "content-encoding", "user-agent", "traceparent")
 #: How the names of further such headers begin.
 KEPT_PREFIXES = ("webhook-", "x-github-", "ce-")
 
-NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{NAME_LENGTH}}}")
+NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{SOURCE_LENGTH}}}")
 RATE = re.compile(r"([1-9][0-9]{0,8})/(second|minute|hour|day)")
 PERIODS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 
@@ -99,7 +99,7 @@ def find_faults(name: Any, options: Any) -> Iterator[str]:
     """Say, without showing secrets, everything that is wrong with what ``DJWEBHOOKS_INBOX`` says of a source."""
     place = f"DJWEBHOOKS_INBOX[{name!r}]"
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        yield f"{place}: a source's name is a part of its address: 1 to {NAME_LENGTH} letters, digits, hyphens, underscores."
+        yield f"{place}: a source's name is a part of its address: 1 to {SOURCE_LENGTH} letters, digits, hyphens, underscores."
     scheme = options.get("scheme") if isinstance(options, Mapping) else None
     if not isinstance(scheme, str) or scheme not in SCHEMES:
         yield (

@@ -16,7 +16,7 @@ from django.views.decorators.debug import sensitive_variables
 from djwebhooks.database import clean_text
 from djwebhooks.exceptions import InvalidSignature
 from djwebhooks.inbox.limits import seconds_to_wait
-from djwebhooks.inbox.models import Status, inbox_database, insert_message
+from djwebhooks.inbox.models import NAME_LENGTH, Status, inbox_database, insert_message
 from djwebhooks.inbox.schemes import Headers
 from djwebhooks.inbox.sources import Source, find_source
 from djwebhooks.uid import uuid7
@@ -25,8 +25,6 @@ logger = logging.getLogger(__name__)
 
 #: How much is read at once.
 CHUNK = 64 * 1024
-#: The longest id and event name that are kept as they are.
-LENGTH = 255
 
 SEQUENCE = re.compile(r"[1-9][0-9]{0,17}")
 
@@ -78,8 +76,8 @@ def take_in(request: HttpRequest, source: Source) -> None:
         raise Refused(401, "unauthorized", **{"WWW-Authenticate": "Signature"}) from error
     keep_to_rate(source, "accepted")
     known = {
-        "message_id": shorten(source.scheme.read_id(headers, body)) or str(uuid7()),
-        "event": source.scheme.read_told_event(headers)[:LENGTH],
+        "message_id": shorten(clean_text(source.scheme.read_id(headers, body))) or str(uuid7()),
+        "event": source.scheme.read_told_event(headers)[:NAME_LENGTH],
         "sequence": read_sequence(headers),
     }
     insert_message(inbox_database(), describe(request, source, headers, body) | known)
@@ -137,7 +135,7 @@ def keep_to_rate(source: Source, what: str) -> None:
 
 def shorten(message_id: str) -> str:
     """Return an id that fits its column: one that is too long is replaced by its digest."""
-    return message_id if len(message_id) <= LENGTH else f"sha256:{hashlib.sha256(message_id.encode()).hexdigest()}"
+    return message_id if len(message_id) <= NAME_LENGTH else f"sha256:{hashlib.sha256(message_id.encode()).hexdigest()}"
 
 
 def read_sequence(headers: Headers) -> int | None:
@@ -149,6 +147,7 @@ def read_sequence(headers: Headers) -> int | None:
 def read_address(text: str) -> str | None:
     """Return the address that the request came from; None for one without, as by a socket file."""
     try:
-        return str(ipaddress.ip_address(text))
+        # Databases know no zones, as in fe80::1%eth0.
+        return str(ipaddress.ip_address(text.partition("%")[0]))
     except ValueError:
         return None

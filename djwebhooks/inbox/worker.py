@@ -13,10 +13,10 @@ from typing import Any
 from django.db import DatabaseError, InterfaceError, close_old_connections, connections, transaction
 from rq.timeouts import BaseTimeoutException
 
-from djwebhooks.database import DatabaseNow, lock_free_rows, run_transaction
+from djwebhooks.database import DatabaseNow, clean_text, lock_free_rows, run_transaction
 from djwebhooks.exceptions import LostTransaction
 from djwebhooks.inbox.handlers import Handler, find_handlers
-from djwebhooks.inbox.models import Message, MessageQuerySet, Status, count_attempt, describe_error, inbox_database
+from djwebhooks.inbox.models import NAME_LENGTH, Message, MessageQuerySet, Status, count_attempt, describe_error, inbox_database
 from djwebhooks.inbox.sources import Source, find_source
 from djwebhooks.retry import next_delay
 
@@ -128,7 +128,7 @@ def claim(using: str, sources: Sequence[str] = ()) -> Message | None:
 def attend(using: str, message: Message) -> None:
     """Run the handlers of a message that was claimed, in one transaction with its status; keep the error of one that raises."""
     source = get_source(message)
-    message.event = message.event or source.scheme.read_event(message.headers, bytes(message.body))[:255]
+    message.event = message.event or clean_text(source.scheme.read_event(message.headers, bytes(message.body)))[:NAME_LENGTH]
     handlers = find_handlers(message.source, message.event, source.scheme.ping)
     number = message.attempt_count
     try:
@@ -199,5 +199,9 @@ def working_beside(worker: InboxWorker) -> Iterator[None]:
 def _run(worker: InboxWorker) -> None:
     try:
         worker.run()
+    except Exception:
+        # Whoever waits for the thread hears of it only at the end.
+        logger.exception("The inbox has ended; the rest goes on without it.")
+        raise
     finally:
         connections.close_all()

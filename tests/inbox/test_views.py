@@ -9,11 +9,12 @@ import time
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.conf import LazySettings
 from django.core.cache import cache
 from django.core.handlers.wsgi import WSGIHandler
 from django.db import connections
-from django.test import Client, RequestFactory
+from django.test import AsyncClient, Client, RequestFactory
 from django.urls import reverse
 
 from djwebhooks.inbox.models import Message, Status
@@ -297,6 +298,19 @@ def test_a_sender_that_hangs_up_gets_no_message_stored() -> None:
     assert call({"CONTENT_LENGTH": "10"}, Broken()) == ("400 Bad Request", b"unreadable")
 
 
+def test_asynchronous_servers_are_served(settings: LazySettings) -> None:
+    """They have read the body already; the limit counts all the same."""
+    body = make_body("order.paid")
+    configure(settings, "shop", body_limit=len(body))
+    post_it = async_to_sync(AsyncClient().post)
+
+    taken = post_it("/inbox/shop/", body, content_type="application/json", headers=sign_standard(body, "msg_1"))
+    refused = post_it("/inbox/shop/", body + b" ", content_type="application/json", headers=sign_standard(body, "msg_2"))
+
+    assert (taken.status_code, refused.status_code) == (200, 413)
+    assert bytes(Message.objects.get().body) == body
+
+
 # -- rate --------------------------------------------------------------------------------------------------------------
 
 
@@ -347,6 +361,25 @@ def test_of_two_that_arrive_at_once_one_is_stored() -> None:
 
     assert [thread.result() for thread in threads] == [200] * 8
     assert Message.objects.count() == 1
+
+
+def test_an_id_may_hold_what_a_database_cannot(settings: LazySettings) -> None:
+    """It is replaced, and the message is taken."""
+    configure(settings, "other", scheme="none", id_field="id")
+
+    assert post("other", b'{"id": "a\\u0000\\ud800"}', {}).status_code == 200
+    assert Message.objects.get().message_id == "a\ufffd?"
+
+
+@pytest.mark.parametrize(
+    ("address", "kept"), [("2001:db8::1", "2001:db8::1"), ("fe80::1%eth0", "fe80::1"), ("", None), ("unix:", None)]
+)
+def test_any_address_can_be_kept(address: str, kept: str | None) -> None:
+    """Or none, where the server listens on a file."""
+    body = make_body("order.paid")
+
+    assert post("shop", body, sign_standard(body, "msg_1"), REMOTE_ADDR=address).status_code == 200
+    assert Message.objects.get().remote_address == kept
 
 
 def test_headers_are_json() -> None:

@@ -95,6 +95,15 @@ def test_what_nobody_wants_is_ignored() -> None:
     assert (reload(message).status, reload(message).event) == (Status.IGNORED, "order.forgotten")
 
 
+def test_an_event_may_hold_what_a_database_cannot() -> None:
+    """It is replaced: no message may end the worker that looks at it."""
+    message = store(body=b'{"type": "a\\u0000\\ud800' + b"x" * 300 + b'"}')
+
+    assert drain() == 1
+    assert reload(message).status == Status.IGNORED
+    assert reload(message).event == "a\ufffd?" + "x" * 252
+
+
 def test_pings_are_for_nobody_who_does_not_ask_for_them(handling: Callable[..., None]) -> None:
     """A handler of every event gets none; one that names it does."""
     ping, push = (store(source="github", event=event, message_id=event) for event in ("ping", "push"))
@@ -240,6 +249,23 @@ def test_an_attempt_that_was_overtaken_does_nothing() -> None:
 
     assert effects() == [("ship", message.message_id), ("bill", message.message_id)]
     assert reload(message).finished_at == before.finished_at
+
+
+def test_a_replay_and_a_worker_that_was_suspended_run_it_once() -> None:
+    """The count begins anew, and still only one of the two attempts with the same number has an effect."""
+    message = store()
+    late = claim("default")
+    assert late is not None
+    message.replay()
+    again = claim("default")
+    assert again is not None
+    assert again.attempt_count == late.attempt_count
+
+    attend("default", late)
+    attend("default", again)
+
+    assert len(effects()) == 2
+    assert reload(message).status == Status.PROCESSED
 
 
 @server_only

@@ -8,6 +8,8 @@ from django.db import DatabaseError, connection, transaction
 
 from djwebhooks.inbox.handlers import receive
 from djwebhooks.inbox.models import Message
+from djwebhooks.models import Event
+from tests.engines.processes import wait_until
 from tests.inbox.shop.models import Effect
 
 
@@ -58,6 +60,13 @@ def kill(message: Message) -> None:
     """End the process that works on it."""
     note("kill", message)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@receive("shop", "order.patient")
+def wait_for_sender(message: Message) -> None:
+    """Go on until the sender has done its work meanwhile."""
+    wait_until(lambda: not Event.objects.waiting().exists(), "the event is dispatched")
+    note("wait_for_sender", message)
 
 
 @receive("github")
