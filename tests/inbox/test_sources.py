@@ -1,27 +1,18 @@
 """What ``DJWEBHOOKS_INBOX`` may say, and that what is wrong in it is found before anything is sent."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.conf import LazySettings
-from django.core.checks import CheckMessage, run_checks
 
 from djwebhooks.exceptions import ConfigurationError
-from djwebhooks.inbox import handlers
-from djwebhooks.inbox.handlers import receive
 from djwebhooks.inbox.schemes import Hmac, Standard
 from djwebhooks.inbox.sources import Rate, find_source, read_source
+from tests.inbox.test_checks import list_messages
 
 GOOD = {"scheme": "github", "secrets": ["a very private secret"]}
 SHOPIFY = {"scheme": "hmac", "header": "X-Shopify-Hmac-Sha256", "encoding": "base64", "secrets": ["x"]}
-
-
-def list_messages(**checks: Any) -> list[CheckMessage]:
-    found = run_checks(tags=["djwebhooks"], **checks)
-    ours = [message for message in found if str(message.id).startswith("djwebhooks_inbox.")]
-    return sorted(ours, key=lambda message: str(message.id))
 
 
 def test_a_source_is_what_the_settings_say(settings: LazySettings) -> None:
@@ -119,60 +110,3 @@ def test_the_setting_is_a_dictionary(settings: LazySettings) -> None:
     settings.DJWEBHOOKS_INBOX = [GOOD]
 
     assert [message.msg for message in list_messages()] == ["DJWEBHOOKS_INBOX must be a dictionary, not a list."]
-
-
-@pytest.fixture
-def stray() -> Iterator[None]:
-    """A handler of a source that does not exist."""
-
-    @receive("githb")
-    def handler(message: object) -> None:
-        pass
-
-    yield
-    handlers._receivers.pop()
-
-
-@pytest.mark.usefixtures("stray")
-def test_a_handler_of_no_source_is_found() -> None:
-    """A typing mistake would otherwise go unnoticed."""
-    [error] = list_messages()
-
-    assert error.id == "djwebhooks_inbox.E002"
-    assert "stray.<locals>.handler is to receive from 'githb', which DJWEBHOOKS_INBOX does not have" in error.msg
-    assert error.hint == "It has github, shop."
-
-
-def test_the_tests_own_settings_are_good() -> None:
-    """The checks find nothing where nothing is."""
-    assert list_messages(include_deployment_checks=True) == []
-
-
-def test_other_faults_are_found(settings: LazySettings) -> None:
-    """A queue that does not exist, and times without zones."""
-    settings.DJWEBHOOKS_INBOX_QUEUE = "mail"
-    settings.USE_TZ = False
-
-    assert [message.id for message in list_messages()] == ["djwebhooks_inbox.E003", "djwebhooks_inbox.E004"]
-
-
-def test_an_inbox_without_sources_is_pointed_out(settings: LazySettings) -> None:
-    """Beside the handlers that have lost theirs."""
-    settings.DJWEBHOOKS_INBOX = {}
-
-    assert {message.id for message in list_messages()} == {"djwebhooks_inbox.E002", "djwebhooks_inbox.W001"}
-
-
-def test_what_anybody_can_fill_is_pointed_out(settings: LazySettings) -> None:
-    """At a deployment, unless a rate bounds it."""
-    none = {"scheme": "none"}
-    settings.DJWEBHOOKS_INBOX = {
-        "shop": none,
-        "github": {**GOOD, "keep_rejected": True},
-        "slow": {**none, "rate_limit": "5/day"},
-    }
-
-    messages = list_messages(include_deployment_checks=True)
-
-    assert [message.id for message in messages] == ["djwebhooks_inbox.W002"] * 2
-    assert list_messages() == []

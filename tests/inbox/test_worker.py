@@ -12,7 +12,7 @@ from django.db.models import F
 
 from djwebhooks.exceptions import RejectedMessage
 from djwebhooks.inbox import handlers
-from djwebhooks.inbox.handlers import Receiver, receive
+from djwebhooks.inbox.handlers import receive
 from djwebhooks.inbox.models import ERROR_LIMIT, Message, Status
 from djwebhooks.inbox.worker import KILLED, InboxWorker, attend, claim, next_due, working_beside
 from tests.connections import Thread, server_only
@@ -419,48 +419,3 @@ def test_when_there_is_something_to_do_next() -> None:
     message = store()
 
     assert next_due("default") == message.due_at
-
-
-# -- handlers ----------------------------------------------------------------------------------------------------------
-
-
-def test_a_handler_stays_a_function() -> None:
-    """It can be called, and tested, as it is."""
-
-    def handler(message: Message) -> str:
-        return "called"
-
-    assert receive("nowhere")(handler) is handler
-    handlers._receivers.pop()
-
-
-def test_asynchronous_handlers_are_refused() -> None:
-    """They could not run in the transaction."""
-
-    async def handler(message: Message) -> None:
-        pass
-
-    with pytest.raises(TypeError, match="write it with def"):
-        receive("shop")(handler)
-
-
-@pytest.mark.parametrize(
-    ("pattern", "event", "wants"),
-    [
-        ("*", "order.paid", True),
-        ("*", "", True),
-        ("*", "ping", False),
-        ("ping", "ping", True),
-        ("order.*", "order.paid", True),
-        ("order.*", "order.paid.twice", True),
-        ("order.*", "order", False),
-        ("order.*", "orders.paid", False),
-        ("order.paid", "order.paid", True),
-        ("order.paid", "order.paid.twice", False),
-        ("orders/create", "orders/create", True),
-    ],
-)
-def test_which_events_a_pattern_wants(pattern: str, event: str, wants: bool) -> None:
-    """A name, all names below one, or all but pings."""
-    assert Receiver(print, "shop", pattern).wants("shop", event, "ping") is wants
-    assert not Receiver(print, "shop", pattern).wants("elsewhere", event, "ping")
