@@ -109,16 +109,19 @@ class DatabaseClock:
 
 def read_clock(using: str) -> datetime:
     """Return the database's time, aware and in UTC."""
-    connection = connections[using]
-    with connection.cursor() as cursor:
-        match connection.vendor:
-            case "postgresql":
-                cursor.execute("SELECT statement_timestamp()")
-            case "mysql":
-                cursor.execute("SELECT UTC_TIMESTAMP(6)")
-            case _:
-                cursor.execute("SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')")
-        return as_time(cursor.fetchone()[0]).astimezone(UTC)
+    [(now,)] = execute(using, f"SELECT {sql_now(using)}")
+    return as_time(now).astimezone(UTC)
+
+
+def sql_now(using: str) -> str:
+    """Return the expression of plain SQL that is ``DatabaseNow``."""
+    match connections[using].vendor:
+        case "postgresql":
+            return "STATEMENT_TIMESTAMP()"
+        case "mysql":
+            return "UTC_TIMESTAMP(6)"
+        case _:
+            return "STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f000', 'NOW')"
 
 
 def has_read_committed(using: str) -> bool:
@@ -316,7 +319,7 @@ def execute(using: str, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[
     """Run one statement and return its rows, if it has any."""
     with connections[using].cursor() as cursor:
         cursor.execute(sql, parameters)
-        return cursor.fetchall() if cursor.description else []
+        return list(cursor.fetchall()) if cursor.description else []
 
 
 def execute_many(using: str, sql: str, rows: Sequence[Sequence[Any]]) -> None:
