@@ -9,6 +9,7 @@ import pytest
 from django.conf import LazySettings
 from django.db import DatabaseError, transaction
 from django.db.models import F
+from rq.timeouts import JobTimeoutException
 
 from djwebhooks.exceptions import RejectedMessage
 from djwebhooks.inbox import handlers
@@ -410,6 +411,34 @@ def test_a_worker_beside_others_ends_with_them() -> None:
     with working_beside(InboxWorker()):
         store()
         wait_until(lambda: len(effects()) == 4, "the message is worked on")
+
+
+def test_a_worker_beside_others_that_dies_is_noticed(caplog: pytest.LogCaptureFixture) -> None:
+    """At once in the log, and at the end by whoever started it."""
+
+    class DyingWorker(InboxWorker):
+        def work_once(self) -> bool:
+            raise RuntimeError("a fault of ours")
+
+    with pytest.raises(RuntimeError), working_beside(DyingWorker()):
+        wait_until(lambda: "The inbox has ended" in caplog.text, "the log says so")
+
+
+def test_a_job_that_runs_out_of_time_ends(handling: Callable[..., None]) -> None:
+    """RQ interrupts its handler, which has failed; the job must not go on with the next message."""
+
+    def hang(message: Message) -> None:
+        raise JobTimeoutException("Task exceeded maximum timeout value (620 seconds)")
+
+    handling("order.hanging", hang)
+    message = store("order.hanging")
+    store()
+
+    with pytest.raises(JobTimeoutException):
+        drain()
+    assert "JobTimeoutException" in reload(message).error
+    assert reload(message).attempt_count == 1
+    assert effects() == []
 
 
 def test_when_there_is_something_to_do_next() -> None:
