@@ -76,6 +76,7 @@ def _answer_to_key(reply: Reply) -> str:
 
 
 def _sent(reply: Reply, url: str, started_at: datetime) -> Sent:
+    timing = reply.timing
     return Sent(
         url=url,
         started_at=started_at,
@@ -86,4 +87,8 @@ def _sent(reply: Reply, url: str, started_at: datetime) -> Sent:
         error=reply.error,
         detail=clean_text(reply.detail),
         address=reply.address,
+        lookup_ms=timing.lookup_ms,
+        connect_ms=timing.connect_ms,
+        tls_ms=timing.tls_ms,
+        first_byte_ms=timing.first_byte_ms,
     )

@@ -238,6 +238,10 @@ class Sent(NamedTuple):
     error: str
     detail: str
     address: str
+    lookup_ms: int | None = None
+    connect_ms: int | None = None
+    tls_ms: int | None = None
+    first_byte_ms: int | None = None
 
     def without_answer(self) -> "Sent":
         """The same exchange without what may quote the receiver."""

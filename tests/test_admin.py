@@ -27,7 +27,7 @@ from djwebhooks.models.events import BUILD_TRIES
 from djwebhooks.models.replays import make_criteria
 from djwebhooks.pages import ACTION_LIMIT, BoundedPaginator, link_to, pretty
 from djwebhooks.testing import deliver
-from djwebhooks.transports.base import Reply, Request
+from djwebhooks.transports.base import Reply, Request, Timing
 from tests.builders import live_secrets
 
 pytestmark = pytest.mark.django_db
@@ -806,7 +806,8 @@ def test_an_event_is_found_by_uid_and_by_the_beginning_of_its_name(admin_client:
 
 def answer_with_html(request: Request) -> Reply:
     body = b"<script>alert(1)</script>"
-    return Reply(request.key, 500, {"server": "<nginx>"}, body, duration=0.1234, address="93.184.216.34")
+    timing = Timing(lookup_ms=31, connect_ms=None, tls_ms=0, first_byte_ms=57)
+    return Reply(request.key, 500, {"server": "<nginx>"}, body, duration=0.1234, address="93.184.216.34", timing=timing)
 
 
 def test_a_delivery_shows_what_was_sent_and_answered(admin_client: Client) -> None:
@@ -820,7 +821,7 @@ def test_a_delivery_shows_what_was_sent_and_answered(admin_client: Client) -> No
     assert '"data": { "title": "x" }' in page
     assert f"webhook-id: {delivery.event.uid} webhook-sequence: 1 webhook-attempt: 1" in page
     assert f"{URL} 93.184.216.34 500" in page
-    assert "0.123 s" in page
+    assert "0.123 s lookup 31 ms TLS 0 ms first byte 57 ms" in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in response.content.decode()
     assert "server: &lt;nginx&gt;" in response.content.decode()
     assert "<script>alert(1)" not in response.content.decode()

@@ -101,8 +101,15 @@ class AttemptInline(admin.TabularInline):  # type: ignore[type-arg]  # not subsc
         return format_html('<span class="djw-badge djw-{}">{}</span><br>{}', kind, word, attempt.detail)
 
     @admin.display(description="took")
-    def took(self, attempt: Attempt) -> str:
-        return f"{attempt.duration:.3f} s"
+    def took(self, attempt: Attempt) -> SafeString:
+        parts = {
+            "lookup": attempt.lookup_ms,
+            "connect": attempt.connect_ms,
+            "TLS": attempt.tls_ms,
+            "first byte": attempt.first_byte_ms,
+        }
+        lines = ((f"{name} {spent} ms",) for name, spent in parts.items() if spent is not None)
+        return format_html("{}{}", f"{attempt.duration:.3f} s", format_html_join("", '<br><span class="quiet">{}</span>', lines))
 
     @admin.display(description="response")
     def response(self, attempt: Attempt) -> SafeString:

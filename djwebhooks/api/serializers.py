@@ -423,6 +423,10 @@ class AttemptSerializer(RowSerializer):
             "error",
             "detail",
             "address",
+            "lookup_ms",
+            "connect_ms",
+            "tls_ms",
+            "first_byte_ms",
         )
 
     def get_id(self, attempt: Attempt) -> str:

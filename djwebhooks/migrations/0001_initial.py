@@ -255,6 +255,10 @@ class Migration(migrations.Migration):
                 ('error', models.CharField(blank=True, help_text='What went wrong, in a word; empty when there was an answer.', max_length=32)),
                 ('detail', models.TextField(blank=True, help_text='What went wrong, in a sentence.')),
                 ('address', models.CharField(blank=True, help_text='The IP address that was connected to.', max_length=45)),
+                ('lookup_ms', models.PositiveIntegerField(help_text='Milliseconds to look the name up, if it was.', null=True)),
+                ('connect_ms', models.PositiveIntegerField(help_text='Milliseconds to connect, unless a connection was kept.', null=True)),
+                ('tls_ms', models.PositiveIntegerField(help_text='Milliseconds of the TLS handshake, if there was one.', null=True)),
+                ('first_byte_ms', models.PositiveIntegerField(help_text="Milliseconds from the request to an answer's first byte.", null=True)),
                 ('delivery', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='attempts', to='djwebhooks.delivery')),
             ],
             options={

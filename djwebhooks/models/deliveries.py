@@ -343,6 +343,10 @@ class Attempt(models.Model):
     error = models.CharField(max_length=32, blank=True, help_text="What went wrong, in a word; empty when there was an answer.")
     detail = models.TextField(blank=True, help_text="What went wrong, in a sentence.")
     address = models.CharField(max_length=45, blank=True, help_text="The IP address that was connected to.")
+    lookup_ms = models.PositiveIntegerField(null=True, help_text="Milliseconds to look the name up, if it was.")
+    connect_ms = models.PositiveIntegerField(null=True, help_text="Milliseconds to connect, unless a connection was kept.")
+    tls_ms = models.PositiveIntegerField(null=True, help_text="Milliseconds of the TLS handshake, if there was one.")
+    first_byte_ms = models.PositiveIntegerField(null=True, help_text="Milliseconds from the request to an answer's first byte.")
 
     objects = WriterManager()
 

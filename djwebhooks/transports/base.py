@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,27 @@ class Request:
     client_certificate: str = field(default="", repr=False)
 
 
+class Timing(NamedTuple):
+    """How long the parts of an exchange took, in whole milliseconds; None for what did not take place, or was not seen.
+
+    The first three are of a new connection: to look the name up, to connect, to agree on TLS. The last is from the beginning of
+    the request to the first byte of an answer.
+    """
+
+    lookup_ms: int | None = None
+    connect_ms: int | None = None
+    tls_ms: int | None = None
+    first_byte_ms: int | None = None
+
+
+UNTIMED = Timing()
+
+
+def count_ms(begun: float, ended: float) -> int:
+    """Return the whole milliseconds between two readings of the monotonic clock."""
+    return round((ended - begun) * 1000)
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """What came of a request: an answer with a *status*, or an *error* in words.
@@ -31,7 +52,7 @@ class Reply:
     *error* is one of: ``dns_error``, ``connection_refused``, ``connection_reset``, ``connect_timeout``, ``timeout``,
     ``tls_error``, ``forbidden_address``, ``invalid_url``, ``invalid_response``, ``network_unreachable``, ``no_dns_server``,
     ``out_of_sockets``, ``aborted``. *detail* is a sentence about it. *duration* is in seconds, *address* the IP address that
-    was connected to. *headers* have lower-case names; ``set-cookie`` is dropped.
+    was connected to. *headers* have lower-case names; ``set-cookie`` is dropped. *timing* is as much as the transport has seen.
     """
 
     key: Hashable
@@ -43,6 +64,7 @@ class Reply:
     detail: str = ""
     duration: float = 0.0
     address: str = ""
+    timing: Timing = UNTIMED
 
 
 class Transport(Protocol):

@@ -288,10 +288,10 @@ class Loop:
                     self._go_on(handle, lookup)
 
     def _go_on(self, handle: Handle, lookup: Lookup) -> None:
+        handle.end_lookup(lookup.addresses)
         if lookup.failure is not None:
             self._fail(handle, lookup.failure)
         else:
-            handle.allow(lookup.addresses)
             self._send(handle)
 
     def _tend(self, now: float) -> None:

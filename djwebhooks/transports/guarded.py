@@ -22,7 +22,7 @@ from djwebhooks.network import GetAddrInfo
 from djwebhooks.retry import OUR_OWN_FAULTS
 from djwebhooks.transports import faults
 from djwebhooks.transports.answers import CHUNKING_FACTOR, HEAD_LIMIT, check_framing
-from djwebhooks.transports.base import Reply, Request
+from djwebhooks.transports.base import UNTIMED, Reply, Request, Timing, count_ms
 from djwebhooks.transports.faults import ExchangeFailed
 from djwebhooks.transports.lookups import find_addresses
 
@@ -94,6 +94,9 @@ class Exchange:
         self.receive_limit = HEAD_LIMIT
         self.status: int | None = None
         self.address = ""
+        self.timing = UNTIMED
+        self.sent_at: float | None = None
+        self._connected_at = 0.0
         self._socket: socket.socket | None = None
 
     @property
@@ -116,6 +119,8 @@ class Exchange:
 
     def count_received(self, count: int) -> None:
         if count:
+            if not self.received and self.sent_at is not None:
+                self.timing = self.timing._replace(first_byte_ms=count_ms(self.sent_at, time.monotonic()))
             self.received += count
             if self.received > self.receive_limit:
                 raise ReceivedTooMuch(f"more than {self.receive_limit} bytes")
@@ -145,14 +150,24 @@ class Exchange:
     def connect(self, host: str, port: int) -> socket.socket:
         """Connect to one of the checked addresses of *host*; raise ExchangeFailed otherwise."""
         failures = []
+        begun = time.monotonic()
         addresses = find_addresses(host, port, self.getaddrinfo)
+        looked_up = time.monotonic()
+        self.timing = Timing(lookup_ms=count_ms(begun, looked_up))
         for number, address in enumerate(addresses):
             try:
-                return self.connect_to(address, port, share=len(addresses) - number)
+                sock = self.connect_to(address, port, share=len(addresses) - number)
             except OSError as exc:
                 failures.append(self.blame(exc))
+            else:
+                self._connected_at = time.monotonic()
+                self.timing = self.timing._replace(connect_ms=count_ms(looked_up, self._connected_at))
+                return sock
         # What a receiver does says more than that this machine has no IPv6.
         raise next((failure for failure in failures if failure.error not in OUR_OWN_FAULTS), failures[0])
+
+    def note_handshake(self) -> None:
+        self.timing = self.timing._replace(tls_ms=count_ms(self._connected_at, time.monotonic()))
 
     def connect_to(self, address: str, port: int, share: int) -> socket.socket:
         sock = TimedSocket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
@@ -185,7 +200,14 @@ class Exchange:
 
     def fail(self, failure: ExchangeFailed) -> Reply:
         detail = faults.add_status(failure.detail, self.status)
-        return Reply(self.request.key, error=failure.error, detail=detail, duration=self.duration, address=self.address)
+        return Reply(
+            self.request.key,
+            error=failure.error,
+            detail=detail,
+            duration=self.duration,
+            address=self.address,
+            timing=self.timing,
+        )
 
     @property
     def duration(self) -> float:
@@ -223,6 +245,8 @@ class TimedSocket(socket.socket):
     def sendall(self, *args: Any) -> None:
         exchange = current.exchange
         exchange.limit(self)
+        if exchange.sent_at is None:
+            exchange.sent_at = time.monotonic()
         try:
             super().sendall(*args)
         except ConnectionError:
@@ -304,6 +328,8 @@ class GuardedConnection(HTTPConnection):
         exchange.is_connecting = True
         super().connect()
         exchange.is_connecting = False
+        if isinstance(self.sock, ssl.SSLSocket):
+            exchange.note_handshake()
 
     @property
     def is_connected(self) -> bool:

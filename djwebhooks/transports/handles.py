@@ -19,7 +19,7 @@ from djwebhooks.hidden import HiddenBytes
 from djwebhooks.network import parse_literal
 from djwebhooks.transports import faults
 from djwebhooks.transports.answers import CHUNKING_FACTOR, HEAD_LIMIT, check_framing, keep_headers
-from djwebhooks.transports.base import Reply, Request
+from djwebhooks.transports.base import Reply, Request, Timing, count_ms
 from djwebhooks.transports.chunks import join_chunks
 from djwebhooks.transports.faults import ExchangeFailed
 from djwebhooks.transports.libcurl import pycurl
@@ -116,6 +116,7 @@ class Handle:
     _headers: Sequence[tuple[str, str]]
     _length: int | None
     _end: tuple[str, int]
+    _asked_at: float
 
     def __init__(self, ca_bundle: str, connections: Connections) -> None:
         self._connections = connections
@@ -142,6 +143,7 @@ class Handle:
         self.connect_by = submitted_at + min(request.connect_timeout, request.timeout)
         self.addresses: Sequence[str] = ()
         self.address = ""
+        self._lookup_ms: int | None = None
         self.is_connected = False
         self.failure: ExchangeFailed | None = None
         self.status: int | None = None
@@ -169,9 +171,10 @@ class Handle:
         # A session that is resumed is the other's who began it.
         self.curl.setopt(pycurl.SSL_SESSIONID_CACHE, 0)
 
-    def allow(self, addresses: Sequence[str]) -> None:
+    def end_lookup(self, addresses: Sequence[str]) -> None:
         """Let it connect to *addresses*, which were checked, and to no others."""
         self.addresses = addresses
+        self._lookup_ms = count_ms(self._asked_at, time.monotonic())
 
     def begin(self) -> None:
         """Begin to send in the time that is left. Raises ExchangeFailed if there is none."""
@@ -315,6 +318,7 @@ class Handle:
         if self.failure is not None:
             return self.fail(self.failure)
         if not self.is_connected and (self.needs_lookup or self.is_stale):
+            self._asked_at = time.monotonic()
             return None
         return self.fail(self._blame(code, words))
 
@@ -337,7 +341,22 @@ class Handle:
             HiddenBytes(body[:limit]),
             duration=time.monotonic() - self.submitted_at,
             address=self.address,
+            timing=self._see_timing(),
         )
+
+    def _see_timing(self) -> Timing:
+        if not self.is_connected:
+            return Timing(self._lookup_ms)
+        see = self.curl.getinfo
+        # Each from the beginning, in microseconds.
+        first_byte_ms = None
+        if self._received:
+            first_byte_ms = round((see(pycurl.STARTTRANSFER_TIME_T) - see(pycurl.PRETRANSFER_TIME_T)) / 1000)
+        if not self.is_new:
+            return Timing(first_byte_ms=first_byte_ms)
+        connected, secured = see(pycurl.CONNECT_TIME_T), see(pycurl.APPCONNECT_TIME_T)
+        tls_ms = round((secured - connected) / 1000) if secured else None
+        return Timing(self._lookup_ms, round(connected / 1000), tls_ms, first_byte_ms)
 
     def _spoil(self) -> None:
         """Keep the connection from being used again: what comes next on it may be no answer."""
@@ -368,6 +387,7 @@ class Handle:
             detail=faults.add_status(failure.detail, self.status),
             duration=time.monotonic() - self.submitted_at,
             address=self.address,
+            timing=self._see_timing(),
         )
 
     def release(self) -> bool:

@@ -116,6 +116,7 @@ def post(exchange: Exchange, adapter: GuardedAdapter) -> Reply:
         body=read_body(response, request.response_limit),
         duration=exchange.duration,
         address=exchange.address,
+        timing=exchange.timing,
     )
 
 

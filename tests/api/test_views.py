@@ -796,6 +796,7 @@ def test_an_attempt_shows_what_was_answered() -> None:
     assert (answer.data["status_code"], answer.data["response_body"]) == (500, "no, thanks")
     assert answer.data["response_headers"]["x-kind"] == "test"
     assert answer.data["address"] == "192.0.2.1"
+    assert [answer.data[f"{part}_ms"] for part in ("lookup", "connect", "tls", "first_byte")] == [12, None, None, 0]
 
 
 @pytest.mark.parametrize("end", ["-2", "-0", "-01", "", "-", "-999999999999999999999", "-x"])

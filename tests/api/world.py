@@ -12,7 +12,7 @@ from django.test import Client
 from djwebhooks.events import fire
 from djwebhooks.models import Attempt, Delivery, Event, WebhookTarget
 from djwebhooks.testing import deliver
-from djwebhooks.transports.base import Reply, Request
+from djwebhooks.transports.base import Reply, Request, Timing
 from tests.library.models import Author
 
 URL = "https://example.com/hook"
@@ -82,7 +82,8 @@ def make_target(owner: User | None, *events: str, url: str = URL, **fields: Any)
 
 def answer_briefly(request: Request) -> Reply:
     """What the targets' receivers answer."""
-    return Reply(request.key, status=500, headers={"x-kind": "test"}, body=b"no, thanks", address="192.0.2.1")
+    timing = Timing(lookup_ms=12, first_byte_ms=0)
+    return Reply(request.key, status=500, headers={"x-kind": "test"}, body=b"no, thanks", address="192.0.2.1", timing=timing)
 
 
 @dataclass(frozen=True)

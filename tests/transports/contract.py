@@ -74,6 +74,15 @@ def lookup(*answers: Sequence[str]) -> Callable[..., list[tuple[Any, ...]]]:
     return getaddrinfo
 
 
+SLOW_LOOKUP_MS = 20
+
+
+def look_up_slowly(host: str, port: int, *args: object, **kwargs: object) -> list[tuple[Any, ...]]:
+    """A ``getaddrinfo`` that takes its time."""
+    time.sleep(SLOW_LOOKUP_MS / 1000)
+    return lookup(["127.0.0.1"])(host, port)
+
+
 def fail_lookup(fault: OSError) -> Callable[..., list[tuple[Any, ...]]]:
     def getaddrinfo(host: str, port: int, *args: object, **kwargs: object) -> list[tuple[Any, ...]]:
         raise fault
@@ -236,6 +245,50 @@ class NetworkContract(TransportContract):
         assert (reply.status, reply.body, reply.error, reply.address) == (418, b"short and stout", "", "127.0.0.1")
         assert reply.headers == {"content-length": "15", "x-tea": "yes"}
         assert reply.duration > 0
+
+    def test_timing_of_a_new_connection(
+        self, make: Make, serve: Callable[..., Receiver], authority: trustme.CA, ca_bundle: str
+    ) -> None:
+        """Lookup, connect, TLS and the wait for an answer are told apart, and together take no longer than the whole."""
+        receiver = serve(tls=make_server_context(authority, "receiver.example"))
+        transport = make(getaddrinfo=look_up_slowly, ca_bundle=ca_bundle)
+        reply = post(transport, receiver.url_for("receiver.example"))
+        lookup_ms, connect_ms, tls_ms, first_byte_ms = reply.timing
+
+        assert lookup_ms is not None
+        assert lookup_ms >= SLOW_LOOKUP_MS
+        assert connect_ms is not None
+        assert tls_ms is not None
+        assert first_byte_ms is not None
+        # Each of them is rounded.
+        assert lookup_ms + connect_ms + tls_ms + first_byte_ms <= reply.duration * 1000 + 4
+
+    def test_timing_of_a_kept_connection(self, transport: Transport, serve: Callable[..., Receiver]) -> None:
+        """Where a connection is used again there is no lookup, no connecting and no TLS, and without TLS there is never any."""
+
+        def script(conversation: Conversation) -> None:
+            while conversation.read():
+                conversation.receiver.stopping.wait(SLOW_LOOKUP_MS / 1000)
+                conversation.answer()
+
+        url = serve(script).url
+        first, second = post(transport, url).timing, post(transport, url).timing
+
+        assert first.lookup_ms is not None
+        assert first.connect_ms is not None
+        assert first.tls_ms is None
+        assert second[:3] == (None, None, None)
+        assert second.first_byte_ms is not None
+        assert second.first_byte_ms >= SLOW_LOOKUP_MS
+
+    def test_timing_of_what_was_not_reached(self, make: Make, serve: Callable[..., Receiver]) -> None:
+        """What a failed exchange did not come to has no time."""
+        refused = post(make(getaddrinfo=lookup(["10.0.0.1"])), "http://receiver.example/")
+        hanging = post(make(), serve(hang).url, timeout=0.3)
+
+        assert (refused.error, refused.timing[1:]) == ("forbidden_address", (None, None, None))
+        assert hanging.timing.connect_ms is not None
+        assert hanging.timing.first_byte_ms is None
 
     def test_no_content(self, transport: Transport, serve: Callable[..., Receiver]) -> None:
         """A 204 without a length is complete with its head."""
