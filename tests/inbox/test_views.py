@@ -298,6 +298,18 @@ def test_a_sender_that_hangs_up_gets_no_message_stored() -> None:
     assert call({"CONTENT_LENGTH": "10"}, Broken()) == ("400 Bad Request", b"unreadable")
 
 
+@served
+def test_a_body_that_was_cut_off_is_not_stored(settings: LazySettings) -> None:
+    """Its sender tries again, and the whole of it must not be taken for a duplicate."""
+    configure(settings, "other", scheme="none", id_header="x-id")
+    body = b'{"type": "order.paid", "amount": 1000000}'
+    environ = {"PATH_INFO": "/inbox/other/", "CONTENT_LENGTH": str(len(body)), "HTTP_X_ID": "1"}
+
+    assert call(environ, io.BytesIO(body[:20])) == ("400 Bad Request", b"unreadable")  # type: ignore[arg-type]
+    assert call(environ, io.BytesIO(body))[0] == "200 OK"  # type: ignore[arg-type]
+    assert bytes(Message.objects.get().body) == body
+
+
 def test_asynchronous_servers_are_served(settings: LazySettings) -> None:
     """They have read the body already; the limit counts all the same."""
     body = make_body("order.paid")
