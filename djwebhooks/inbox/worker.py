@@ -90,6 +90,7 @@ class InboxWorker:
 
     def work_once(self) -> bool:
         """Run the handlers of the message that has been due for longest; return whether there was one."""
+        close_failed_connections()
         # Without a lock first: on SQLite nobody else can write during the transaction.
         if not find_due(self.using, self.sources).exists():
             return False
@@ -99,6 +100,16 @@ class InboxWorker:
         if message.status == Status.NEW:
             attend(self.using, message)
         return True
+
+
+def close_failed_connections() -> None:
+    """Let handlers connect anew to where they have seen errors: a connection that broke would fail one message after the other.
+
+    Not those that are merely old: to connect for each message costs more than the message.
+    """
+    for connection in connections.all(initialized_only=True):
+        if connection.errors_occurred and not connection.in_atomic_block:
+            connection.close_if_unusable_or_obsolete()
 
 
 # -- one message -------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 from django.conf import LazySettings
-from django.db import DatabaseError, transaction
+from django.db import DatabaseError, connections, transaction
 from django.db.models import F
 from rq.timeouts import JobTimeoutException
 
@@ -16,7 +16,7 @@ from djwebhooks.inbox import handlers
 from djwebhooks.inbox.handlers import receive
 from djwebhooks.inbox.models import ERROR_LIMIT, Message, Status
 from djwebhooks.inbox.worker import KILLED, InboxWorker, attend, claim, next_due, working_beside
-from tests.connections import Thread, server_only
+from tests.connections import Thread, postgresql_only, server_only
 from tests.engines.processes import wait_until
 from tests.inbox.senders import send, store
 from tests.inbox.shop.models import Effect
@@ -387,6 +387,24 @@ def test_a_worker_outlasts_a_database_that_fails(caplog: pytest.LogCaptureFixtur
     wait_until(lambda: len(effects()) == 2, "the message is worked on")
     worker.stop()
     thread.result()
+
+
+@postgresql_only
+@pytest.mark.django_db(databases=["default", "other"], transaction=True)
+def test_a_connection_of_handlers_that_broke_fails_one_message(handling: Callable[..., None]) -> None:
+    """The others connect anew, also without a pause between them."""
+
+    def run_sql(sql: str) -> None:
+        with connections["other"].cursor() as cursor:
+            cursor.execute(sql)
+
+    handling("order.cut", lambda message: run_sql("SELECT pg_terminate_backend(pg_backend_pid())"))
+    handling("order.read", lambda message: run_sql("SELECT 1"))
+    store("order.cut")
+    others = [store("order.read") for _ in range(3)]
+    drain()
+
+    assert [reload(message).status for message in others] == [Status.PROCESSED] * 3
 
 
 def test_a_burst_gives_up_when_the_database_fails() -> None:
