@@ -4,7 +4,8 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
-from django.db import DatabaseError, InterfaceError, close_old_connections, transaction
+from django.db import close_old_connections, transaction
+from rq import Retry
 
 from djwebhooks.conf import conf
 from djwebhooks.database import read_clock
@@ -14,6 +15,8 @@ from djwebhooks.inline import Inline
 
 #: Seconds for which a job takes new messages, and which the handlers of the last one may take besides.
 BUDGET, PATIENCE = 20, 600
+#: How often RQ runs a job again whose process was killed.
+RETRIES = 2
 
 #: For queues with ``ASYNC: False``, whose jobs are run by the caller.
 _inline = Inline()
@@ -36,6 +39,7 @@ def job_options() -> dict[str, Any]:
         "timeout": BUDGET + PATIENCE,
         "result_ttl": 0,
         "failure_ttl": 3600,
+        "retry": Retry(max=RETRIES),
         "description": "djwebhooks: run the inbox's handlers",
     }
 
@@ -57,7 +61,8 @@ def run_job(using: str, budget: float = BUDGET) -> None:
             if at is not None:
                 # The database says when; the scheduler goes by a clock like this machine's.
                 wake(using, datetime.now(UTC) + (at - read_clock(using)))
-    except (DatabaseError, InterfaceError):
+    except BaseException:
+        # The next job looks what there is to do: the database may be what failed, or a handler have used up all time.
         wake(using, datetime.now(UTC) + timedelta(seconds=REDIS_PAUSE))
         raise
 

@@ -11,10 +11,12 @@ from django.conf import LazySettings
 from django.db import DatabaseError, transaction
 from redis import Redis
 from rq import Queue, SimpleWorker
+from rq.timeouts import JobTimeoutException
 
 from djwebhooks.engines import jobs
 from djwebhooks.inbox import bell
 from djwebhooks.inbox.models import Message, Status
+from djwebhooks.inbox.worker import InboxWorker
 from tests.connections import other_way
 from tests.engines.processes import rqworker
 from tests.inbox.senders import send, store
@@ -120,6 +122,34 @@ def test_a_database_that_fails_is_tried_again(client: Redis, queue: Queue) -> No
     with other_way(NAME="/nowhere/at_all") as other, pytest.raises(DatabaseError):
         bell.run_job(other)
 
+    assert len(queue.scheduled_job_registry) == 1
+
+
+@pytest.mark.parametrize("error", [JobTimeoutException("Task exceeded maximum timeout value"), KeyboardInterrupt()])
+def test_a_job_that_ends_badly_is_followed_by_another(
+    client: Redis, queue: Queue, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """Else what waits behind the message would wait for the next one to come."""
+
+    def end_badly(worker: InboxWorker) -> int:
+        raise error
+
+    monkeypatch.setattr(InboxWorker, "run", end_badly)
+    with pytest.raises(type(error)):
+        bell.run_job("default")
+
+    assert len(queue.scheduled_job_registry) == 1
+
+
+def test_a_job_that_is_killed_is_followed_by_another(
+    client: Redis, queue: Queue, process_environment: Callable[..., dict[str, str]], tmp_path: Path
+) -> None:
+    """RQ runs it again, and that one plans for when the dead one's lease is over."""
+    send("order.killer")
+    with rqworker(process_environment(DJWEBHOOKS_INBOX_QUEUE="default"), tmp_path, "--burst") as running:
+        running.wait()
+
+    assert Message.objects.get().attempt_count == 1
     assert len(queue.scheduled_job_registry) == 1
 
 
