@@ -171,6 +171,8 @@ def list_faults(name: str, entry: object) -> list[str]:
         for key, (kind, types) in KINDS.items()
         if key in entry and not isinstance(entry[key], types)
     ]
+    if conf.ENVELOPE == "flat" and not isinstance(entry.get("sample") or {}, Mapping):
+        faults.append(f"{name!r} has a sample that is no object, and the flat envelope holds nothing else.")
     return faults or _list_schema_faults(name, entry)
 
 

@@ -19,7 +19,9 @@ from djwebhooks import catalogue, database, network, payload, signing
 from djwebhooks.conf import conf
 from djwebhooks.engines.base import Engine
 from djwebhooks.exceptions import ConfigurationError, DjWebhooksError
+from djwebhooks.model_events import read_all
 from djwebhooks.models import Event
+from djwebhooks.models.events import events_database
 from djwebhooks.models.replays import check_rate
 from djwebhooks.owners import owner_model
 from djwebhooks.weaknesses import WEAKNESSES
@@ -210,12 +212,24 @@ def check_catalogue(**_: Any) -> Iterator[CheckMessage]:
 
 
 def check_model_events(**_: Any) -> Iterator[CheckMessage]:
-    """Events about models that the catalogue does not have, so that no row could be saved."""
-    if not isinstance(conf.EVENTS, Mapping):
-        return
-    for name in conf.MODEL_EVENTS:
-        if not catalogue.is_known(name):
+    """Events about models that would keep rows from being saved, or that hardly anybody would get."""
+    alias = events_database()
+    for model_event in read_all(conf.MODEL_EVENTS):
+        name, label = model_event.name, model_event.model._meta.label
+        if isinstance(conf.EVENTS, Mapping) and not catalogue.is_known(name):
             yield Error(f"DJWEBHOOKS_MODEL_EVENTS has {name!r}, which is not in the catalogue.", id="djwebhooks.E027")
+        if (other := router.db_for_write(model_event.model)) != alias:
+            yield Error(
+                f"DJWEBHOOKS_MODEL_EVENTS has {name!r}, but {label} is kept in the database {other!r}, and events in {alias!r}.",
+                hint="Route djwebhooks' models to the same database: what is in two cannot be written in one transaction.",
+                id="djwebhooks.E028",
+            )
+        if model_event.has_no_receivers:
+            yield checks.Warning(
+                f"DJWEBHOOKS_MODEL_EVENTS has {name!r} without an owner, so that the system's own targets alone get it.",
+                hint="Say whose it is with 'owner', or say 'owner': None if that is meant.",
+                id="djwebhooks.W015",
+            )
 
 
 def check_validation(**_: Any) -> Iterator[CheckMessage]:

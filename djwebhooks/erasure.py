@@ -122,8 +122,10 @@ class Run:
         """Erase the owner's events, and what the owner's targets answered to others', be they gone or not."""
         for ids in self.list_pages(Event.objects.using(self.using).filter(owner=owner_pk), "pk"):
             self.erase_page(ids)
-        there, known = (model.objects.using(self.using).filter(owner=owner_pk) for model in (WebhookTarget, TargetOwner))
-        for target_id in sorted({pk for rows in (there, known) for pk in rows.order_by().values_list("pk", flat=True)}):
+        targets = WebhookTarget.objects.using(self.using)
+        gone = TargetOwner.objects.using(self.using).filter(~Exists(targets.filter(pk=OuterRef("pk"))))
+        owned = {pk for rows in (targets, gone) for pk in rows.filter(owner=owner_pk).order_by().values_list("pk", flat=True)}
+        for target_id in sorted(owned):
             self.erase_target(target_id)
 
     def erase_target(self, target_id: int) -> None:

@@ -1,18 +1,19 @@
 """Events about the application's own rows, fired when these are saved or deleted, without a line of code."""
 
+import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from functools import partial, wraps
 from typing import Any
 
 from django.apps import apps
-from django.core.exceptions import FieldDoesNotExist, ValidationError
+from django.core.exceptions import FieldDoesNotExist, ObjectDoesNotExist
 from django.db import connections, router, transaction
-from django.db.models import Field, Model
+from django.db.models import Field, JSONField, Model
 from django.db.models.fields.files import FieldFile
-from django.db.models.signals import ModelSignal, post_delete, post_save, pre_save
+from django.db.models.signals import ModelSignal, post_delete, post_save, pre_delete
 from django.utils.module_loading import import_string
 
 from djwebhooks import payload
@@ -46,19 +47,22 @@ class ModelEvent:
     owner: Callable[[Any], Any]
     identifier: Callable[[Any], str]
     broadcast: bool
+    #: Whether nobody has said whose it is, or for whom.
+    has_no_receivers: bool
 
-    def fire(self, instance: Model, changes: Changes) -> None:
-        """Fire the event about *instance*, if what it asks for is so."""
+    def prepare(self, instance: Model, changes: Changes) -> Callable[[], object] | None:
+        """Return what fires the event about *instance* as it is now, if what the event asks for is so."""
         if self.changed and not changes.keys() & set(self.changed):
-            return
+            return None
         if self.condition is not None and not self.condition(instance, changes):
-            return
-        fire(
+            return None
+        return partial(
+            fire,
             self.name,
             self.payload(instance),
             owner=self.owner(instance),
             identifier=self.identifier(instance),
-            ordering_key=str(instance.pk),
+            ordering_key=f"{self.model._meta.label_lower}.{instance.pk}",
             broadcast=self.broadcast,
             subjects=[instance],
         )
@@ -104,9 +108,10 @@ def _read(name: str, entry: object) -> ModelEvent:
         changed=tuple(_concrete_field(model, field).name for field in changed),
         condition=_function("condition", condition) if condition is not None else None,
         payload=_read_payload(model, entry.get("payload", (model._meta.pk.name,))),
-        owner=_read_owner(model, entry.get("owner")),
+        owner=_read_owner(model, entry.get("owner", find_own_owner(model))),
         identifier=_read_identifier(model, entry.get("identifier")),
         broadcast=broadcast,
+        has_no_receivers=not broadcast and "owner" not in entry and find_own_owner(model) is None,
     )
 
 
@@ -115,9 +120,12 @@ def _read_on(on: object) -> tuple[type[Model], str]:
     if happening not in HAPPENINGS or label.count(".") != 1:
         raise ConfigurationError(f"{on!r} must be 'app_label.Model.' and one of {', '.join(HAPPENINGS)}.")
     try:
-        return apps.get_model(label), happening
+        model = apps.get_model(label)
     except LookupError as error:
         raise ConfigurationError(f"{on!r}: {error}") from error
+    if model._meta.swapped or model._meta.auto_created:
+        raise ConfigurationError(f"{on!r}: Django tells nobody about its rows, as it is swapped out or made by a relation.")
+    return model, happening
 
 
 def _concrete_field(model: type[Model], name: str) -> "Field[Any, Any]":
@@ -144,22 +152,26 @@ def _read_payload(model: type[Model], told: object) -> Callable[[Any], object]:
 
 
 def _show(fields: "list[Field[Any, Any]]", instance: Model) -> dict[str, object]:
-    values = {field.name: field.value_from_object(instance) for field in fields}
+    values = {field.name: current_value(field, instance) for field in fields}
     return {name: value.name if isinstance(value, FieldFile) else value for name, value in values.items()}
 
 
 def _read_owner(model: type[Model], told: object) -> Callable[[Any], Any]:
-    """A path of attributes; without one, the model's own field ``owner``, if that is one."""
     if told is None:
-        owner: Any = next((field for field in model._meta.fields if field.name == "owner"), None)
-        is_one = owner is not None and owner.is_relation and owner.related_model._meta.label == owner_model()
-        return partial(_follow, ["owner"] if is_one else [None])
+        return partial(_follow, (None,))
     if not isinstance(told, str):
-        raise ConfigurationError(f"'owner' must be a path of attributes, such as 'author.user', not {told!r}.")
+        raise ConfigurationError(f"'owner' must be a path of attributes, such as 'author.user', or None, not {told!r}.")
     if told == SELF:
         return _itself
     _check_first(model, told)
     return partial(_follow, told.split("."))
+
+
+def find_own_owner(model: type[Model]) -> str | None:
+    """Return ``"owner"`` if *model* has a field of this name that refers to the owner model."""
+    owner: Any = next((field for field in model._meta.fields if field.name == "owner"), None)
+    is_one = owner is not None and owner.is_relation and owner.related_model._meta.label == owner_model()
+    return "owner" if is_one else None
 
 
 def _read_identifier(model: type[Model], told: object) -> Callable[[Any], str]:
@@ -168,7 +180,12 @@ def _read_identifier(model: type[Model], told: object) -> Callable[[Any], str]:
     if not isinstance(told, str):
         raise ConfigurationError(f"'identifier' must be a path of attributes, such as 'isbn', not {told!r}.")
     _check_first(model, told)
-    return lambda instance: str(_follow(told.split("."), instance) or "")
+    return partial(_follow_to_text, told.split("."))
+
+
+def _follow_to_text(names: Sequence[str], instance: Any) -> str:
+    value = _follow(names, instance)
+    return "" if value is None else str(value)
 
 
 def _check_first(model: type[Model], path: str) -> None:
@@ -179,7 +196,10 @@ def _check_first(model: type[Model], path: str) -> None:
 
 def _follow(names: Sequence[str | None], instance: Any) -> Any:
     for name in names:
-        instance = getattr(instance, name) if name and instance is not None else None
+        try:
+            instance = getattr(instance, name) if name and instance is not None else None
+        except ObjectDoesNotExist:  # The other end of a one-to-one relation.
+            return None
     return instance
 
 
@@ -213,31 +233,24 @@ def connect(model_events: Iterable[ModelEvent]) -> Callable[[], object]:
         by_model[model_event.model].append(model_event)
     stack = ExitStack()
     for model, about_it in by_model.items():
-        watch = Watch(about_it)
-        for sender in _with_proxies(model):
-            for signal, receiver in watch.receivers:
+        watch = Watch(model, about_it)
+        for signal, receiver, senders in watch.receivers:
+            for sender in senders:
                 signal.connect(receiver, sender=sender, weak=False)
                 stack.callback(signal.disconnect, receiver, sender=sender)
-        stack.callback(save_in_transaction(model))
+        stack.callback(wrap_saving(model, watch))
     return stack.close
 
 
-def _with_proxies(model: type[Model]) -> list[type[Model]]:
-    """The classes of the same rows: Django's signals name the one that was used."""
-    return [
-        other
-        for other in apps.get_models()
-        if issubclass(other, model) and other._meta.concrete_model is model._meta.concrete_model
-    ]
+def wrap_saving(model: type[Model], watch: "Watch") -> Callable[[], None]:
+    """Have *watch* look at each save of *model*, in one transaction with it; return a function that ends it.
 
+    Django commits a row of one table before it sends ``post_save``, unless somebody has opened a transaction.
+    """
+    own = vars(model).get("save_base")
 
-def save_in_transaction(model: type[Model]) -> Callable[[], None]:
-    """Let ``model.save()`` send its signals before it commits, as ``delete()`` does; return a function that ends it."""
-    save_base = model.save_base
-    is_own = "save_base" in vars(model)
-
-    @wraps(save_base)
-    def save_base_in_transaction(
+    @wraps(model.save_base)
+    def save_base(
         self: Model,
         raw: bool = False,
         force_insert: Any = False,
@@ -246,72 +259,150 @@ def save_in_transaction(model: type[Model]) -> Callable[[], None]:
         update_fields: Iterable[str] | None = None,
     ) -> None:
         alias = using or router.db_for_write(type(self), instance=self)
+        parent: Any = super(model, self)
+        saves = partial(own, self) if own is not None else parent.save_base
         with nullcontext() if connections[alias].in_atomic_block else transaction.atomic(using=alias):
-            save_base(self, raw, force_insert, force_update, alias, update_fields)
+            if raw:
+                saves(raw, force_insert, force_update, alias, update_fields)
+                return
+            with watch.saving(self, alias, is_update=force_update, fields=update_fields):
+                saves(raw, force_insert, force_update, alias, update_fields)
 
     def undo() -> None:
-        if is_own:
-            model.save_base = save_base  # type: ignore[method-assign]  # as it was
+        if own is not None:
+            model.save_base = own  # type: ignore[method-assign]  # as it was
         else:
             delattr(model, "save_base")
 
-    model.save_base = save_base_in_transaction  # type: ignore[method-assign]  # for this model alone
+    model.save_base = save_base  # type: ignore[method-assign]  # for this model, and those that derive from it
     return undo
 
 
+@dataclass(slots=True)
+class Save:
+    """A save that is going on."""
+
+    #: What the row held, by the names of its columns; nothing if there was none, or if nobody asks.
+    before: Mapping[str, Any]
+    #: Whether it made the row; unknown until Django says so.
+    is_creation: bool | None = None
+    #: What is to be fired after this: saves of the same instance that began, and ended, within this one.
+    later: list[Callable[[], object]] = field(default_factory=list)
+
+
 class Watch:
-    """Receives Django's signals about the rows of one model."""
+    """Looks at what becomes of one model's rows."""
 
-    #: Where an instance keeps, while it is saved, what its row was before.
-    BEFORE = "_djwebhooks_before"
-
-    def __init__(self, model_events: list[ModelEvent]) -> None:
+    def __init__(self, model: type[Model], model_events: Sequence[ModelEvent]) -> None:
+        self._model = model
         self._by_happening = {kind: [event for event in model_events if event.happening == kind] for kind in HAPPENINGS}
-        updated = self._by_happening[UPDATED]
-        names = dict.fromkeys(name for event in updated for name in event.changed)
-        self._fields = [_concrete_field(model_events[0].model, name) for name in names]
+        self._compares = any(event.changed or event.condition for event in self._by_happening[UPDATED])
+        #: Where an instance keeps its saves, and what is fired when it is deleted.
+        self._saves, self._deletion = (f"_djwebhooks_{what}_{id(self)}" for what in ("saves", "deletion"))
 
     @property
-    def receivers(self) -> list[tuple[ModelSignal, Callable[..., None]]]:
-        """What is to be connected, and to which signal."""
-        return [(pre_save, self.before_save), (post_save, self.after_save), (post_delete, self.after_delete)]
+    def receivers(self) -> list[tuple[ModelSignal, Callable[..., None], list[type[Model]]]]:
+        """What is to be connected to which signal, for which classes.
 
-    def before_save(
-        self, instance: Model, raw: bool, using: str, update_fields: frozenset[str] | None = None, **_: object
-    ) -> None:
-        """Remember what the row holds, in the columns that matter, and that will be written."""
-        fields = [field for field in self._fields if update_fields is None or {field.name, field.attname} & update_fields]
-        is_new = instance.pk is None or (instance._state.adding and instance._meta.pk.has_default())
-        if raw or not fields or is_new:
-            return
-        rows = type(instance)._base_manager.using(using).filter(pk=instance.pk)
-        if connections[using].features.has_select_for_update:
-            rows = rows.select_for_update()  # The UPDATE that follows locks it anyway; so nobody changes it in between.
-        values = rows.values(*(field.attname for field in fields)).first()
-        if values is not None:
-            vars(instance)[self.BEFORE] = {field: values[field.attname] for field in fields}
+        A row of a child in a table of its own is a row of its parents; of its deletion Django tells at each of these tables.
+        """
+        classes = [other for other in apps.get_models() if issubclass(other, self._model)]
+        same = [other for other in classes if other._meta.concrete_model is self._model._meta.concrete_model]
+        return [
+            (post_save, self.see_save, classes),
+            (pre_delete, self.foresee_deletion, same),
+            (post_delete, self.see_deletion, same),
+        ]
 
-    def after_save(self, instance: Model, created: bool, raw: bool, **_: object) -> None:
-        """Fire what is about rows that are created or updated."""
-        before = vars(instance).pop(self.BEFORE, {})
-        if raw:
-            return
-        pairs = {field.name: compare(field, old, instance) for field, old in before.items()}
-        changes = {name: pair for name, pair in pairs.items() if pair is not None}
-        for model_event in self._by_happening[CREATED if created else UPDATED]:
-            model_event.fire(instance, changes)
+    # -- saves ----------------------------------------------------------------------------------------------------------
 
-    def after_delete(self, instance: Model, **_: object) -> None:
-        """Fire what is about rows that are deleted."""
-        for model_event in self._by_happening[DELETED]:
-            model_event.fire(instance, {})
+    @contextmanager
+    def saving(self, instance: Model, using: str, *, is_update: bool, fields: Iterable[str] | None) -> Iterator[None]:
+        """Fire what a save of *instance* asks for when it is done."""
+        saves: list[Save] = vars(instance).setdefault(self._saves, [])
+        save = Save(self._read_before(instance, using, is_update=is_update, names=fields))
+        saves.append(save)
+        try:
+            yield
+            fires = self._prepare(instance, save) + save.later
+        finally:
+            saves.pop()
+            if not saves:
+                del vars(instance)[self._saves]
+        if saves:
+            # The one around this has its say first.
+            saves[-1].later += fires
+        else:
+            for fire_it in fires:
+                fire_it()
+
+    def see_save(self, instance: Model, created: bool, **_: object) -> None:
+        """Django says what the save was that is going on; there is none for fixtures."""
+        if saves := vars(instance).get(self._saves):
+            saves[-1].is_creation = created
+
+    def _read_before(self, instance: Model, using: str, *, is_update: bool, names: Iterable[str] | None) -> Mapping[str, Any]:
+        is_surely_new = instance._state.adding and instance._meta.pk.has_default() and not is_update and names is None
+        if not self._compares or instance.pk is None or is_surely_new:
+            return {}
+        rows = self._model._base_manager.using(using).filter(pk=instance.pk)
+        features = connections[using].features
+        if features.has_select_for_update:
+            # As the UPDATE that follows does; nobody changes the row in between, and references to it stay possible.
+            rows = rows.select_for_update(no_key=features.has_select_for_no_key_update)
+        written = None if names is None else set(names)
+        columns = [
+            column for column in self._model._meta.concrete_fields if written is None or {column.name, column.attname} & written
+        ]
+        values = rows.values(*(column.attname for column in columns)).first() if columns else None
+        return {column.name: values[column.attname] for column in columns} if values is not None else {}
+
+    def _prepare(self, instance: Model, save: Save) -> list[Callable[[], object]]:
+        if save.is_creation is None:
+            return []
+        changes = {} if save.is_creation else self._find_changes(instance, save.before)
+        happened = self._by_happening[CREATED if save.is_creation else UPDATED]
+        return [ready for event in happened if (ready := event.prepare(instance, changes)) is not None]
+
+    def _find_changes(self, instance: Model, before: Mapping[str, Any]) -> Changes:
+        deferred = instance.get_deferred_fields()
+        changes = {}
+        for name, old in before.items():
+            column = _concrete_field(self._model, name)
+            if column.attname in deferred:
+                continue
+            new = current_value(column, instance)
+            if normalise(column, new) != normalise(column, old):
+                changes[name] = (old, new)
+        return changes
+
+    # -- deletions ------------------------------------------------------------------------------------------------------
+
+    def foresee_deletion(self, instance: Model, **_: object) -> None:
+        """Prepare what is to be fired while the row, and what refers to it, can be read."""
+        prepared = [event.prepare(instance, {}) for event in self._by_happening[DELETED]]
+        vars(instance)[self._deletion] = [ready for ready in prepared if ready is not None]
+
+    def see_deletion(self, instance: Model, **_: object) -> None:
+        """Fire it."""
+        for fire_it in vars(instance).pop(self._deletion, ()):
+            fire_it()
 
 
-def compare(field: "Field[Any, Any]", old: object, instance: Model) -> tuple[Any, Any] | None:
-    """Return the *old* and the new value of a column if they differ, as the database would see it."""
-    new = getattr(instance, field.attname)
-    try:
-        is_same = field.get_prep_value(field.to_python(new)) == field.get_prep_value(old)
-    except (ValidationError, TypeError, ValueError):  # An expression, which the database alone can compute.
-        is_same = False
-    return None if is_same else (old, new)
+# -- values ------------------------------------------------------------------------------------------------------------
+
+
+def current_value(column: "Field[Any, Any]", instance: Model) -> Any:
+    """Return what the row holds after a save: what only the database could compute is read from it."""
+    value = getattr(instance, column.attname)
+    if hasattr(value, "resolve_expression"):
+        rows = column.model._base_manager.using(instance._state.db).filter(pk=instance.pk)
+        return rows.values_list(column.attname, flat=True).get()
+    return column.to_python(value)
+
+
+def normalise(column: "Field[Any, Any]", value: Any) -> Any:
+    """Return *value* so that what the database holds alike is equal."""
+    if isinstance(column, JSONField):
+        return json.loads(json.dumps(value, cls=column.encoder))
+    return column.get_prep_value(value)

@@ -4,6 +4,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Iterator
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -78,7 +79,11 @@ def test_to_register_the_same_again_changes_nothing() -> None:
         ({"deprecated": True}, "'a' has a deprecated that must be a text that says what to use instead, not True."),
         ({"schema": {"type": "objekt"}}, r"'a' has a schema that is none: \$\.type: 'objekt' is not valid"),
         ({"schema": SCHEMA, "sample": {"title": 1}}, r"'a' has a sample that does not fit its schema: \$\.title must fit"),
-        ({"schema": {"$ref": "https://example.com/x"}, "sample": 1}, "refers to 'https://example.com/x', which is not in it"),
+        ({"schema": {"$ref": "https://example.com/x"}}, "refers to 'https://example.com/x', which is not in it"),
+        ({"schema": {"allOf": [{"$ref": "#/$defs/none"}]}}, r"refers to '#/\$defs/none', which is not in it"),
+        ({"schema": {"items": {"$ref": "#/$defs/none"}}}, r"refers to '#/\$defs/none', which is not in it"),
+        ({"schema": {"pattern": "("}}, "'a' has a schema that is none: "),
+        ({"schema": {"$ref": "#"}, "sample": 1}, "sample that does not fit its schema: it cannot be checked, .* RecursionError"),
     ],
 )
 def test_what_cannot_be_is_refused(entry: dict[str, Any], message: str, registered: dict[str, Any]) -> None:
@@ -161,6 +166,22 @@ def test_a_hook_whose_payload_is_refused_has_failed(settings: LazySettings) -> N
     bad.refresh_from_db()
     assert "SchemaMismatch: The payload of 'paper.titled' does not fit its schema" in bad.build_error
     assert target.deliveries.get(event=bad).status == Status.PENDING
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        ({"$ref": "#"}, "1"),
+        ({"multipleOf": 0.1}, "1" + "0" * 400),
+        ({"properties": {"x": {"$ref": "#"}}}, '{"x":' * 85 + "1" + "}" * 85),
+        (MappingProxyType({"properties": MappingProxyType({"x": MappingProxyType({"type": "string"})})}), '{"x": 1}'),
+    ],
+)
+def test_no_schema_keeps_an_event_from_being_fired(settings: LazySettings, schema: Any, text: str) -> None:
+    """Whatever the library makes of it: unless payloads are to be refused, there is a line in the log at most."""
+    settings.DJWEBHOOKS_EVENTS = {"a": {"schema": schema}}
+
+    check_payload("a", text)
 
 
 def test_nothing_is_checked_when_that_is_asked_for(settings: LazySettings, caplog: pytest.LogCaptureFixture) -> None:

@@ -14,6 +14,7 @@ from django.core import checks as django_checks
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 from django.db import connection
+from django.db.models import Model
 from django.utils.module_loading import import_string
 
 from djwebhooks import checks, database
@@ -88,8 +89,13 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("djwebhooks.E025", {"VALIDATE_PAYLOADS": "raise"}, "must be one of None, 'warn', 'refuse', not 'raise'"),
     (
         "djwebhooks.E027",
-        {"EVENTS": {"a": {}}, "MODEL_EVENTS": {"b": "auth.User.created"}},
+        {"EVENTS": {"a": {}}, "MODEL_EVENTS": {"b": {"on": "auth.User.created", "owner": "self"}}},
         "DJWEBHOOKS_MODEL_EVENTS has 'b', which is not in the catalogue.",
+    ),
+    (
+        "djwebhooks.W015",
+        {"MODEL_EVENTS": {"b": "auth.User.created"}},
+        "DJWEBHOOKS_MODEL_EVENTS has 'b' without an owner, so that the system's own targets alone get it.",
     ),
     ("djwebhooks.E010", {"ENGINE": "djwebhooks.engines.rq.RQEngine", "QUEUE": "mail"}, "DJWEBHOOKS_QUEUE is 'mail'"),
     ("djwebhooks.E012", {"GIVE_UP_ON": 404}, "DJWEBHOOKS_GIVE_UP_ON"),
@@ -132,6 +138,8 @@ GOOD: list[dict[str, Any]] = [
     {"EVENTS": {"project.update": {"description": "x"}, "project": {}}},
     {"EVENTS": {"a": {"description": "x", "schema": {}, "sample": {}, "internal": True, "deprecated": "Use b."}}},
     {"VALIDATE_PAYLOADS": "refuse"},
+    {"MODEL_EVENTS": {"a": {"on": "auth.User.created", "owner": None}, "b": {"on": "auth.User.created", "broadcast": True}}},
+    {"MODEL_EVENTS": {"a": "djwebhooks.WebhookTarget.created"}},
     {"JSON_ENCODER": "json.JSONEncoder"},
     {"ALLOW_HTTP": False},
     {"ALLOWED_PORTS": [443, 8443]},
@@ -162,7 +170,7 @@ def test_a_wrong_setting_is_said(settings: LazySettings, identifier: str, values
 
     assert [one.id for one in found] == [identifier]
     assert message in found[0].msg
-    assert found[0].level == django_checks.ERROR
+    assert found[0].level == (django_checks.ERROR if identifier[-4] == "E" else django_checks.WARNING)
 
 
 @pytest.mark.parametrize("values", GOOD, ids=str)
@@ -308,8 +316,25 @@ def test_ids_are_unique() -> None:
     for function in (*checks.CHECKS, checks.check_isolation, checks.check_server, checks.check_http, *WEAKNESSES):
         for identifier in re.findall(r"djwebhooks\.[EW]\d{3}", getsource(function)):
             checks_of[identifier].add(function.__name__)
-    elsewhere = {f"djwebhooks.{name}" for name in ("E011", "E015", "E021", "E026", "W001", "W002", "W003", "W014")}
+    elsewhere = {f"djwebhooks.{name}" for name in ("E011", "E015", "E021", "E026", "E028", "W001", "W002", "W003", "W014")}
     tested = {case[0] for case in BAD} | elsewhere | {f"djwebhooks.{case[0]}" for case in WEAK} | {"djwebhooks.W011"}
 
     assert all(len(functions) == 1 for functions in checks_of.values())
     assert set(checks_of) == tested
+
+
+class Apart:
+    """Keeps webhooks away from everything else."""
+
+    def db_for_write(self, model: type[Model], **_: object) -> str:
+        return "other" if model._meta.app_label == "djwebhooks" else "default"
+
+
+def test_rows_in_another_database_than_events_are_said(settings: LazySettings) -> None:
+    """They could not be saved: nothing commits in two databases at once."""
+    settings.DATABASE_ROUTERS = [Apart()]
+    settings.DJWEBHOOKS_MODEL_EVENTS = {"a": {"on": "auth.User.created", "owner": "self"}}
+
+    [found] = [message for message in run_checks() if message.id == "djwebhooks.E028"]
+
+    assert "auth.User is kept in the database 'default', and events in 'other'" in found.msg

@@ -446,6 +446,15 @@ def test_nothing_is_recorded_for_a_receiver_that_is_gone() -> None:
     assert set(Delivery.objects.values_list("status", "reason")) == {("cancelled", "target_deleted")}
 
 
+def test_a_target_that_was_given_away_is_its_present_owners() -> None:
+    """Whose it was when it got its first delivery does not count as long as it is there."""
+    target, former = prepare_deletion()
+    WebhookTarget.objects.filter(pk=target.pk).update(owner=make_user("eve"))
+
+    assert erase(User(pk=former)) == Erased()
+    assert erase(User.objects.get(username="eve")) == Erased(attempts=1)
+
+
 def test_a_system_target_has_no_owner_to_remember() -> None:
     """Its answers go with its key alone."""
     target = make_target()

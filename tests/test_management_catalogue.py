@@ -10,6 +10,7 @@ from django.core.management.base import CommandError
 from jsonschema import Draft202012Validator
 
 from djwebhooks import payload
+from djwebhooks.catalogue import list_faults
 from djwebhooks.management.catalogue import SAMPLE_TIME, SAMPLE_UID
 
 SCHEMA = {
@@ -98,9 +99,10 @@ def test_openapi_tells_of_headers_and_answers() -> None:
 
 
 def test_a_sample_that_cannot_be_sent_is_said(settings: LazySettings) -> None:
-    """The flat envelope holds objects alone."""
+    """The flat envelope holds objects alone; the system check says so before."""
     settings.DJWEBHOOKS_ENVELOPE = "flat"
     settings.DJWEBHOOKS_EVENTS = {"a": {"sample": 1}}
 
     with pytest.raises(CommandError, match="The flat envelope needs a payload that is an object"):
         show("--format", "openapi")
+    assert list_faults("a", {"sample": 1}) == ["'a' has a sample that is no object, and the flat envelope holds nothing else."]

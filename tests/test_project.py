@@ -46,7 +46,8 @@ LAYERS = (
     ("worker", "inline", "feed"),
     ("engines",),
     ("events", "weaknesses"),
-    ("decorators", "model_events", "checks", "erasure", "explain", "metrics", "prune", "stats", "testing"),
+    ("model_events",),
+    ("decorators", "checks", "erasure", "explain", "metrics", "prune", "stats", "testing"),
     ("admin", "api", "jwks", "portal", "management", "apps"),
     ("inbox",),
 )
