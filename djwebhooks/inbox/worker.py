@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from django.db import DatabaseError, InterfaceError, close_old_connections, connections, transaction
+from django.db import close_old_connections, connections, transaction
 from rq.timeouts import BaseTimeoutException
 
 from djwebhooks.database import DatabaseNow, clean_text, lock_free_rows, run_transaction
@@ -27,7 +27,7 @@ POLL = 0.5
 #: After how long a message whose handlers have neither ended nor failed is taken again: its worker has died. While they run,
 #: the message is locked, so this need not be as long as handlers take.
 LEASE = timedelta(seconds=30)
-#: The first and the longest pause, in seconds, after a database error; each is twice the one before.
+#: The first and the longest pause, in seconds, after an error of the database, or one of ours; each is twice the one before.
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 #: What is said of a message whose last attempt has left no other trace.
 KILLED = "The last attempt ended together with its worker."
@@ -58,7 +58,7 @@ class InboxWorker:
     def run(self) -> int:
         """Work until stopped, or as *burst* and *budget* say; return how many messages were worked on.
 
-        Raises what the database raises when the worker has an end; without one, it goes on as soon as that works again.
+        Raises what the database raises when the worker has an end; without one, it goes on after a pause.
         """
         started = time.monotonic()
         while not self._stopping.is_set():
@@ -79,11 +79,11 @@ class InboxWorker:
                 close_old_connections()
                 self._stopping.wait(POLL)
             self._pause = 0.0
-        except (DatabaseError, InterfaceError):
+        except Exception:
             if self.burst or connections[self.using].in_atomic_block:
                 raise
             self._pause = min(max(FIRST_PAUSE, self._pause * 2), LONGEST_PAUSE)
-            logger.exception("The database failed; the inbox goes on in %s seconds.", self._pause)
+            logger.exception("The inbox failed; it goes on in %s seconds.", self._pause)
             connections[self.using].close()
             self._stopping.wait(self._pause)
         return True
@@ -141,14 +141,18 @@ def attend(using: str, message: Message) -> None:
     source = get_source(message)
     message.event = message.event or clean_text(source.scheme.read_event(message.headers, bytes(message.body)))[:NAME_LENGTH]
     handlers = find_handlers(message.source, message.event, source.scheme.ping)
-    number = message.attempt_count
+    # Handlers may do anything with the message, such as delete it.
+    pk, number = message.pk, message.attempt_count
     try:
         with transaction.atomic(using=using):
             run_handlers(using, message, handlers)
-    except Exception as error:
-        run_transaction(using, partial(fail, using, message, number, error))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        # Also sys.exit() in a handler: it must not end the worker of all.
+        run_transaction(using, partial(fail, using, message, pk, number, error))
         # Its message may have parts of the body.
-        logger.warning("message=%s source=%s attempt=%s failed: %s", message.pk, message.source, number, type(error).__name__)
+        logger.warning("message=%s source=%s attempt=%s failed: %s", pk, message.source, number, type(error).__name__)
         if isinstance(error, BaseTimeoutException):
             raise
 
@@ -173,13 +177,13 @@ def finish(using: str, message: Message, status: Status, **fields: str) -> bool:
     return bool(mine.update(**end))
 
 
-def fail(using: str, message: Message, number: int, error: Exception) -> None:
+def fail(using: str, message: Message, pk: int, number: int, error: BaseException) -> None:
     """Keep why the attempt *number* failed, and plan the next one; after the last one the message has failed."""
     pause = next_delay(number - 1, get_source(message).pauses)
     end: dict[str, Any] = {"status": Status.FAILED, "due_at": None, "finished_at": DatabaseNow()}
     if pause is not None:
         end = {"due_at": DatabaseNow() + timedelta(seconds=pause)}
-    mine = Message.objects.using(using).attempt(message.pk, number)
+    mine = Message.objects.using(using).attempt(pk, number)
     mine.update(error=describe_error(error), event=message.event, **end)
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from asyncio import CancelledError
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 
@@ -200,6 +201,20 @@ def test_a_handler_cannot_undo_the_end_of_its_message() -> None:
     assert reload(message).status == Status.PROCESSED
 
 
+def test_a_handler_that_deletes_its_message_can_fail(handling: Callable[..., None]) -> None:
+    """Its error is kept: the deletion was undone."""
+
+    def delete(message: Message) -> None:
+        message.delete()
+        raise RuntimeError("deleted")
+
+    handling("order.deleted", delete)
+    message = store("order.deleted")
+    InboxWorker().work_once()
+
+    assert "RuntimeError: deleted" in reload(message).error
+
+
 @processes
 def test_an_error_after_the_commit_changes_nothing() -> None:
     """What is committed has happened, whatever a callback makes of it."""
@@ -381,7 +396,7 @@ def test_a_worker_outlasts_a_database_that_fails(caplog: pytest.LogCaptureFixtur
 
     worker = FailingWorker()
     thread = Thread(worker.run)
-    wait_until(lambda: "the inbox goes on in" in caplog.text, "the worker notices")
+    wait_until(lambda: "it goes on in" in caplog.text, "the worker notices")
     connection_is_bad.clear()
     store()
     wait_until(lambda: len(effects()) == 2, "the message is worked on")
@@ -431,15 +446,61 @@ def test_a_worker_beside_others_ends_with_them() -> None:
         wait_until(lambda: len(effects()) == 4, "the message is worked on")
 
 
-def test_a_worker_beside_others_that_dies_is_noticed(caplog: pytest.LogCaptureFixture) -> None:
+@processes
+def test_a_worker_beside_others_that_fails_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever it was, nobody looks at the thread: it is logged, and tried again."""
+    store()
+
+    class FailingWorker(InboxWorker):
+        def work_once(self) -> bool:
+            if "it goes on in" not in caplog.text:
+                raise RuntimeError("a fault of ours")
+            return super().work_once()
+
+    with working_beside(FailingWorker()):
+        wait_until(lambda: len(effects()) == 2, "the message is worked on")
+
+
+def test_a_burst_beside_others_that_dies_is_noticed(caplog: pytest.LogCaptureFixture) -> None:
     """At once in the log, and at the end by whoever started it."""
 
     class DyingWorker(InboxWorker):
         def work_once(self) -> bool:
             raise RuntimeError("a fault of ours")
 
-    with pytest.raises(RuntimeError), working_beside(DyingWorker()):
+    with pytest.raises(RuntimeError), working_beside(DyingWorker(burst=True)):
         wait_until(lambda: "The inbox has ended" in caplog.text, "the log says so")
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), CancelledError(), GeneratorExit()])
+def test_a_handler_that_would_end_the_process_has_failed(handling: Callable[..., None], error: BaseException) -> None:
+    """The messages of others are worked on all the same."""
+
+    def end(message: Message) -> None:
+        raise error
+
+    handling("order.ending", end)
+    message = store("order.ending")
+    store()
+
+    assert drain() == 5
+    assert reload(message).status == Status.FAILED
+    assert type(error).__name__ in reload(message).error
+    assert len(effects()) == 2
+
+
+def test_who_presses_ctrl_c_ends_the_worker(handling: Callable[..., None]) -> None:
+    """The handler is not to blame: its message is tried again once the lease is over."""
+
+    def interrupt(message: Message) -> None:
+        raise KeyboardInterrupt
+
+    handling("order.interrupted", interrupt)
+    message = store("order.interrupted")
+
+    with pytest.raises(KeyboardInterrupt):
+        drain()
+    assert (reload(message).status, reload(message).error) == (Status.NEW, "")
 
 
 def test_a_job_that_runs_out_of_time_ends(handling: Callable[..., None]) -> None:
