@@ -60,11 +60,13 @@ def folded(summary: str, text: str) -> SafeString:
 
 
 def pretty(text: str) -> str:
-    """Return JSON with a line for each part; what is not JSON stays as it is."""
+    """Return JSON with a line for each part; what is not JSON, or too deep to read, stays as it is."""
     try:
-        return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
-    except ValueError:
+        shown = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+    except (ValueError, RecursionError):
         return text
+    # JSON can name lone surrogates, which no page can hold.
+    return shown.encode(errors="backslashreplace").decode()
 
 
 def show_time(at: datetime | None) -> str:

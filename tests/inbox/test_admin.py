@@ -94,10 +94,18 @@ def test_a_body_is_shown_escaped_and_readable(staff: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "shown"), [(b"", "–"), (b"\xff\x00 raw", "\\xff\x00 raw"), (b"x" * 70_000, "the first 65,536 are shown")]
+    ("body", "shown"),
+    [
+        (b"", "–"),
+        (b"\xff\x00 raw", "\\xff\x00 raw"),
+        (b"x" * 70_000, "the first 65,536 are shown"),
+        (b'{"a":"\\ud800"}', "{\n  &quot;a&quot;: &quot;\\ud800&quot;\n}"),
+        (b"[" * 60_000, "60,000 bytes"),
+        (b"1" + b"0" * 5000, "5,001 bytes"),
+    ],
 )
 def test_any_body_can_be_shown(staff: Client, body: bytes, shown: str) -> None:
-    """None at all, bytes that are no text, and more than fits a page."""
+    """None at all, bytes that are no text, more than fits a page, and JSON that no page or parser can hold."""
     assert shown in staff.get(page_of(store(body=body))).content.decode()
 
 
