@@ -121,7 +121,7 @@ def test_nothing_of_others_changes_or_shows_whatever_is_sent() -> None:
 
     attack()
 
-    assert counts["successes"] > counts["requests"] / 20, "or the attack never gets past the first check"
+    assert counts["successes"] > counts["requests"] / 100, "or the attack never gets past the first check"
 
 
 @pytest.mark.parametrize("name", TAKEN)
