@@ -1,7 +1,9 @@
 """Which numbers are missing, of sources that count their messages in the header ``webhook-sequence``."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 
 from django.db.models import BigIntegerField, ExpressionWrapper, F, Max, QuerySet, Window
@@ -10,6 +12,9 @@ from django.db.models.functions import Lag
 from djwebhooks.conf import conf
 from djwebhooks.database import read_clock
 from djwebhooks.inbox.models import Message, MessageQuerySet, inbox_database
+
+#: How many gaps between the messages that are looked at are held against all others, and against how many of these each.
+CANDIDATES, BETWEEN = 1000, 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +33,20 @@ class Gap:
 def find_gaps(source: str | None = None, *, using: str | None = None, limit: int = 1000, newest: int | None = None) -> list[Gap]:
     """Return what is missing between the messages of the last ``DJWEBHOOKS_RETENTION``, of *source* or of all.
 
-    At most *limit* are returned; with *newest*, only so many messages are looked at, those that came last. A gap closes by
+    At most *limit* are returned; with *newest*, only those between so many messages, the ones that came last. A gap closes by
     itself when the sender tries again; one that stays was given up by the sender, or is lost.
     """
     alias = using or inbox_database()
     since = read_clock(alias) - timedelta(seconds=conf.seconds("RETENTION"))
-    messages = Message.objects.using(alias).filter(sequence__isnull=False, received_at__gte=since)
+    everything = Message.objects.using(alias).filter(sequence__isnull=False)
+    messages = everything.filter(received_at__gte=since)
     if source is not None:
         messages = messages.filter(source=source)
     if newest is not None:
         last_id = Message.objects.using(alias).aggregate(last=Max("pk"))["last"] or 0
         messages = messages.filter(pk__gt=last_id - newest)
-    return [Gap(*row) for row in _find_gaps(messages)[:limit]]
+    found = _find_gaps(messages)[: max(limit, CANDIDATES)]
+    return list(islice((gap for row in found for gap in _look_closer(Gap(*row), everything)), limit))
 
 
 def _find_gaps(messages: MessageQuerySet) -> QuerySet[Message, tuple[Any, ...]]:
@@ -47,3 +54,16 @@ def _find_gaps(messages: MessageQuerySet) -> QuerySet[Message, tuple[Any, ...]]:
     last = ExpressionWrapper(F("sequence") - 1, BigIntegerField())
     found = messages.annotate(first=first, last=last).filter(first__lte=F("last")).order_by("source", "sequence")
     return found.values_list("source", "first", "last", "received_at")
+
+
+def _look_closer(gap: Gap, everything: MessageQuerySet) -> Iterator[Gap]:
+    """Return what of *gap* is missing among all messages: some may have come before those that were looked at."""
+    between = everything.filter(source=gap.source, sequence__range=(gap.first, gap.last)).order_by("sequence")
+    came = list(between.values_list("sequence", "received_at")[:BETWEEN])
+    first = gap.first
+    for number, received_at in came:
+        if number > first:
+            yield replace(gap, first=first, last=number - 1, noticed_at=received_at)
+        first = number + 1
+    if first <= gap.last and len(came) < BETWEEN:
+        yield replace(gap, first=first)

@@ -1,12 +1,14 @@
 """Numbers that are missing are noticed."""
 
 from datetime import timedelta
+from unittest.mock import ANY
 
 import pytest
 from django.conf import LazySettings
 from django.utils import timezone
 
 from djwebhooks.inbox.gaps import Gap, find_gaps
+from djwebhooks.inbox.models import Message
 from tests.inbox.senders import store
 
 pytestmark = pytest.mark.django_db
@@ -46,3 +48,27 @@ def test_what_was_pruned_is_no_gap(settings: LazySettings) -> None:
     store(sequence=9)
 
     assert find_gaps() == []
+
+
+@pytest.mark.parametrize("missing", [(), (3,), (2, 4), (4,)])
+def test_what_came_before_those_that_are_looked_at_is_no_gap(settings: LazySettings, missing: tuple[int, ...]) -> None:
+    """One that was late stands among the newest, far from its neighbours; what is missing between them is found all the same."""
+    settings.DJWEBHOOKS_RETENTION = timedelta(days=1)
+    old = [store(sequence=number) for number in (2, 3, 4) if number not in missing]
+    for number in (1, 5, 6):
+        store(sequence=number)
+
+    assert [(gap.first, gap.last) for gap in find_gaps(newest=3)] == [(number, number) for number in missing]
+
+    Message.objects.filter(pk__in=[message.pk for message in old]).update(received_at=timezone.now() - timedelta(days=2))
+    assert [(gap.first, gap.last) for gap in find_gaps()] == [(number, number) for number in missing]
+
+
+def test_what_cannot_be_known_is_no_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only so much is read of what came before."""
+    monkeypatch.setattr("djwebhooks.inbox.gaps.BETWEEN", 2)
+    for number in (2, 3, 5, 1, 7):
+        store(sequence=number)
+
+    assert find_gaps(newest=2) == []
+    assert find_gaps() == [Gap("shop", 4, 4, ANY), Gap("shop", 6, 6, ANY)]
