@@ -59,7 +59,7 @@ def _find_gaps(messages: MessageQuerySet) -> QuerySet[Message, tuple[Any, ...]]:
 def _look_closer(gap: Gap, everything: MessageQuerySet) -> Iterator[Gap]:
     """Return what of *gap* is missing among all messages: some may have come before those that were looked at."""
     between = everything.filter(source=gap.source, sequence__range=(gap.first, gap.last)).order_by("sequence")
-    came = list(between.values_list("sequence", "received_at")[:BETWEEN])
+    came: list[tuple[Any, datetime]] = list(between.values_list("sequence", "received_at")[:BETWEEN])
     first = gap.first
     for number, received_at in came:
         if number > first:
