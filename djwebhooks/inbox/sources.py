@@ -1,5 +1,6 @@
 """Who may send: the sources that ``DJWEBHOOKS_INBOX`` names, each with its scheme, its secrets and its limits."""
 
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -12,6 +13,8 @@ from djwebhooks.conf import as_seconds, conf
 from djwebhooks.exceptions import ConfigurationError
 from djwebhooks.hidden import hide
 from djwebhooks.inbox.schemes import HEADER, SCHEMES, Scheme
+
+logger = logging.getLogger(__name__)
 
 #: How long a source's name may be.
 SOURCE_LENGTH = 64
@@ -68,9 +71,52 @@ class Source:
         return {name: value for name, value in headers.items() if name in names or name.startswith(KEPT_PREFIXES)}
 
 
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What ``DJWEBHOOKS_INBOX`` says, where it is *given*: the sources that can work, and what is wrong with the others."""
+
+    given: Mapping[str, Any] = field(repr=False)
+    good: Mapping[str, Source]
+    faults: Mapping[str, str]
+
+
+_latest: Sources | None = None
+
+
+def list_sources() -> Sources:
+    """Return all sources: read, and what is wrong with them logged, once for each dictionary that the setting is set to.
+
+    Raises ConfigurationError if it is none.
+    """
+    global _latest
+    latest = _latest
+    if latest is None or latest.given is not conf.INBOX:
+        _latest = latest = read_sources(conf.INBOX)
+        for fault in latest.faults.values():
+            logger.error("%s Until this is mended, nothing is taken in for this source, and nothing of it is handled.", fault)
+    return latest
+
+
+@sensitive_variables()
+def read_sources(given: Any) -> Sources:
+    if not isinstance(given, Mapping):
+        # The value stays out of it: it may have secrets.
+        raise ConfigurationError(f"DJWEBHOOKS_INBOX must be a dictionary, not a {type(given).__name__}.")
+    good, faults = {}, {}
+    for name, options in given.items():
+        try:
+            good[name] = read_source(name, options)
+        except ConfigurationError as error:
+            faults[name] = str(error)
+    return Sources(given, good, faults)
+
+
 def find_source(name: str) -> Source | None:
     """Return the source of this name; None if there is none. Raises ConfigurationError if its settings cannot work."""
-    return read_source(name, conf.INBOX[name]) if name in conf.INBOX else None
+    sources = list_sources()
+    if name in sources.faults:
+        raise ConfigurationError(sources.faults[name])
+    return sources.good.get(name)
 
 
 @sensitive_variables()

@@ -17,7 +17,7 @@ from djwebhooks.database import DatabaseNow, clean_text, lock_free_rows, run_tra
 from djwebhooks.exceptions import LostTransaction
 from djwebhooks.inbox.handlers import Handler, find_handlers
 from djwebhooks.inbox.models import NAME_LENGTH, Message, MessageQuerySet, Status, count_attempt, describe_error, inbox_database
-from djwebhooks.inbox.sources import Source, find_source
+from djwebhooks.inbox.sources import Source, find_source, list_sources
 from djwebhooks.retry import next_delay
 
 logger = logging.getLogger(__name__)
@@ -117,8 +117,15 @@ def close_failed_connections() -> None:
 
 def find_due(using: str, sources: Sequence[str]) -> MessageQuerySet:
     """The messages of these sources, or of all, that are due."""
-    due = Message.objects.using(using).due()
+    due = list_workable(using).due()
     return due.filter(source__in=sources) if sources else due
+
+
+def list_workable(using: str) -> MessageQuerySet:
+    """All messages but those of sources whose settings cannot work: they wait until these are mended."""
+    messages = Message.objects.using(using)
+    faulty = list(list_sources().faults)
+    return messages.exclude(source__in=faulty) if faulty else messages.all()
 
 
 def claim(using: str, sources: Sequence[str] = ()) -> Message | None:
@@ -194,7 +201,7 @@ def get_source(message: Message) -> Source:
 
 def next_due(using: str) -> datetime | None:
     """When there is something to do next, by the database's clock; None for never."""
-    waiting = Message.objects.using(using).filter(due_at__isnull=False).order_by("due_at")
+    waiting = list_workable(using).filter(due_at__isnull=False).order_by("due_at")
     return waiting.values_list("due_at", flat=True).first()
 
 

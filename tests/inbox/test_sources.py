@@ -110,3 +110,17 @@ def test_the_setting_is_a_dictionary(settings: LazySettings) -> None:
     settings.DJWEBHOOKS_INBOX = [GOOD]
 
     assert [message.msg for message in list_messages()] == ["DJWEBHOOKS_INBOX must be a dictionary, not a list."]
+    with pytest.raises(ConfigurationError, match="must be a dictionary, not a list"):
+        find_source("shop")
+
+
+def test_sources_are_read_once(settings: LazySettings) -> None:
+    """Every request and every attempt asks for one; another value of the setting counts at once."""
+    settings.DJWEBHOOKS_INBOX = {"shop": GOOD}
+    source = find_source("shop")
+    assert find_source("shop") is source
+
+    settings.DJWEBHOOKS_INBOX = {"shop": {**GOOD, "body_limit": 5}}
+    changed = find_source("shop")
+    assert changed is not None
+    assert changed.body_limit == 5

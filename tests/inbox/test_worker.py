@@ -233,6 +233,23 @@ def test_a_message_of_a_source_that_is_gone_is_ignored(settings: LazySettings) -
     assert (reload(message).status, reload(message).event) == (Status.IGNORED, "order.paid")
 
 
+def test_a_source_that_cannot_work_holds_up_no_other(settings: LazySettings, caplog: pytest.LogCaptureFixture) -> None:
+    """Its messages wait, with all their attempts, until its settings are mended; the log says so, and not each time."""
+    shop = settings.DJWEBHOOKS_INBOX["shop"]
+    settings.DJWEBHOOKS_INBOX = {"shop": shop, "bad": {"scheme": "github", "secrets": [""]}}
+    message = store(source="bad")
+    store()
+
+    assert drain() == 1
+    assert len(effects()) == 2
+    assert (reload(message).status, reload(message).attempt_count) == (Status.NEW, 0)
+    assert next_due("default") is None
+    assert caplog.text.count("DJWEBHOOKS_INBOX['bad']: 'secrets' must be a list of texts") == 1
+
+    settings.DJWEBHOOKS_INBOX = {"shop": shop, "bad": {"scheme": "github", "secrets": ["x"]}}
+    assert drain() == 1
+
+
 # -- attempts that end with their worker -------------------------------------------------------------------------------
 
 
