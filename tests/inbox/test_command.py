@@ -4,9 +4,10 @@ import signal
 from io import StringIO
 
 import pytest
+from django.conf import LazySettings
 from django.contrib.auth.models import User
 from django.core.management import call_command, load_command_class
-from django.core.management.base import CommandError
+from django.core.management.base import CommandError, SystemCheckError
 
 from djwebhooks.events import fire
 from djwebhooks.inbox.management.commands.webhooks import Command as InboxAppsCommand
@@ -39,8 +40,17 @@ def test_a_burst_says_what_it_did() -> None:
     ]
     assert run("inbox", "--burst")[-1] == "Ended, with 1 message worked on."
     assert run("inbox", "--burst")[-1] == "Ended, with 0 messages worked on."
-    with pytest.raises(CommandError, match="invalid choice: 'shp'"):
+    with pytest.raises(CommandError, match="has no source 'shp', but github, shop"):
         run("inbox", "--source", "shp")
+
+
+@pytest.mark.parametrize("value", [None, 5])
+def test_a_setting_that_is_no_dictionary_is_said_by_the_checks(settings: LazySettings, value: object) -> None:
+    """Whichever verb is called, it must not fail before they run."""
+    settings.DJWEBHOOKS_INBOX = value
+
+    with pytest.raises(SystemCheckError, match="DJWEBHOOKS_INBOX must be a dictionary, not a"):
+        call_command("webhooks", "stats", skip_checks=False)
 
 
 @pytest.mark.django_db

@@ -1,7 +1,9 @@
 """What the command ``webhooks`` does for the inbox, with the sender's verbs or without."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+
+from django.core.management.base import CommandError
 
 from djwebhooks.conf import conf
 from djwebhooks.inbox.gaps import find_gaps
@@ -21,9 +23,10 @@ class InboxVerbs:
         parser = self.command.add_verb(self.inbox, "Run the handlers of webhooks that were received, until SIGTERM or Ctrl-C.")
         parser.add_argument("--burst", action="store_true", help="End when nothing is due any more.")
         parser.add_argument("--gaps", action="store_true", help="Only list the numbers that are missing.")
-        parser.add_argument("--source", choices=list(conf.INBOX), action="append", default=[], help="Of this one; repeatable.")
+        parser.add_argument("--source", metavar="NAME", action="append", default=[], help="Of this one; repeatable.")
 
     def inbox(self, options: Options) -> None:
+        check_names(options["source"])
         if options["gaps"]:
             self.show_gaps(options)
             return
@@ -57,6 +60,13 @@ class InboxVerbs:
         worker = InboxWorker(using=alias_of(options), burst=options["burst"])
         with working_beside(worker):
             yield worker.stop
+
+
+def check_names(sources: Sequence[str]) -> None:
+    """Raise CommandError for a source that there is not. Not as the parser's choices: the system checks come only after it."""
+    for name in sources:
+        if name not in conf.INBOX:
+            raise CommandError(f"DJWEBHOOKS_INBOX has no source {name!r}, but {', '.join(conf.INBOX) or 'none at all'}.")
 
 
 def alias_of(options: Options) -> str:
