@@ -20,6 +20,7 @@ DjWebhooksError
 ├── KeyNotAccepted          (ValueError)
 ├── TargetLocked            (RuntimeError)
 ├── RejectedMessage         (ValueError)
+├── DeletedMessage          (LookupError)
 ├── LostTransaction         (RuntimeError)
 ├── InvalidSignature        (SuspiciousOperation)
 └── UndecryptableSecret     (ValueError)
@@ -114,6 +115,10 @@ class TargetLocked(DjWebhooksError, RuntimeError):
 
 class RejectedMessage(DjWebhooksError, ValueError):
     """The message had no valid signature, so no handler may run for it."""
+
+
+class DeletedMessage(DjWebhooksError, LookupError):
+    """The message is not there any more: it was deleted, such as by pruning."""
 
 
 class LostTransaction(DjWebhooksError, RuntimeError):

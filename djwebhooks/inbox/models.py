@@ -10,7 +10,7 @@ from django.db.models import F, Q
 from django.dispatch import Signal
 
 from djwebhooks.database import DatabaseNow, ExactCharField, PartialIndex, clean_text, insert_many
-from djwebhooks.exceptions import RejectedMessage
+from djwebhooks.exceptions import DeletedMessage, RejectedMessage
 from djwebhooks.inbox.schemes import read_json
 from djwebhooks.inbox.sources import SOURCE_LENGTH
 from djwebhooks.managers import WriterManager
@@ -103,9 +103,10 @@ class Message(models.Model):
         return read_json(bytes(self.body))
 
     def replay(self) -> None:
-        """Have the handlers run for it once more, with all attempts before it. Raises RejectedMessage."""
-        if not Message.objects.filter(pk=self.pk).replay():
-            raise RejectedMessage
+        """Have the handlers run for it once more, with all attempts before it. Raises RejectedMessage and DeletedMessage."""
+        row = Message.objects.filter(pk=self.pk)
+        if not row.replay():
+            raise RejectedMessage if row.exists() else DeletedMessage
 
 
 def inbox_database() -> str:

@@ -12,7 +12,7 @@ from django.db import DatabaseError, connections, transaction
 from django.db.models import F
 from rq.timeouts import JobTimeoutException
 
-from djwebhooks.exceptions import RejectedMessage
+from djwebhooks.exceptions import DeletedMessage, RejectedMessage
 from djwebhooks.inbox import handlers
 from djwebhooks.inbox.handlers import receive
 from djwebhooks.inbox.models import ERROR_LIMIT, Message, Status
@@ -366,6 +366,15 @@ def test_what_was_rejected_cannot_be_replayed() -> None:
         message.replay()
     assert Message.objects.all().replay() == 1
     assert reload(message).status == Status.REJECTED
+
+
+def test_what_was_deleted_cannot_be_replayed() -> None:
+    """And it is said that this is why."""
+    message = store(status=Status.FAILED)
+    Message.objects.all().delete()
+
+    with pytest.raises(DeletedMessage):
+        message.replay()
 
 
 # -- the loop ----------------------------------------------------------------------------------------------------------
