@@ -83,7 +83,7 @@ def is_open() -> bool:
 
 def is_known(name: str) -> bool:
     """Whether an application may fire the event *name*."""
-    return is_open() or name in conf.EVENTS or name in _registered
+    return is_open() or name in conf.EVENTS or name in _registered or name in conf.MODEL_EVENTS
 
 
 def is_internal(name: str) -> bool:
@@ -98,8 +98,8 @@ def is_possible(pattern: str) -> bool:
 
 
 def names_of_all() -> list[str]:
-    """The names in the catalogue, sorted."""
-    return sorted({*_registered, *conf.EVENTS})
+    """The names in the catalogue, those of ``DJWEBHOOKS_MODEL_EVENTS`` included, sorted; none if there is no catalogue."""
+    return [] if is_open() else sorted({*_registered, *conf.EVENTS, *conf.MODEL_EVENTS})
 
 
 def list_event_types() -> list[EventType]:
@@ -114,7 +114,7 @@ def check_known(name: str) -> None:
 
 
 def _entry_of(name: str) -> Any:
-    return conf.EVENTS[name] if name in conf.EVENTS else _registered.get(name)
+    return conf.EVENTS[name] if name in conf.EVENTS else _registered.get(name, {})
 
 
 # -- schemas -----------------------------------------------------------------------------------------------------------

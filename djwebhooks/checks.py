@@ -216,13 +216,11 @@ def check_model_events(**_: Any) -> Iterator[CheckMessage]:
     alias = events_database()
     for model_event in read_all(conf.MODEL_EVENTS):
         name, label = model_event.name, model_event.model._meta.label
-        if isinstance(conf.EVENTS, Mapping) and not catalogue.is_known(name):
-            yield Error(f"DJWEBHOOKS_MODEL_EVENTS has {name!r}, which is not in the catalogue.", id="djwebhooks.E027")
         if (other := router.db_for_write(model_event.model)) != alias:
             yield Error(
                 f"DJWEBHOOKS_MODEL_EVENTS has {name!r}, but {label} is kept in the database {other!r}, and events in {alias!r}.",
                 hint="Route djwebhooks' models to the same database: what is in two cannot be written in one transaction.",
-                id="djwebhooks.E028",
+                id="djwebhooks.E027",
             )
         if model_event.has_no_receivers:
             yield checks.Warning(

@@ -36,13 +36,15 @@ class Item:
 class Page:
     """What follows a sequence number.
 
-    *after* is what to ask for next, and *has_more* whether there is something to get at once. Numbers are left out whose
+    *after* is what to ask for next, and *has_more* whether there is something to get at once. *waiting_for* is the number of an
+    event whose payload has yet to be built, and behind which nothing is given before it is. Numbers are left out whose
     deliveries were cancelled, whose events were erased or could not be built, and of tests of single keys.
     """
 
     items: Sequence[Item]
     after: int
     has_more: bool
+    waiting_for: int | None = None
 
 
 def read_page(target: WebhookTarget, after: int, using: str) -> Page:
@@ -58,7 +60,7 @@ def read_page(target: WebhookTarget, after: int, using: str) -> Page:
     size = 0
     for sequence, content in _with_contents(using, rows[:PAGE], writer.body_format, now):
         if content is not None and not content.is_built and not content.is_given_up and not content.is_erased:
-            return Page(items, after, has_more=False)
+            return Page(items, after, has_more=False, waiting_for=sequence)
         if size >= PAGE_BYTES:
             return Page(items, after, has_more=True)
         item = writer.write(sequence, content)

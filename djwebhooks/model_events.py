@@ -1,6 +1,5 @@
 """Events about the application's own rows, fired when these are saved or deleted, without a line of code."""
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -11,8 +10,7 @@ from typing import Any
 from django.apps import apps
 from django.core.exceptions import FieldDoesNotExist, ObjectDoesNotExist
 from django.db import connections, router, transaction
-from django.db.models import Field, JSONField, Model
-from django.db.models.fields.files import FieldFile
+from django.db.models import Field, Model
 from django.db.models.signals import ModelSignal, post_delete, post_save, pre_delete
 from django.utils.module_loading import import_string
 
@@ -151,9 +149,18 @@ def _read_payload(model: type[Model], told: object) -> Callable[[Any], object]:
     return partial(_show, [_concrete_field(model, name) for name in told])
 
 
-def _show(fields: "list[Field[Any, Any]]", instance: Model) -> dict[str, object]:
-    values = {field.name: current_value(field, instance) for field in fields}
-    return {name: value.name if isinstance(value, FieldFile) else value for name, value in values.items()}
+def _show(fields: "list[Field[Any, Any]]", instance: Model) -> dict[str, Any]:
+    """What the row has, whatever the instance was assigned and did not save, or what only the database computes."""
+    row = read_row(instance, fields) or {}
+    return {field.name: row.get(field.attname) for field in fields}
+
+
+def read_row(instance: Model, fields: "Iterable[Field[Any, Any]]") -> dict[str, Any] | None:
+    """Return the values of these columns of the instance's row; nothing if there is no row."""
+    names = [field.attname for field in fields]
+    if names == [instance._meta.pk.attname]:
+        return {names[0]: instance.pk}
+    return type(instance)._base_manager.using(instance._state.db).filter(pk=instance.pk).values(*names).first() if names else {}
 
 
 def _read_owner(model: type[Model], told: object) -> Callable[[Any], Any]:
@@ -163,7 +170,9 @@ def _read_owner(model: type[Model], told: object) -> Callable[[Any], Any]:
         raise ConfigurationError(f"'owner' must be a path of attributes, such as 'author.user', or None, not {told!r}.")
     if told == SELF:
         return _itself
-    _check_first(model, told)
+    end = _find_end(model, told)
+    if end is not None and not issubclass(end, apps.get_model(owner_model())):
+        raise ConfigurationError(f"the owner {told!r} is a {end._meta.label}, and targets belong to {owner_model()}.")
     return partial(_follow, told.split("."))
 
 
@@ -179,7 +188,7 @@ def _read_identifier(model: type[Model], told: object) -> Callable[[Any], str]:
         return _no_text
     if not isinstance(told, str):
         raise ConfigurationError(f"'identifier' must be a path of attributes, such as 'isbn', not {told!r}.")
-    _check_first(model, told)
+    _find_end(model, told)
     return partial(_follow_to_text, told.split("."))
 
 
@@ -188,10 +197,19 @@ def _follow_to_text(names: Sequence[str], instance: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _check_first(model: type[Model], path: str) -> None:
-    first = path.partition(".")[0]
-    if not hasattr(model, first):
-        raise ConfigurationError(f"{model._meta.label} has no attribute {first!r}.")
+def _find_end(model: type[Model], path: str) -> type[Model] | None:
+    """Return the model that a path of attributes leads to, as far as fields tell. Raises ``ConfigurationError``."""
+    for name in path.split("."):
+        try:
+            field: Any = model._meta.get_field(name)
+        except FieldDoesNotExist:
+            if not hasattr(model, name):
+                raise ConfigurationError(f"{model._meta.label} has no attribute {name!r}.") from None
+            return None  # Whatever a property gives.
+        if not field.is_relation or not isinstance(field.related_model, type):
+            return None
+        model = field.related_model
+    return model
 
 
 def _follow(names: Sequence[str | None], instance: Any) -> Any:
@@ -265,7 +283,7 @@ def wrap_saving(model: type[Model], watch: "Watch") -> Callable[[], None]:
             if raw:
                 saves(raw, force_insert, force_update, alias, update_fields)
                 return
-            with watch.saving(self, alias, is_update=force_update, fields=update_fields):
+            with watch.saving(self, alias, is_update=force_update or update_fields is not None):
                 saves(raw, force_insert, force_update, alias, update_fields)
 
     def undo() -> None:
@@ -283,7 +301,7 @@ class Save:
     """A save that is going on."""
 
     #: What the row held, by the names of its columns; nothing if there was none, or if nobody asks.
-    before: Mapping[str, Any]
+    before: Mapping[str, Any] | None
     #: Whether it made the row; unknown until Django says so.
     is_creation: bool | None = None
     #: What is to be fired after this: saves of the same instance that began, and ended, within this one.
@@ -296,6 +314,7 @@ class Watch:
     def __init__(self, model: type[Model], model_events: Sequence[ModelEvent]) -> None:
         self._model = model
         self._by_happening = {kind: [event for event in model_events if event.happening == kind] for kind in HAPPENINGS}
+        self._columns = model._meta.concrete_fields
         self._compares = any(event.changed or event.condition for event in self._by_happening[UPDATED])
         #: Where an instance keeps its saves, and what is fired when it is deleted.
         self._saves, self._deletion = (f"_djwebhooks_{what}_{id(self)}" for what in ("saves", "deletion"))
@@ -317,10 +336,10 @@ class Watch:
     # -- saves ----------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def saving(self, instance: Model, using: str, *, is_update: bool, fields: Iterable[str] | None) -> Iterator[None]:
+    def saving(self, instance: Model, using: str, *, is_update: bool) -> Iterator[None]:
         """Fire what a save of *instance* asks for when it is done."""
         saves: list[Save] = vars(instance).setdefault(self._saves, [])
-        save = Save(self._read_before(instance, using, is_update=is_update, names=fields))
+        save = Save(self._read_before(instance, using, is_update=is_update))
         saves.append(save)
         try:
             yield
@@ -341,40 +360,28 @@ class Watch:
         if saves := vars(instance).get(self._saves):
             saves[-1].is_creation = created
 
-    def _read_before(self, instance: Model, using: str, *, is_update: bool, names: Iterable[str] | None) -> Mapping[str, Any]:
-        is_surely_new = instance._state.adding and instance._meta.pk.has_default() and not is_update and names is None
+    def _read_before(self, instance: Model, using: str, *, is_update: bool) -> Mapping[str, Any] | None:
+        is_surely_new = instance._state.adding and instance._meta.pk.has_default() and not is_update
         if not self._compares or instance.pk is None or is_surely_new:
-            return {}
+            return None
         rows = self._model._base_manager.using(using).filter(pk=instance.pk)
         features = connections[using].features
         if features.has_select_for_update:
             # As the UPDATE that follows does; nobody changes the row in between, and references to it stay possible.
             rows = rows.select_for_update(no_key=features.has_select_for_no_key_update)
-        written = None if names is None else set(names)
-        columns = [
-            column for column in self._model._meta.concrete_fields if written is None or {column.name, column.attname} & written
-        ]
-        values = rows.values(*(column.attname for column in columns)).first() if columns else None
-        return {column.name: values[column.attname] for column in columns} if values is not None else {}
+        return rows.values(*(column.attname for column in self._columns)).first()
 
     def _prepare(self, instance: Model, save: Save) -> list[Callable[[], object]]:
         if save.is_creation is None:
             return []
-        changes = {} if save.is_creation else self._find_changes(instance, save.before)
+        changes = {} if save.is_creation or save.before is None else self._find_changes(instance, save.before)
         happened = self._by_happening[CREATED if save.is_creation else UPDATED]
         return [ready for event in happened if (ready := event.prepare(instance, changes)) is not None]
 
     def _find_changes(self, instance: Model, before: Mapping[str, Any]) -> Changes:
-        deferred = instance.get_deferred_fields()
-        changes = {}
-        for name, old in before.items():
-            column = _concrete_field(self._model, name)
-            if column.attname in deferred:
-                continue
-            new = current_value(column, instance)
-            if normalise(column, new) != normalise(column, old):
-                changes[name] = (old, new)
-        return changes
+        after = read_row(instance, self._columns) or before
+        pairs = {column.name: (before[column.attname], after[column.attname]) for column in self._columns}
+        return {name: (old, new) for name, (old, new) in pairs.items() if old != new}
 
     # -- deletions ------------------------------------------------------------------------------------------------------
 
@@ -387,22 +394,3 @@ class Watch:
         """Fire it."""
         for fire_it in vars(instance).pop(self._deletion, ()):
             fire_it()
-
-
-# -- values ------------------------------------------------------------------------------------------------------------
-
-
-def current_value(column: "Field[Any, Any]", instance: Model) -> Any:
-    """Return what the row holds after a save: what only the database could compute is read from it."""
-    value = getattr(instance, column.attname)
-    if hasattr(value, "resolve_expression"):
-        rows = column.model._base_manager.using(instance._state.db).filter(pk=instance.pk)
-        return rows.values_list(column.attname, flat=True).get()
-    return column.to_python(value)
-
-
-def normalise(column: "Field[Any, Any]", value: Any) -> Any:
-    """Return *value* so that what the database holds alike is equal."""
-    if isinstance(column, JSONField):
-        return json.loads(json.dumps(value, cls=column.encoder))
-    return column.get_prep_value(value)

@@ -62,6 +62,18 @@ def test_the_setting_and_code_make_one_catalogue(settings: LazySettings) -> None
     assert [is_possible("c.*"), is_possible("e.*"), is_possible("webhook.*")] == [True, False, True]
 
 
+def test_events_about_models_are_in_the_catalogue(settings: LazySettings) -> None:
+    """Who has named them in one setting need not name them in another; alone they close nothing."""
+    settings.DJWEBHOOKS_MODEL_EVENTS = {"book.added": "library.Book.created"}
+    assert is_known("whatever")
+    assert list_event_types() == []
+
+    settings.DJWEBHOOKS_EVENTS = {"a.b": {}}
+
+    assert [is_known("book.added"), is_possible("book.*"), is_known("whatever")] == [True, True, False]
+    assert list_event_types() == [EventType("a.b"), EventType("book.added")]
+
+
 def test_to_register_the_same_again_changes_nothing() -> None:
     """A module may be imported twice; but two places cannot say two things."""
     assert register_event("a.b", description="One.") == register_event("a.b", description="One.")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.conf import LazySettings
+from django.contrib.admin.models import ADDITION, LogEntry
 from django.contrib.auth.models import User
 from django.core import serializers
 from django.db import IntegrityError, connection, transaction
@@ -271,7 +272,7 @@ def describe(book: Book) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("payload", "expected"),
     [
-        (["title", "price", "author", "cover"], '{"title":"x","price":"1.5","author":AUTHOR,"cover":"covers/x.png"}'),
+        (["title", "price", "author", "cover"], '{"title":"x","price":"1.50","author":AUTHOR,"cover":"covers/x.png"}'),
         ([], "{}"),
         (f"{__name__}.describe", '{"shown":"X"}'),
     ],
@@ -288,14 +289,18 @@ def test_a_payload_is_fields_or_a_function(connect: Connect, payload: object, ex
 
 @pytest.mark.django_db
 def test_a_payload_has_what_the_row_has(connect: Connect) -> None:
-    """Not what an assignment happened to be written as, nor an expression that the database computes."""
-    connect({f"shelf.{kind}": {"on": f"library.Shelf.{kind}", "payload": ["depth"]} for kind in ("created", "updated")})
+    """Not what an assignment happened to be written as, or was never saved, nor an expression that the database computes."""
+    fields = ["name", "depth", "area"]
+    connect({f"shelf.{kind}": {"on": f"library.Shelf.{kind}", "payload": fields} for kind in ("created", "updated")})
 
     shelf = Shelf.objects.create(name="a", depth="50")
-    shelf.depth = F("depth") + 1
-    shelf.save()
+    shelf.depth, shelf.name = F("depth") + 1, "never saved"
+    shelf.save(update_fields=["depth"])
 
-    assert [event.payload for event in fired()] == ['{"depth":50}', '{"depth":51}']
+    assert [event.payload for event in fired()] == [
+        '{"name":"a","depth":50,"area":4500}',
+        '{"name":"a","depth":51,"area":4590}',
+    ]
 
 
 @pytest.mark.django_db
@@ -324,14 +329,20 @@ def test_the_options_of_fire_are_paths_of_attributes(connect: Connect) -> None:
     owner = User.objects.create_user("ann")
     Book.objects.create(title="x", author=Author.objects.create(name="Max"))
     Book.objects.create(title="y")
-    connect({"item.added": {"on": "library.Item.created", "owner": "book.author", "identifier": "loan_time.days"}})
+    connect({"item.added": {"on": "library.Item.created", "identifier": "loan_time.days"}})
     Item.objects.create(title="z", loan_time=timedelta(0))
+    connect({"item.kept": {"on": "library.Item.updated", "identifier": "book.author.name"}})
+    Item.objects.get(title="z").save()
+    connect({"staff.changed": {"on": "admin.LogEntry.created", "owner": "user"}})
+    LogEntry.objects.create(user=owner, action_flag=ADDITION, object_repr="x")
 
     assert [(event.owner, event.identifier, event.is_broadcast) for event in fired()] == [
         (owner, "ann", False),
         (None, "Max", True),
         (None, "", True),
         (None, "0", False),
+        (None, "", False),
+        (owner, "", False),
     ]
     assert fired()[1].subjects, "an erasure finds the event by its row"
 
@@ -439,6 +450,11 @@ def test_a_save_lets_others_refer_to_the_row(connect: Connect) -> None:
             "'owner' must be a path of attributes, such as 'author.user', or None, not 1.",
         ),
         ({"a": {"on": "library.Book.created", "owner": "autor.user"}}, "library.Book has no attribute 'autor'."),
+        ({"a": {"on": "library.Book.created", "owner": "author.nmae"}}, "library.Author has no attribute 'nmae'."),
+        (
+            {"a": {"on": "library.Book.created", "owner": "author"}},
+            "'author' is a library.Author, and targets belong to auth.User.",
+        ),
         ({"a": {"on": "library.Book.created", "identifier": 1}}, "'identifier' must be a path of attributes"),
         ({"a": {"on": "library.Book.created", "broadcast": "yes"}}, "'broadcast' must be True or False, not 'yes'."),
     ],

@@ -125,7 +125,8 @@ class FeedViewSet(OwnerViewSet):
         target = self.find_target(asked["target"])
         page = wait_for_page(target, asked["after"], asked["wait"])
         items = [{"sequence": item.sequence, "headers": item.headers, "body": item.body} for item in page.items]
-        return Response({"after": page.after, "has_more": page.has_more, "results": items})
+        told = {"after": page.after, "has_more": page.has_more, "waiting_for": page.waiting_for}
+        return Response({**told, "results": items})
 
 
 def wait_for_page(target: WebhookTarget, after: int, seconds: float) -> Page:

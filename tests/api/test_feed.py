@@ -193,7 +193,7 @@ def test_waiting_ends(target: WebhookTarget) -> None:
     """Without news the answer is an empty page, which says where to go on."""
     answer = Api(target.owner).get(f"feed/?target={target.uid}&after=3&wait=0.1")
 
-    assert (answer.status, answer.data) == (200, {"after": 3, "has_more": False, "results": []})
+    assert (answer.status, answer.data) == (200, {"after": 3, "has_more": False, "waiting_for": None, "results": []})
 
 
 @pytest.mark.django_db(transaction=True)
