@@ -36,7 +36,7 @@ NOTHING = "–"
 #: The colour of each status and state.
 COLOURS = {
     "succeeded": "good", "healthy": "good", "dispatched": "good", "processed": "good",
-    "degraded": "warning", "suspended": "warning", "expired": "warning",
+    "degraded": "warning", "suspended": "warning", "expired": "warning", "build failing": "warning",
     "failed": "bad", "disabled": "bad", "build failed": "bad", "rejected": "bad",
 }  # fmt: skip
 

@@ -769,7 +769,8 @@ def test_an_event_of_a_deleted_owner_is_shown(admin_client: Client) -> None:
         ("waiting", "waiting", {}),
         ("waiting", "planned", {"deliver_at": datetime(2999, 1, 1, tzinfo=UTC)}),
         ("dispatched", "dispatched", {"dispatched_at": datetime(2026, 1, 1, tzinfo=UTC), "payload": "{}"}),
-        ("build failed", "build failed", {"build_attempts": BUILD_TRIES}),
+        ("build failing", "build failing", {"build_attempts": 1, "build_error": "ValueError"}),
+        ("build failed", "build failed", {"build_attempts": BUILD_TRIES, "build_error": "ValueError"}),
     ],
 )
 def test_events_are_listed_and_filtered_by_progress(

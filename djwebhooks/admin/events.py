@@ -36,9 +36,11 @@ from djwebhooks.pages import (
 LARGE = ("call", "payload", "target_ids", "subjects", "build_error")
 TIMES = ("created_at", "deliver_at", "expires_at", "dispatched_at", "erased_at")
 UNBUILT = Q(payload="", build_attempts__gte=BUILD_TRIES, erased_at__isnull=True)
+FAILING = Q(payload="", build_attempts__range=(1, BUILD_TRIES - 1), erased_at__isnull=True) & ~Q(build_error="")
 PROGRESS = {
     "waiting": Q(dispatched_at__isnull=True),
     "dispatched": Q(dispatched_at__isnull=False),
+    "build failing": FAILING,
     "build failed": UNBUILT,
     "erased": Q(erased_at__isnull=False),
 }
@@ -85,9 +87,9 @@ class EventAdmin(ReadOnlyAdmin, ActingAdmin):
         return request.user.has_perm("djwebhooks.erase_event")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Event]:
-        has_failed = ExpressionWrapper(UNBUILT, BooleanField())
+        has_failed, is_failing = (ExpressionWrapper(condition, BooleanField()) for condition in (UNBUILT, FAILING))
         events: QuerySet[Event] = super().get_queryset(request)
-        return events.defer(*LARGE).annotate(has_failed=has_failed)
+        return events.defer(*LARGE).annotate(has_failed=has_failed, is_failing=is_failing)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Event], search_term: str
@@ -111,6 +113,8 @@ class EventAdmin(ReadOnlyAdmin, ActingAdmin):
             return badge("erased")
         if event.has_failed:  # type: ignore[attr-defined]  # annotated
             return badge("build failed")
+        if event.is_failing:  # type: ignore[attr-defined]  # annotated
+            return badge("build failing")
         if event.dispatched_at is not None:
             return badge("dispatched")
         is_planned = event.deliver_at is not None and event.deliver_at > timezone.now()

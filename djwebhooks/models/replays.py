@@ -140,7 +140,7 @@ def check_event(event: str) -> str:
 
 def check_time(name: str, at: datetime | None) -> datetime | None:
     """Return *at* if it has a time zone. Raises ``InvalidReplay``."""
-    if at is not None and at.tzinfo is None:
+    if at is not None and (not isinstance(at, datetime) or at.tzinfo is None):
         raise InvalidReplay(f"{name} must be a time with a time zone, not {at!r}.")
     return at
 

@@ -162,7 +162,7 @@ class WebhookTarget(SigningTarget):
         super().clean()
         check_number_of_events(len(self.events))
         for name in self.events:
-            check_subscription(name)
+            check_subscription(name, is_owned=self.owner_id is not None)
         if self._state.adding:
             self._check_number()
         else:
@@ -204,7 +204,7 @@ class WebhookTarget(SigningTarget):
     def subscribe(self, names: Iterable[str], using: str) -> None:
         """Subscribe to *names* as well. Only adds, so that of two calls at once neither undoes the other's."""
         for name in names:
-            check_subscription(name)
+            check_subscription(name, is_owned=self.owner_id is not None)
         with transaction.atomic(using=using):
             if self.is_hidden:
                 self.is_hidden = False
@@ -259,7 +259,8 @@ class Subscription(models.Model):
 
     def clean(self) -> None:
         """Raise ``InvalidTarget`` for an event that cannot be, or is not in the catalogue."""
-        check_subscription(self.event)
+        target = self.target if self.target_id is not None else None
+        check_subscription(self.event, is_owned=target is not None and target.owner_id is not None)
 
 
 class TargetOwner(models.Model):

@@ -12,14 +12,16 @@ from djwebhooks.authentication.base import AnyAuthentication, TokenAuthenticatio
 from djwebhooks.exceptions import InvalidEvent, InvalidTarget
 
 
-def check_subscription(pattern: str) -> None:
-    """Raise ``InvalidTarget`` for a pattern that can match no event."""
+def check_subscription(pattern: str, *, is_owned: bool) -> None:
+    """Raise ``InvalidTarget`` for a pattern that can match no event, or for a target that *is_owned* none that it would get."""
     try:
         payload.check_pattern(pattern)
     except InvalidEvent as error:
         raise InvalidTarget(str(error)) from error
     if not catalogue.is_possible(pattern):
         raise InvalidTarget(f"{pattern!r} matches no event of the catalogue: {', '.join(catalogue.names_of_all())}.")
+    if is_owned and catalogue.is_internal(pattern):
+        raise InvalidTarget(f"{pattern!r} is an internal event, which only the system's own targets get.")
 
 
 def check_headers(headers: object) -> None:

@@ -46,14 +46,14 @@ def post(source: str, body: bytes, headers: dict[str, str], **extra: Any) -> Any
 def send(event: str, data: Any = None, message_id: str = "") -> Any:
     """Send a message to the shop."""
     body = make_body(event, data)
-    return post("shop", body, sign_standard(body, message_id or f"msg_{next(_numbers)}"))
+    return post("shop", body, sign_standard(body, message_id or f"numbered_{next(_numbers)}"))
 
 
 def store(event: str = "order.paid", *, source: str = "shop", body: bytes | None = None, **fields: Any) -> Message:
     """Store a message as the view does, or as handlers have left it."""
     if fields.get("status", Status.NEW) != Status.NEW:
         fields.setdefault("due_at", None)
-    message_id = fields.pop("message_id", f"msg_{next(_numbers)}")
+    message_id = fields.pop("message_id", f"numbered_{next(_numbers)}")
     if source == "github":
         fields.setdefault("headers", {"x-github-event": event})
     content = make_body(event) if body is None else body
