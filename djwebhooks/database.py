@@ -2,9 +2,11 @@
 
 import base64
 import json
+import selectors
+import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from operator import attrgetter
@@ -30,6 +32,9 @@ STATEMENTS = 500
 JSON_ROWS, JSON_LIMIT = "jsonb_array_elements(%s::jsonb) AS rows (row)", 8_000_000
 #: How often a transaction that lost a deadlock or a race is run again, and the seconds after which it is not.
 TRIES, TRY_SECONDS = 5, 10.0
+#: What commits are told of on PostgreSQL, and how soon a listener notices that the server is gone, if nothing else is set.
+CHANNEL = "djwebhooks"
+KEEPALIVES = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
 
 T = TypeVar("T")
 M = TypeVar("M", bound=models.Model)
@@ -162,6 +167,43 @@ def describe_fault(version: tuple[int, ...], charset: str, *, is_mariadb: bool) 
 
 #: The first MariaDB with SKIP LOCKED.
 OLDEST_MARIADB = (10, 6)
+
+
+def can_listen(using: str) -> bool:
+    """Whether the server tells who listens that somebody has committed work, and the driver can hear it."""
+    connection: Any = connections[using]
+    return bool(connection.vendor == "postgresql" and connection.Database.__name__ == "psycopg")
+
+
+def notify(using: str) -> None:
+    """Tell who listens that work was committed, where the database can.
+
+    Not for the inside of a transaction: its commit would wait for all others that tell something, with its locks in hand.
+    """
+    if can_listen(using):
+        execute(using, f"NOTIFY {CHANNEL}")
+
+
+def listen(using: str, on_notice: Callable[[], None], end: socket.socket) -> None:
+    """Call *on_notice* as soon as this listens, and then at each ``notify``, until something can be read from *end*.
+
+    It has a connection of its own. Raises ``DatabaseError`` when that cannot be made, or breaks.
+    """
+    wrapper: Any = connections[using]
+    with wrapper.wrap_database_errors:
+        options = KEEPALIVES | wrapper.get_connection_params() | {"autocommit": True}
+        # Not out of Django's pool, which wants its connections back.
+        with closing(wrapper.Database.connect(**options)) as connection, selectors.DefaultSelector() as selector:
+            connection.execute(f"LISTEN {CHANNEL}")
+            on_notice()
+            selector.register(connection.fileno(), selectors.EVENT_READ)
+            selector.register(end, selectors.EVENT_READ)
+            while all(key.fileobj is not end for key, _ in selector.select()):
+                connection.pgconn.consume_input()
+                if connection.pgconn.notifies():
+                    while connection.pgconn.notifies():
+                        pass
+                    on_notice()
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from djwebhooks.conf import conf
 from djwebhooks.database import DatabaseClock
 from djwebhooks.fairness import Paces, Usage, choose
 from djwebhooks.lanes import LeaseLost
+from djwebhooks.listener import Listener
 from djwebhooks.messages import Prepared, Tokenless
 from djwebhooks.models.deliveries import Status
 from djwebhooks.models.events import events_database
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 BEAT = 5.0
 #: Seconds between polls for new work: at least so many, and so many times what a poll costs, but no more than so many.
 POLL, POLL_SHARE, LONGEST_POLL = 0.1, 20, 1.0
+#: How many times what a poll costs must pass until a worker that is told of new work polls again.
+CALL_SHARE = 5
 #: Seconds between looks for replays. ``NO_REPLAY`` is as long as it takes until the next part of none.
 REPLAY_POLL, NO_REPLAY = 1.0, math.inf
 #: Seconds that a worker which is to end waits for the next part of a replay, or for what a rate holds back.
@@ -87,6 +90,7 @@ class Worker:
         self.retry_enlisting_at: datetime | None = None
         self.builder = Builder(self.using, self.transport.wake) if threaded else InlineBuilder(self.using)
         self.mailer = Mailer(self.using, threaded=threaded)
+        self.listener = Listener(self.using, self._hear)
         #: The id of its row; 0 while it has none.
         self.id = 0
         self.recorded = 0
@@ -94,6 +98,8 @@ class Worker:
         self._thread: threading.Thread | None = None
         self._is_stopping = False
         self._pause = self._last_work = 0.0
+        #: Whether somebody has committed work since the last poll, as far as this was heard.
+        self._is_called = False
         self._forget()
         self._paces = Paces()
 
@@ -104,7 +110,7 @@ class Worker:
         self._building: dict[int, list[Work]] = {}
         self._outcomes: list[Outcome] = []
         self._oldest_outcome = self._record_again_at = 0.0
-        self._next_poll = self._next_release = self._next_replay_poll = 0.0
+        self._next_poll = self._next_call = self._next_release = self._next_replay_poll = 0.0
         self._has_more = True
         #: Whether a replay goes on shortly, and whether a lane's rate lets something out.
         self._is_replaying = self._is_paced = False
@@ -221,6 +227,7 @@ class Worker:
         )
 
     def _end(self) -> None:
+        self.listener.close()
         self.builder.close()
         self.mailer.close()
         self.transport.close()
@@ -244,6 +251,8 @@ class Worker:
             self.retry_enlisting_at = enlisted
             return False
         self.id = enlisted
+        if self._has_own_thread and not self._has_end:
+            self.listener.start()
         return True
 
     def _keep_lease(self) -> None:
@@ -284,12 +293,23 @@ class Worker:
 
     # -- finding work ---------------------------------------------------------------------------------------------------
 
+    def _hear(self) -> None:
+        """Poll soon, since there may be new work. Safe in other threads."""
+        self._is_called = True
+        self.transport.wake()
+
+    @property
+    def _poll_at(self) -> float:
+        """When to look for new work. Each commit calls every worker, so they must not do nothing but look."""
+        return self._next_call if self._is_called else self._next_poll
+
     def _poll(self) -> None:
         """Dispatch events and lease lanes, at once after a turn that found some, else at an interval that polls can bear."""
         self._carry_on_replays()
         started = time.monotonic()
-        if self._is_stopping or (not self._has_more and started < self._next_poll):
+        if self._is_stopping or (not self._has_more and started < self._poll_at):
             return
+        self._is_called = False
         moved = dispatch.dispatch(self.using) if dispatch.has_waiting(self.using) else 0
         room = min(LANES, 2 * self.transport.concurrency) - len(self._held)
         is_full = room <= 0
@@ -307,6 +327,7 @@ class Worker:
             self._last_work = ended
         # A poll may have waited for somebody's lock, which says nothing of what the next one costs.
         self._next_poll = ended + min(max(POLL, POLL_SHARE * (ended - started)), LONGEST_POLL)
+        self._next_call = min(ended + CALL_SHARE * (ended - started), self._next_poll)
 
     def _see_paced(self) -> None:
         """A burst goes on for what a rate lets out shortly; but whoever works in the caller's own thread keeps nobody waiting."""
@@ -518,7 +539,7 @@ class Worker:
         if self._has_more or self._is_done() or self._can_do_more():
             return 0.0
         until = min((at for at in self._list_instants() if at > self._chosen_at), default=None)
-        wait = min(self._next_poll, self._next_replay_poll) - now
+        wait = min(self._poll_at, self._next_replay_poll) - now
         return max(0.001, wait if until is None else min(wait, (until - self._clock()).total_seconds()))
 
     def _list_instants(self) -> Iterator[datetime]:

@@ -41,7 +41,7 @@ LAYERS = (
     ("catalogue",),
     ("transports", "models"),
     ("work",),
-    ("dispatch", "lanes", "build", "contents", "fairness", "announce", "notices", "replays", "tokens"),
+    ("dispatch", "lanes", "build", "contents", "fairness", "announce", "notices", "replays", "tokens", "listener"),
     ("messages", "verdicts"),
     ("worker", "inline", "feed"),
     ("engines",),

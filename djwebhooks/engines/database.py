@@ -1,12 +1,14 @@
-"""The engine without a broker: ``manage.py webhooks work`` polls the database."""
+"""The engine without a broker: ``manage.py webhooks work`` looks into the database, and is told when to where that can tell."""
 
 from datetime import datetime
 
+from djwebhooks import database
 from djwebhooks.engines.base import Engine
 
 
 class DatabaseEngine(Engine):
-    """Needs no wake-up: its workers look by themselves."""
+    """Needs no wake-up: its workers look by themselves. With PostgreSQL they hear of a commit and look at once."""
 
     def wake(self, using: str, at: datetime | None = None) -> None:
-        pass
+        if at is None:
+            database.notify(using)

@@ -1,5 +1,6 @@
-"""Real rqworkers for tests, and waiting for what they do."""
+"""Real workers for tests, and waiting for what they do."""
 
+import math
 import os
 import signal
 import subprocess
@@ -10,6 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Semaphore
 
+from django.db import connection
+
+from djwebhooks.worker import Worker
 from tests.transports.receiver import Conversation, Script
 
 #: Seconds after which a test gives up: many, as a busy machine is not an error.
@@ -23,6 +27,37 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"in vain: {what}"
         time.sleep(0.02)
+
+
+class SleepyWorker(Worker):
+    """Polls once, and then only when it is called."""
+
+    def _poll(self) -> None:
+        super()._poll()
+        self._next_poll = math.inf
+
+
+def work_sleepily() -> None:
+    """Be such a worker, with the transport of the settings."""
+    SleepyWorker().run()
+
+
+#: The connections that wait for notices on PostgreSQL.
+LISTENERS = "FROM pg_stat_activity WHERE query = 'LISTEN djwebhooks' AND state = 'idle' AND datname = current_database()"
+
+
+def list_listeners() -> list[int]:
+    """Return the server's processes whose connections wait for notices."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT pid {LISTENERS}")
+        return [pid for (pid,) in cursor.fetchall()]
+
+
+def terminate_listeners() -> int:
+    """Cut these connections, and return how many there were."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT pg_terminate_backend(pid) {LISTENERS}")
+        return len(cursor.fetchall())
 
 
 class RQWorkerProcess:

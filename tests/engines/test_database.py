@@ -1,4 +1,4 @@
-"""The engine without a broker: nothing is rung, workers look by themselves, and neither Redis nor django-rq is needed."""
+"""The engine without a broker: workers look by themselves, or hear of commits, and neither Redis nor django-rq is needed."""
 
 import subprocess
 import sys
@@ -7,14 +7,19 @@ from pathlib import Path
 
 import pytest
 from django.conf import LazySettings
+from django.contrib.auth.models import User
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 
-from djwebhooks.engines import get_engine
 from djwebhooks.engines.database import DatabaseEngine
 from djwebhooks.events import fire
 from djwebhooks.models import Delivery, Event
 from djwebhooks.models.deliveries import Status
-from djwebhooks.worker import work
+from djwebhooks.worker import Worker, work
 from tests.builders import make_target, make_user
+from tests.connections import postgresql_only
+from tests.engines.processes import list_listeners, terminate_listeners, wait_until
+from tests.faults.processes import Launcher
 from tests.transports.receiver import Receiver
 
 PROJECT = Path(__file__).parent.parent.parent
@@ -46,7 +51,7 @@ WebhookTarget.objects.register(sys.argv[1], ["a.b"], owner=None)
 fire("a.b", {"x": 1})
 print("sent before work:", Delivery.objects.count())
 print("django_rq loaded by fire:", "django_rq" in sys.modules)
-from djwebhooks.worker import work
+from djwebhooks.worker import Worker, work
 
 print("recorded:", work(burst=True))
 print("status:", Delivery.objects.get().status)
@@ -70,13 +75,61 @@ def test_a_commit_leaves_the_work_to_workers(settings: LazySettings) -> None:
     assert Delivery.objects.get().status == Status.SUCCEEDED
 
 
-def test_a_wake_up_is_nothing(settings: LazySettings) -> None:
-    """It touches no database, now or later."""
-    settings.DJWEBHOOKS_ENGINE = "djwebhooks.engines.database.DatabaseEngine"
+@pytest.mark.django_db
+def test_a_later_wake_up_is_nothing() -> None:
+    """What is due later is found by workers that poll."""
+    with CaptureQueriesContext(connection) as queries:
+        DatabaseEngine().wake("default", datetime.now(UTC))
 
-    assert isinstance(get_engine(), DatabaseEngine)
-    get_engine().wake("default")
-    get_engine().wake("no_such_database", datetime.now(UTC))
+    assert len(queries) == 0
+
+
+@postgresql_only
+@pytest.mark.django_db(transaction=True)
+def test_workers_are_told_after_the_commit() -> None:
+    """A notice inside the transaction would have its commit wait for those of others."""
+    with CaptureQueriesContext(connection) as queries, transaction.atomic():
+        fire("a.b", {})
+
+    assert [query["sql"] for query in queries][-2:] == ["COMMIT", "NOTIFY djwebhooks"]
+
+
+@postgresql_only
+@pytest.mark.django_db(transaction=True)
+def test_a_commit_wakes_an_idle_worker(launcher: Launcher, receiver: Receiver) -> None:
+    """A worker in another process that would not look again for years sends each event as it comes."""
+    make_target(make_user(), url=receiver.url)
+    launcher.call("tests.engines.processes.work_sleepily")
+    wait_until(list_listeners, "the worker listens")
+    for number in range(5):
+        fire("a.b", {"number": number}, owner=User.objects.get())
+        wait_until(lambda: Delivery.objects.filter(status=Status.SUCCEEDED).count() > number, "it is sent")  # noqa: B023
+
+    assert len(receiver.requests) == 5
+
+
+@postgresql_only
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_that_became_deaf_hears_again(launcher: Launcher, receiver: Receiver) -> None:
+    """What is committed while its listening connection is cut is sent as soon as there is another, with nobody polling."""
+    owner = make_user()
+    make_target(owner, url=receiver.url)
+    launcher.call("tests.engines.processes.work_sleepily")
+    wait_until(list_listeners, "the worker listens")
+    for number in range(3):
+        assert terminate_listeners() == 1
+        fire("a.b", {"number": number}, owner=owner)
+        wait_until(lambda: len(receiver.requests) > number, "it is sent")  # noqa: B023
+        wait_until(list_listeners, "the worker listens again")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_that_ends_anyway_does_not_listen() -> None:
+    """Only one that runs until it is stopped pays for a connection more."""
+    worker = Worker(burst=True)
+    worker.run()
+
+    assert worker.listener._thread is None
 
 
 def test_a_project_needs_neither_rq_queues_nor_django_rq(tmp_path: Path) -> None:
