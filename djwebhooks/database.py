@@ -5,11 +5,12 @@ import json
 import selectors
 import socket
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from operator import attrgetter
+from types import MappingProxyType
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -30,6 +31,8 @@ UNION_SIZE = 100
 STATEMENTS = 500
 #: Rows that PostgreSQL gets as one parameter, and how many characters of them at most: it refuses hundreds of megabytes.
 JSON_ROWS, JSON_LIMIT = "jsonb_array_elements(%s::jsonb) AS rows (row)", 8_000_000
+#: What is the same in all of these rows.
+JSON_SAME = "(SELECT %s::jsonb) AS constants (same)"
 #: How often a transaction that lost a deadlock or a race is run again, and the seconds after which it is not.
 TRIES, TRY_SECONDS = 5, 10.0
 #: What commits are told of on PostgreSQL, and how soon a listener notices that the server is gone, if nothing else is set.
@@ -324,6 +327,19 @@ def is_lock_timeout(error: OperationalError) -> bool:
     return getattr(error.__cause__, "sqlstate", None) == "55P03" or error.args[:1] == (1205,)
 
 
+def lock_many(
+    using: str, model: type[models.Model], columns: Sequence[str], keys: Collection[object], *, match: str = "id"
+) -> list[tuple[Any, ...]]:
+    """As ``lock_rows``, with ``read_many``: lock the rows and return their values."""
+    try:
+        with _impatient(using):
+            return _select_many(using, model, columns, keys, match, "FOR UPDATE")
+    except OperationalError as error:
+        if not is_lock_timeout(error):
+            raise
+        return read_many(using, model, columns, keys, match=match, lock=True)
+
+
 def lock_free_rows(rows: models.QuerySet[M], using: str) -> list[M]:
     """Lock those of *rows* that nobody else has locked; SQLite has one writer, so there all of them."""
     return list(rows.select_for_update(skip_locked=connections[using].features.has_select_for_update_skip_locked))
@@ -380,26 +396,62 @@ def execute_many(using: str, sql: str, rows: Sequence[Sequence[Any]]) -> None:
                 pass
 
 
-def insert_many(using: str, model: type[models.Model], columns: Sequence[str], rows: Sequence[Sequence[object]]) -> bool:
+def insert_many(
+    using: str,
+    model: type[models.Model],
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    constants: Mapping[str, object] = MappingProxyType({}),
+) -> bool:
     """Insert rows of plain values, without the cost of a model instance each; rows that are there already are left alone.
 
-    Return whether it is sure that none of them was there.
+    *constants* are columns that have the same value in all of them. Return whether it is sure that none of them was there.
     """
     if not rows:
         return True
     connection = connections[using]
-    table = Table(connection, model, columns)
+    table = Table(connection, model, (*columns, *constants))
     insert = f"INSERT INTO {table.name} ({', '.join(table.columns)})"
     if connection.vendor == "postgresql":
-        sql = f"{insert} SELECT {', '.join(table.read_json())} FROM {JSON_ROWS} ON CONFLICT DO NOTHING"
-        return _execute_on_json(using, sql, rows) == len(rows)
-    first = table.columns[0]
+        values = ", ".join(table.read_json(len(constants)))
+        sql = f"{insert} SELECT {values} FROM {JSON_ROWS}, {JSON_SAME} ON CONFLICT DO NOTHING"
+        return _execute_on_json(using, sql, rows, list(constants.values())) == len(rows)
+    first, same = table.columns[0], tuple(constants.values())
+    rows = [(*row, *same) for row in rows] if same else rows
     # INSERT IGNORE would cut off what is too long, too.
     conflict = f"DUPLICATE KEY UPDATE {first} = {first}" if connection.vendor == "mysql" else "CONFLICT DO NOTHING"
     with connection.cursor() as cursor:
-        cursor.executemany(f"{insert} VALUES ({', '.join(['%s'] * len(columns))}) ON {conflict}", table.adapt(rows))
+        cursor.executemany(f"{insert} VALUES ({', '.join(['%s'] * len(table.columns))}) ON {conflict}", table.adapt(rows))
         # MariaDB counts those that were there, too.
         return connection.vendor != "mysql" and cursor.rowcount == len(rows)
+
+
+def copy_many(
+    using: str, model: type[models.Model], columns: Mapping[str, str], source: type[models.Model], keys: Collection[object]
+) -> None:
+    """Insert a row for each row of *source* whose id is one of *keys*; rows that are there already are left alone.
+
+    *columns* names what they get, and the columns of *source* that this comes from; their values do not leave the database.
+    """
+    if not keys:
+        return
+    connection = connections[using]
+    new, old = Table(connection, model, tuple(columns)), Table(connection, source, ("id", *columns.values()))
+    key, *values = old.columns
+    among, parameters = _among(connection, keys)
+    conflict = "CONFLICT DO NOTHING"
+    if connection.vendor == "mysql":
+        conflict = f"DUPLICATE KEY UPDATE {new.name}.{new.columns[0]} = {new.name}.{new.columns[0]}"
+    insert = f"INSERT INTO {new.name} ({', '.join(new.columns)}) SELECT {', '.join(values)} FROM {old.name}"
+    execute(using, f"{insert} WHERE {key} {among} ON {conflict}", parameters)
+
+
+def _among(connection: BaseDatabaseWrapper, keys: Collection[object]) -> tuple[str, list[object]]:
+    """Return what compares a column with *keys*, and its parameters."""
+    if connection.vendor == "postgresql":
+        return "= ANY(%s)", [list(keys)]  # One parameter, however many keys.
+    return f"IN ({', '.join(['%s'] * len(keys))})", list(keys)
 
 
 def update_many(
@@ -438,15 +490,22 @@ def read_many(
 
     It is a tenth of what a query set costs. With *lock* the rows are locked; those that somebody else has locked are left out.
     """
+    return _select_many(using, model, columns, keys, match, "FOR UPDATE SKIP LOCKED" if lock else "")
+
+
+def _select_many(
+    using: str, model: type[models.Model], columns: Sequence[str], keys: Collection[object], match: str, locking: str
+) -> list[tuple[Any, ...]]:
     if not keys:
         return []
     connection = connections[using]
     table = Table(connection, model, columns)
     [key] = Table(connection, model, [match]).columns
-    sql = f"SELECT {', '.join(table.columns)} FROM {table.name} WHERE {key} IN ({', '.join(['%s'] * len(keys))}) ORDER BY {key}"
-    if lock and connection.features.has_select_for_update_skip_locked:
-        sql += " FOR UPDATE SKIP LOCKED"
-    return table.restore(execute(using, sql, list(keys)))
+    among, parameters = _among(connection, keys)
+    sql = f"SELECT {', '.join(table.columns)} FROM {table.name} WHERE {key} {among} ORDER BY {key}"
+    if connection.features.has_select_for_update:  # SQLite has one writer: nothing is locked but by itself.
+        sql = f"{sql} {locking}"
+    return table.restore(execute(using, sql, parameters))
 
 
 class Table:
@@ -493,33 +552,35 @@ class Table:
         for way in ways:
             yield partial(lambda way, value: way(value, column, self._connection), way)
 
-    def read_json(self) -> list[str]:
-        """Return the expressions that read each column's value out of a row of ``JSON_ROWS``."""
-        return [self._read_json(field, place) for place, field in enumerate(self._fields)]
+    def read_json(self, constants: int = 0) -> list[str]:
+        """Return the expressions that read each column out of ``JSON_ROWS``, the last *constants* out of ``JSON_SAME``."""
+        count = len(self._fields) - constants
+        each = [self._read_json(field, "row", place) for place, field in enumerate(self._fields[:count])]
+        return each + [self._read_json(field, "same", place) for place, field in enumerate(self._fields[count:])]
 
-    def _read_json(self, field: Any, place: int) -> str:
+    def _read_json(self, field: Any, row: str, place: int) -> str:
         match field:
             case models.JSONField():
-                return f"row -> {place}"
+                return f"{row} -> {place}"
             case models.BinaryField():
-                return f"decode(row ->> {place}, 'base64')"
+                return f"decode({row} ->> {place}, 'base64')"
             case models.CharField() | models.TextField():
-                return f"row ->> {place}"  # Not cast to what the column has: that would cut off what is too long.
+                return f"{row} ->> {place}"  # Not cast to what the column has: that would cut off what is too long.
             case _:
-                return f"(row ->> {place})::{field.db_type(self._connection)}"
+                return f"({row} ->> {place})::{field.db_type(self._connection)}"
 
 
-def _execute_on_json(using: str, sql: str, rows: Sequence[Sequence[object]]) -> int:
-    """Run one statement over ``JSON_ROWS``, and return how many rows it wrote.
+def _execute_on_json(using: str, sql: str, rows: Sequence[Sequence[object]], *same: Sequence[object]) -> int:
+    """Run one statement over ``JSON_ROWS``, and ``JSON_SAME`` where it has that; return how many rows it wrote.
 
     *rows* go as one text: to adapt each value by itself costs four times as much.
     """
-    text = json.dumps(rows, default=_write_json, ensure_ascii=False, separators=(",", ":"))
+    text, *others = (json.dumps(part, default=_write_json, ensure_ascii=False, separators=(",", ":")) for part in (rows, *same))
     if len(text) > JSON_LIMIT and len(rows) > 1:
         middle = len(rows) // 2
-        return _execute_on_json(using, sql, rows[:middle]) + _execute_on_json(using, sql, rows[middle:])
+        return _execute_on_json(using, sql, rows[:middle], *same) + _execute_on_json(using, sql, rows[middle:], *same)
     with connections[using].cursor() as cursor:
-        cursor.execute(sql, [text])
+        cursor.execute(sql, [text, *others])
         return int(cursor.rowcount)
 
 

@@ -11,9 +11,11 @@ from django.db.models import Min, Q, QuerySet
 from djwebhooks import database
 from djwebhooks.catalogue import is_internal
 from djwebhooks.conf import conf
+from djwebhooks.health import UNKNOWN, Health
 from djwebhooks.models import Delivery, Dispatcher, Event, Lane, Subscription, TargetOwner, WebhookTarget
 from djwebhooks.models.deliveries import Status, Trigger
 from djwebhooks.models.events import index_subjects
+from djwebhooks.models.lanes import next_look
 from djwebhooks.payload import patterns_for
 from djwebhooks.uid import uuid7
 
@@ -203,27 +205,43 @@ def _has_ordered(using: str, event: Event) -> bool:
 # -- their lanes -------------------------------------------------------------------------------------------------------
 
 
-def _lock_lanes(using: str, target_ids: set[int]) -> dict[int, Lane | None]:
+@dataclass(slots=True)
+class Queue:
+    """What dispatching has to know of a lane, which is locked."""
+
+    tail: int
+    version: int
+    is_ordered: bool | None
+    due_at: datetime | None
+    health: Health
+
+
+def _lock_lanes(using: str, target_ids: set[int]) -> dict[int, Queue | None]:
     """Lock the targets' lanes, made where missing. ``None`` stands for one that an application keeps locked."""
-    lanes = Lane.objects.using(using)
-    missing = target_ids.difference(lanes.filter(pk__in=target_ids).values_list("pk", flat=True))
+    missing = target_ids.difference(pk for (pk,) in database.read_many(using, Lane, ["target"], target_ids, match="target"))
     if missing:
-        targets = list(WebhookTarget.objects.using(using).filter(pk__in=missing).only("is_ordered", "owner"))
+        targets = database.read_many(using, WebhookTarget, ("id", "is_ordered", "owner"), missing)
         database.insert_unless_locked(using, partial(_make_lanes, using, targets))
-    locked: dict[int, Lane | None] = {lane.pk: lane for lane in lanes.lock(target_ids)}
-    if len(locked) < len(target_ids):
-        rest = target_ids.difference(locked)
-        # A target that is there, with a lane that is locked or that somebody is deleting.
-        locked |= dict.fromkeys(WebhookTarget.objects.using(using).filter(pk__in=rest).values_list("pk", flat=True))
-    return locked
+    columns = ("target", "held_until", "disabled_at", "tail", "version", "is_ordered", "due_at")
+    rows = database.lock_many(using, Lane, columns, target_ids, match="target")
+    locked: dict[int, Queue | None] = {}
+    for pk, held_until, disabled_at, tail, version, is_ordered, due_at in rows:
+        is_closed = held_until is not None or disabled_at is not None
+        health = Health(held_until=held_until, disabled_at=disabled_at) if is_closed else UNKNOWN
+        locked[pk] = Queue(tail, version, is_ordered, due_at, health)
+    # A target that is there, with a lane that is locked or that somebody is deleting.
+    others = database.read_many(using, WebhookTarget, ["id"], target_ids.difference(locked))
+    return locked | {pk: None for (pk,) in others}
 
 
-def _make_lanes(using: str, targets: list[WebhookTarget]) -> None:
-    new = [Lane(pk=target.pk, is_ordered=target.is_ordered) for target in targets]
-    Lane.objects.using(using).bulk_create(new, ignore_conflicts=True)
+def _make_lanes(using: str, targets: list[tuple[int, bool, object]]) -> None:
+    others = [field for field in Lane._meta.fields if field.name not in ("target", "is_ordered")]
+    blank = {field.name: field.get_prep_value(field.get_default()) for field in others}
+    rows = [(pk, is_ordered) for pk, is_ordered, _ in targets]
+    database.insert_many(using, Lane, ("target", "is_ordered"), rows, constants=blank)
     # Before its first delivery, so that whatever way a target is deleted, it is known whose answers it leaves behind.
-    owned = [TargetOwner(pk=target.pk, owner_id=target.owner_id) for target in targets if target.owner_id is not None]
-    TargetOwner.objects.using(using).bulk_create(owned, ignore_conflicts=True)
+    owned = [pk for pk, _, owner_id in targets if owner_id is not None]
+    database.copy_many(using, TargetOwner, {"target": "id", "owner": "owner"}, WebhookTarget, owned)
 
 
 def _lock_events(using: str, shares: Iterable[Share]) -> set[int]:
@@ -232,7 +250,7 @@ def _lock_events(using: str, shares: Iterable[Share]) -> set[int]:
     return {event.pk for event in database.lock_free_rows(events, using)}
 
 
-def _without_busy(shares: Iterable[Share], lanes: dict[int, Lane | None], event_ids: set[int]) -> Iterator[Share]:
+def _without_busy(shares: Iterable[Share], lanes: dict[int, Queue | None], event_ids: set[int]) -> Iterator[Share]:
     """Leave out locked events, those for busy lanes, and those behind them, so that no target gets them in another order."""
     busy = {pk for pk, lane in lanes.items() if lane is None}
     for share in shares:
@@ -242,7 +260,7 @@ def _without_busy(shares: Iterable[Share], lanes: dict[int, Lane | None], event_
             busy.update(share.target_ids)
 
 
-def _append(using: str, shares: list[Share], lanes: dict[int, Lane], now: datetime) -> None:
+def _append(using: str, shares: list[Share], lanes: dict[int, Queue], now: datetime) -> None:
     """Give each share's targets their deliveries, at the tails of their lanes."""
     waiting = _pending_keys(using, shares, lanes)
     rows = []
@@ -256,21 +274,21 @@ def _append(using: str, shares: list[Share], lanes: dict[int, Lane], now: dateti
             lane.tail += 1
             due_at = None if lane.is_ordered and (pk, event.ordering_key) in waiting else now
             waiting.add((pk, event.ordering_key))
-            rows.append((uuid7(), event.pk, pk, lane.tail, event.ordering_key, due_at, expires_at, now))
-    columns = ("uid", "event", "target", "sequence", "ordering_key", "due_at", "expires_at", "created_at")
+            rows.append((uuid7(), event.pk, pk, lane.tail, event.ordering_key, due_at, expires_at))
+    columns = ("uid", "event", "target", "sequence", "ordering_key", "due_at", "expires_at")
     start = {
         "status": Status.PENDING.value,
         "reason": "",
         "trigger": Trigger.EVENT.value,
         "attempt_count": 0,
         "schedule_offset": 0,
+        "created_at": now,
     }
-    constants = tuple(start.values())
-    database.insert_many(using, Delivery, (*columns, *start), [row + constants for row in rows])
+    database.insert_many(using, Delivery, columns, rows, constants=start)
     _advance(using, {row[2] for row in rows}, lanes, now)
 
 
-def _pending_keys(using: str, shares: list[Share], lanes: dict[int, Lane]) -> set[tuple[int, str]]:
+def _pending_keys(using: str, shares: list[Share], lanes: dict[int, Queue]) -> set[tuple[int, str]]:
     """The (target, ordering key) pairs of ordered lanes that have something pending already."""
     pairs = {
         (pk, share.event.ordering_key)
@@ -291,14 +309,15 @@ def _expiry(event: Event, now: datetime) -> datetime | None:
     return now + timedelta(seconds=conf.seconds("EXPIRE_AFTER"))
 
 
-def _advance(using: str, target_ids: set[int], lanes: dict[int, Lane], now: datetime) -> None:
+def _advance(using: str, target_ids: set[int], lanes: dict[int, Queue], now: datetime) -> None:
     """Write the lanes' new tails, and that they are due: one that holds its deliveries back, when it looks for expired ones."""
-    paused = set(WebhookTarget.objects.using(using).filter(pk__in=target_ids, is_active=False).values_list("pk", flat=True))
+    states = database.read_many(using, WebhookTarget, ("id", "is_active"), target_ids)
+    paused = {pk for pk, is_active in states if not is_active}
     rows = []
     for pk in sorted(target_ids):
         lane = lanes[pk]
         holds_back = pk in paused or lane.health.is_closed(now)
-        at = lane.next_look(now, is_paused=pk in paused) if holds_back else now
+        at = next_look(lane.health, now, is_paused=pk in paused) if holds_back else now
         rows.append((lane.tail, lane.version + 1, at if lane.due_at is None else min(lane.due_at, at), pk))
     database.update_many(using, Lane, ("tail", "version", "due_at"), rows, match=["target"])
 

@@ -17,7 +17,7 @@ from djwebhooks.exceptions import UndecryptableSecret
 from djwebhooks.health import Health
 from djwebhooks.models import Attempt, Delivery, Dispatcher, Event, Lane, WebhookTarget, Worker
 from djwebhooks.models.deliveries import Status, Trigger
-from djwebhooks.models.lanes import HEALTH
+from djwebhooks.models.lanes import HEALTH, next_look
 from djwebhooks.work import LOOKAHEAD, Held, Outcome, Recorded, Sent, Work
 
 #: Seconds that a lease lasts beyond one exchange, and those of them that must be left for an attempt to start.
@@ -196,7 +196,7 @@ def _bring_up_to_date(using: str, held: Held, lane: Lane | None, target: Webhook
         close_orphan(using, held.target_id)
     elif not target.is_active or held.health.is_closed(now):
         _expire_held(using, held.target_id, now)
-        held.look_again_at = lane.next_look(now, is_paused=not target.is_active)
+        held.look_again_at = next_look(held.health, now, is_paused=not target.is_active)
     else:
         held.is_open = True
     if target is not None and lane.is_ordered != target.is_ordered:

@@ -11,7 +11,7 @@ from django.test.utils import CaptureQueriesContext
 
 from djwebhooks import database
 from djwebhooks.database import DatabaseClock, DatabaseNow, ExactCharField, PartialIndex, read_clock
-from djwebhooks.models import Attempt, Body, Delivery, Event, Lane, Subscription, WebhookTarget
+from djwebhooks.models import Attempt, Body, Delivery, Event, Lane, Subscription, TargetOwner, WebhookTarget
 from tests.builders import make_target, make_user
 from tests.connections import Thread, second_connection, server_only
 
@@ -487,6 +487,45 @@ def test_rows_that_are_read_can_be_locked() -> None:
         database.read_many(other, Lane, ["target"], [2], match="target", lock=True)
         with transaction.atomic():
             assert database.read_many(DB, Lane, ["target"], [3, 2, 1], match="target", lock=True) == [(1,), (3,)]
+
+
+@server_only
+@pytest.mark.django_db(transaction=True)
+def test_rows_that_are_locked_for_long_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``lock_many`` waits a moment for what somebody else has locked, then locks the others; the transaction goes on."""
+    monkeypatch.setattr(database, "LOCK_TIMEOUT", 10)
+    make_lanes(3)
+    with second_connection() as other, transaction.atomic(using=other):
+        database.read_many(other, Lane, ["target"], [2], match="target", lock=True)
+        with transaction.atomic():
+            assert database.lock_many(DB, Lane, ["target", "tail"], [3, 2, 1], match="target") == [(1, 0), (3, 0)]
+            with transaction.atomic(using=DB):
+                assert database.lock_many(DB, Lane, ["target"], [3, 1], match="target") == [(1,), (3,)]
+
+
+def test_what_all_rows_have_in_common_is_given_once() -> None:
+    """Constants stand in every row that is inserted, as what they are: texts, numbers, nulls, truths, times and JSON."""
+    now = read_clock(DB)
+    constants = {"tail": 7, "version": 0, "failure": "☃", "due_at": now, "is_ordered": True, "holder": None}
+    others = {"token": 0, "failure_count": 0, "cooldown_count": 0, "disabled_reason": "", "access_token": ""}
+
+    database.insert_many(DB, Lane, ["target"], [(1,), (2,)], constants=constants | others | {"key_checks": {"url": "x"}})
+
+    found = list(Lane.objects.order_by("pk").values_list("pk", *constants, "key_checks"))
+    assert found == [(pk, *constants.values(), {"url": "x"}) for pk in (1, 2)]
+
+
+def test_rows_are_copied_from_another_table() -> None:
+    """Each key's row gives one with the columns that were named; what is there already stays as it is."""
+    ada, bob = make_user("ada"), make_user("bob")
+    targets = [make_target(owner, url=f"http://127.0.0.1/{number}") for number, owner in enumerate((ada, bob, bob))]
+    TargetOwner.objects.all().delete()
+    TargetOwner.objects.create(pk=targets[0].pk, owner=bob)
+
+    for keys in ([], [targets[0].pk, targets[1].pk, 0]):
+        database.copy_many(DB, TargetOwner, {"target": "id", "owner": "owner"}, WebhookTarget, keys)
+
+    assert dict(TargetOwner.objects.values_list("pk", "owner")) == {targets[0].pk: bob.pk, targets[1].pk: bob.pk}
 
 
 def test_a_union_limits_each_part_alone(django_assert_num_queries: Any) -> None:

@@ -342,6 +342,19 @@ def test_missing_lanes_are_made() -> None:
     assert list(Lane.objects.order_by("pk").values_list("pk", "is_ordered")) == [(targets[0].pk, True), (targets[1].pk, False)]
 
 
+def test_missing_lanes_are_as_new_ones_are() -> None:
+    """A lane that dispatching makes has in all its columns what any new lane has."""
+    target = make_target()
+    Lane.objects.all().delete()
+    fire("a.b", 1, owner=None)
+
+    dispatch(DB)
+
+    [made] = Lane.objects.values()
+    new = Lane.objects.create(pk=target.pk + 1, tail=1, version=made["version"], due_at=made["due_at"])
+    assert made | {"target_id": new.pk} == Lane.objects.values().get(pk=new.pk)
+
+
 def test_an_append_wakes_the_lane() -> None:
     """A lane with something new is due now and has another version, so that its holder looks again."""
     owner = make_user()

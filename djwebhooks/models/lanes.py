@@ -93,13 +93,6 @@ class Lane(models.Model):
         found: dict[str, Any] = self.key_checks.get("keys", {}) if self.key_checks.get("url") == url else {}
         return found
 
-    def next_look(self, now: datetime, *, is_paused: bool) -> datetime:
-        """When to look at it again if it holds its deliveries back: as its pause ends, but soon enough for what expires."""
-        recheck = now + timedelta(seconds=RECHECK)
-        if is_paused or self.disabled_at is not None or self.held_until is None:
-            return recheck
-        return min(self.held_until, recheck)
-
     @property
     def health(self) -> Health:
         """How its receiver fares. Assign another one and save ``HEALTH`` to change it."""
@@ -109,6 +102,14 @@ class Lane(models.Model):
     def health(self, health: Health) -> None:
         for name in HEALTH:
             setattr(self, name, getattr(health, name))
+
+
+def next_look(health: Health, now: datetime, *, is_paused: bool) -> datetime:
+    """When to look again at a lane that holds its deliveries back: as its pause ends, but soon enough for what expires."""
+    recheck = now + timedelta(seconds=RECHECK)
+    if is_paused or health.disabled_at is not None or health.held_until is None:
+        return recheck
+    return min(health.held_until, recheck)
 
 
 class Worker(models.Model):
