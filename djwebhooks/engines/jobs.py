@@ -52,9 +52,13 @@ class Bell:
             queue = fast_queue(queue_name)
             if at is not None and delay > 0:
                 self._enqueue_at(queue, using, at, delay)
-            elif not (unless and queue.connection.exists(unless)):
+            else:
                 key = self.wake_flag(queue_name, using)
-                act_once(queue, key, FLAG_SECONDS, lambda: queue.enqueue_call(self.job, args=(using,), **self.options()))
+
+                def enqueue() -> None:
+                    queue.enqueue_call(self.job, args=(using,), **self.options())
+
+                act_once(queue, key, FLAG_SECONDS, enqueue, unless=unless)
         except RedisError as error:
             self._silent_until = time.monotonic() + REDIS_PAUSE
             logger.warning("Redis failed, so workers were not woken; the next one does what was committed: %s", error)
@@ -106,15 +110,22 @@ def _make_queue(name: str, _config: str) -> Queue:
     return queue
 
 
-def act_once(queue: Queue, key: str, seconds: int, act: Callable[[], object]) -> None:
-    """Set *key* for some seconds and *act*, unless it is set already. Raises ``RedisError``, and then it is not set."""
-    if not queue.connection.set(key, 1, nx=True, ex=seconds):
+def act_once(queue: Queue, key: str, seconds: int, act: Callable[[], object], *, unless: str = "") -> None:
+    """Set *key* for some seconds and *act*, if neither it nor *unless* is set.
+
+    Raises ``RedisError``, and then it is not set.
+    """
+    if not queue.connection.eval(SET_UNLESS, 2, key, unless or key, seconds):
         return
     try:
         act()
     except RedisError:
         queue.connection.delete(key)
         raise
+
+
+#: Asks and sets in one round trip: every commit of the application waits for it.
+SET_UNLESS = "return redis.call('EXISTS', KEYS[1], KEYS[2]) == 0 and redis.call('SET', KEYS[1], 1, 'EX', ARGV[1])"
 
 
 def has_scheduler(queue: Queue) -> bool:
