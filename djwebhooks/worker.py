@@ -39,6 +39,8 @@ BEAT = 5.0
 POLL, POLL_SHARE, LONGEST_POLL = 0.1, 20, 1.0
 #: How many times what a poll costs must pass until a worker that is told of new work polls again.
 CALL_SHARE = 5
+#: How many times what the transport takes at once must be ready, so that polls for more can wait.
+PLENTY = 2
 #: Seconds between looks for replays. ``NO_REPLAY`` is as long as it takes until the next part of none.
 REPLAY_POLL, NO_REPLAY = 1.0, math.inf
 #: Seconds that a worker which is to end waits for the next part of a replay, or for what a rate holds back.
@@ -300,14 +302,17 @@ class Worker:
 
     @property
     def _poll_at(self) -> float:
-        """When to look for new work. Each commit calls every worker, so they must not do nothing but look."""
-        return self._next_call if self._is_called else self._next_poll
+        """When to look for new work. Each commit calls every worker, so they must not do nothing but look.
+
+        To who knows of more already, a call is no news.
+        """
+        return self._next_call if self._is_called and not self._has_more else self._next_poll
 
     def _poll(self) -> None:
-        """Dispatch events and lease lanes, at once after a turn that found some, else at an interval that polls can bear."""
+        """Dispatch events and lease lanes: at once if that cannot wait, else at an interval that polls can bear."""
         self._carry_on_replays()
         started = time.monotonic()
-        if self._is_stopping or (not self._has_more and started < self._poll_at):
+        if self._is_stopping or (started < self._poll_at and not self._wants_to_poll()):
             return
         self._is_called = False
         moved = dispatch.dispatch(self.using) if dispatch.has_waiting(self.using) else 0
@@ -328,6 +333,18 @@ class Worker:
         # A poll may have waited for somebody's lock, which says nothing of what the next one costs.
         self._next_poll = ended + min(max(POLL, POLL_SHARE * (ended - started)), LONGEST_POLL)
         self._next_call = min(ended + CALL_SHARE * (ended - started), self._next_poll)
+
+    def _wants_to_poll(self) -> bool:
+        """Whether a poll cannot wait: there is more, and what is ready does not keep the transport busy for a while.
+
+        Each poll that dispatches has all lanes looked at again. Only what can be sent at once counts: slow and untried targets,
+        and those with limits, may have any number of deliveries that keep nobody else waiting.
+        """
+        if not self._has_more:
+            return False
+        free = (held for pk, held in self._held.items() if held.is_open and not self._paces[pk].is_risky)
+        ready = sum(len(held.ready) for held in free if held.limit() is None and not held.not_before)
+        return ready < PLENTY * self.transport.concurrency
 
     def _see_paced(self) -> None:
         """A burst goes on for what a rate lets out shortly; but whoever works in the caller's own thread keeps nobody waiting."""
@@ -536,7 +553,7 @@ class Worker:
             return max(0.0, max(record_at, self._record_again_at) - now)
         if self._is_stopping:
             return POLL
-        if self._has_more or self._is_done() or self._can_do_more():
+        if self._wants_to_poll() or self._is_done() or self._can_do_more():
             return 0.0
         until = min((at for at in self._list_instants() if at > self._chosen_at), default=None)
         wait = min(self._poll_at, self._next_replay_poll) - now

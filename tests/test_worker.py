@@ -1,5 +1,6 @@
 """The loop: fairness, limits, the lease, and what a database error does to it."""
 
+import math
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ from django.dispatch import Signal
 
 from djwebhooks.database import DatabaseNow
 from djwebhooks.decorators import hook
-from djwebhooks.dispatch import dispatch
+from djwebhooks.dispatch import BATCH, dispatch
 from djwebhooks.events import fire
 from djwebhooks.lanes import LeaseLost, lease_seconds
 from djwebhooks.models import Attempt, Delivery, Event, Lane, WebhookTarget
@@ -158,6 +159,60 @@ def test_what_is_kept_ready_is_bounded(owner: User) -> None:
 
     assert Delivery.objects.count() > READY * 2
     assert sum(len(held.ready) for held in worker._held.values()) <= READY
+
+
+def test_a_backlog_is_dispatched_as_it_is_sent(owner: User) -> None:
+    """While targets that answer fast have plenty ready, further events wait; but for an interval at most."""
+    worker = prepare_backlog(owner, MemoryTransport(concurrency=4))
+    ahead = Event.objects.waiting().count()
+
+    worker._next_poll = math.inf
+    for _ in range(3):
+        take_turn(worker)
+    assert Event.objects.waiting().count() == ahead, "what is ready comes first"
+    assert worker._patience() > 0, "and nothing is asked for over and over"
+
+    worker._next_poll = 0.0
+    take_turn(worker)
+    assert Event.objects.waiting().count() < ahead, "but others may stand behind it"
+
+    worker._next_poll = math.inf
+    worker.burst = True
+    worker.run()
+    assert not Event.objects.waiting().exists(), "and it goes on once that is sent, however far the next interval"
+    assert set(Delivery.objects.values_list("status", flat=True)) == {"succeeded"}
+
+
+@pytest.mark.parametrize("how", ["slow", "limited", "closed"])
+def test_what_cannot_be_sent_at_once_lets_no_event_wait(owner: User, how: str) -> None:
+    """Whatever is ready for slow targets, for those with a limit and for those that are left alone, events are dispatched."""
+    worker = prepare_backlog(owner, MemoryTransport(concurrency=4))
+    for pk, held in worker._held.items():
+        worker._paces[pk].is_slow = how == "slow"
+        held.is_open = how != "closed"
+        held.target.concurrency_limit = 1 if how == "limited" else None
+    ahead = Event.objects.waiting().count()
+
+    worker._next_poll = math.inf
+    take_turn(worker)
+
+    assert Event.objects.waiting().count() < ahead
+
+
+def prepare_backlog(owner: User, transport: MemoryTransport) -> Worker:
+    """Return a worker that has had its first answers, and has plenty ready for its two targets and more events before it."""
+    for number in range(2):
+        register(f"http://127.0.0.1:9/{number}", owner)
+    Event.objects.bulk_create(Event(name="thing.happened", owner=owner, payload="1") for _ in range(3 * BATCH))
+    worker = Worker(transport=transport, threaded=False)
+    worker.enlist()
+    take_turn(worker)
+    return worker
+
+
+def take_turn(worker: Worker) -> None:
+    for step in worker.steps:
+        step()
 
 
 # -- the lease ---------------------------------------------------------------------------------------------------------
