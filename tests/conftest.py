@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
@@ -14,6 +15,12 @@ from example_project.services import Service, mariadb_server, postgres_server, r
 from tests.faults.processes import Launcher, launching
 from tests.leaks import Leaks
 from tests.transports.receiver import Receiver
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C end the processes of the tests also where a shell in the background has them ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
