@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Any
 
 from django.db.models import Min, Q, QuerySet
 
@@ -216,22 +217,32 @@ class Queue:
     health: Health
 
 
+#: The columns of a lane that a queue is made of, behind its target.
+QUEUE = ("held_until", "disabled_at", "tail", "version", "is_ordered", "due_at")
+
+
 def _lock_lanes(using: str, target_ids: set[int]) -> dict[int, Queue | None]:
     """Lock the targets' lanes, made where missing. ``None`` stands for one that an application keeps locked."""
+    if len(target_ids) <= 1:  # One alone is locked in no wrong order, and mostly it is there and nobody has it.
+        free = database.read_many(using, Lane, ("target", *QUEUE), target_ids, match="target", lock=True)
+        if len(free) == len(target_ids):
+            return dict(map(_make_queue, free))
     missing = target_ids.difference(pk for (pk,) in database.read_many(using, Lane, ["target"], target_ids, match="target"))
     if missing:
         targets = database.read_many(using, WebhookTarget, ("id", "is_ordered", "owner"), missing)
         database.insert_unless_locked(using, partial(_make_lanes, using, targets))
-    columns = ("target", "held_until", "disabled_at", "tail", "version", "is_ordered", "due_at")
-    rows = database.lock_many(using, Lane, columns, target_ids, match="target")
-    locked: dict[int, Queue | None] = {}
-    for pk, held_until, disabled_at, tail, version, is_ordered, due_at in rows:
-        is_closed = held_until is not None or disabled_at is not None
-        health = Health(held_until=held_until, disabled_at=disabled_at) if is_closed else UNKNOWN
-        locked[pk] = Queue(tail, version, is_ordered, due_at, health)
+    rows = database.lock_many(using, Lane, ("target", *QUEUE), target_ids, match="target")
+    locked: dict[int, Queue | None] = dict(map(_make_queue, rows))
     # A target that is there, with a lane that is locked or that somebody is deleting.
     others = database.read_many(using, WebhookTarget, ["id"], target_ids.difference(locked))
     return locked | {pk: None for (pk,) in others}
+
+
+def _make_queue(row: Sequence[Any]) -> tuple[int, Queue]:
+    pk, held_until, disabled_at, tail, version, is_ordered, due_at = row
+    is_closed = held_until is not None or disabled_at is not None
+    health = Health(held_until=held_until, disabled_at=disabled_at) if is_closed else UNKNOWN
+    return pk, Queue(tail, version, is_ordered, due_at, health)
 
 
 def _make_lanes(using: str, targets: list[tuple[int, bool, object]]) -> None:

@@ -379,10 +379,10 @@ class Worker:
 
     def _notice_changes(self) -> None:
         """Look again at lanes that something was written to: work, or a word that holds it back."""
-        if self._held:
-            versions = lanes.list_versions(self.using, self._held)
-            for pk, held in self._held.items():
-                held.is_stale = versions.get(pk) != held.version
+        seen = [pk for pk, held in self._held.items() if held.version >= 0]
+        versions = lanes.list_versions(self.using, seen)
+        for pk, held in self._held.items():
+            held.is_stale = versions.get(pk) != held.version
 
     def _take(self) -> None:
         """Fill up the lanes' ready works, many lanes at a time."""

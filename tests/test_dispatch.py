@@ -734,3 +734,17 @@ def test_a_queue_of_large_events_is_not_searched_to_its_end() -> None:
         counts.append(len(captured))
 
     assert counts[1] < counts[0] + 10
+
+
+def test_an_event_for_one_target_asks_little() -> None:
+    """Once its lane is there, the dispatcher's lock is one statement, and the lane is locked and written by one each."""
+    owner = make_user()
+    make_target(owner)
+    for number in range(2):
+        fire("a.b", number, owner=owner)
+        with CaptureQueriesContext(connection) as captured:
+            assert dispatch(DB) == 1
+
+    statements = [query["sql"] for query in captured]
+    assert sum("djw_dispatcher" in sql for sql in statements) == 1
+    assert sum("djw_lane" in sql for sql in statements) == 2

@@ -143,16 +143,23 @@ class Dispatcher(models.Model):
     @classmethod
     def lock(cls, using: str) -> bool:
         """Take the lock until the transaction ends; return whether nobody else has it."""
-        return bool(lock_free_rows(cls._row(using), using))
+        row = cls._row(using)
+        return bool(lock_free_rows(row, using)) or (cls._make(using) and bool(lock_free_rows(row, using)))
 
     @classmethod
     def wait_for_lock(cls, using: str) -> None:
         """Take the lock until the transaction ends, however long somebody else has it."""
+        cls._make(using)
         list(cls._row(using).select_for_update())
 
     @classmethod
     def _row(cls, using: str) -> models.QuerySet["Dispatcher"]:
-        row = Dispatcher.objects.using(using).filter(pk=1)
-        if not row.exists():
+        return Dispatcher.objects.using(using).filter(pk=1)
+
+    @classmethod
+    def _make(cls, using: str) -> bool:
+        """Make the row, and return whether it was missing."""
+        is_missing = not cls._row(using).exists()
+        if is_missing:
             Dispatcher.objects.using(using).bulk_create([Dispatcher(pk=1)], ignore_conflicts=True)
-        return row
+        return is_missing
