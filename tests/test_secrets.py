@@ -640,7 +640,7 @@ def test_hidden_texts_are_texts() -> None:
 
 def test_every_test_is_watched() -> None:
     """A test that logs or prints a secret fails at its end, and one that does not passes."""
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(Path(__file__).parent / "leaky.py")]
+    command = [sys.executable, "-m", "pytest", "-rN", "-p", "no:cacheprovider", str(Path(__file__).parent / "leaky.py")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
     assert "15 passed, 14 errors" in done.stdout

@@ -33,7 +33,7 @@ NOWHERE: dict[str, dict[str, Any]] = {
     "postgresql": {"HOST": "127.0.0.1", "PORT": 1},
     "mysql": {"HOST": "127.0.0.1", "PORT": 1},
 }
-PAUSES = re.compile(r"goes on in ([\d.]+) seconds")
+PAUSES = re.compile(r"the worker goes on in ([\d.]+) seconds")
 
 
 @pytest.fixture
@@ -92,12 +92,13 @@ def test_a_worker_that_waits_can_be_stopped(tmp_path: Path) -> None:
     try:
         wait_until(lambda: len(PAUSES.findall(log.read_text())) >= 5, "it waits for longer and longer")
         process.send_signal(signal.SIGTERM)
+        tries = len(PAUSES.findall(log.read_text()))
         assert process.wait(60) == 0
     finally:
         process.kill()
         process.wait()
 
-    assert len(PAUSES.findall(log.read_text())) == 5
+    assert len(PAUSES.findall(log.read_text())) <= tries + 1, "none but the one that it may have been at"
     assert "Ended, with 0 results recorded." in log.read_text()
 
 
