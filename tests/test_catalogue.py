@@ -211,7 +211,7 @@ import sys; sys.modules["jsonschema"] = None
 from django.conf import settings
 settings.configure(INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "django_rq", "djwebhooks"],
     RQ_QUEUES={"default": {"URL": "redis://localhost"}}, USE_TZ=True, DJWEBHOOKS_VALIDATE_PAYLOADS=sys.argv[1],
-    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3"}},
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
     DJWEBHOOKS_EVENTS={"a.b": {"schema": {"type": "object"}}})
 import django; django.setup()
 from django.core.checks import run_checks
