@@ -1,6 +1,7 @@
 """What people write themselves: a row and a job for each delivery, the job sends it with ``requests.post``."""
 
 import sys
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -28,9 +29,9 @@ class ByHand(System):
         calls = Call.objects.bulk_create(Call(endpoint=endpoint, payload=payload) for endpoint in Endpoint.objects.all())
         transaction.on_commit(lambda: self.enqueue([call.pk for call in calls]))
 
+    @abstractmethod
     def enqueue(self, call_ids: Sequence[int]) -> None:
         """Put a job for each of the calls on the queue."""
-        raise NotImplementedError
 
     def count_recorded(self) -> int:
         from benchmarks.notes.models import Call
@@ -71,10 +72,8 @@ class CeleryTasks(ByHand):
     name = "celery-task"
     requirements = ("celery[redis]==5.*", "django~=5.2.0", "requests", "psycopg[binary]>=3.2.2")
     pace = 130
+    imports = ("benchmarks.celery_app",)
     worker = (*CELERY, *PREFORK)
-
-    def connect(self) -> None:
-        import benchmarks.celery_app  # noqa: F401  # tasks go to the application that there is
 
     def enqueue(self, call_ids: Sequence[int]) -> None:
         from benchmarks.notes.tasks import send_call

@@ -13,10 +13,8 @@ class DjangoWebhook(System):
     pace = 120
     apps = ("django_webhook",)
     settings = {"DJANGO_WEBHOOK": {"MODELS": ["notes.Note"]}}
+    imports = ("benchmarks.celery_app",)
     worker = (*CELERY, *PREFORK)
-
-    def connect(self) -> None:
-        import benchmarks.celery_app  # noqa: F401  # tasks go to the application that there is
 
     def subscribe(self, urls: Sequence[str]) -> None:
         from django_webhook.models import Webhook, WebhookSecret, WebhookTopic
