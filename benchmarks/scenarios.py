@@ -16,6 +16,7 @@ from django.db.models import Model
 from benchmarks.notes.models import PlainNote
 from benchmarks.processes import peak_memory
 from benchmarks.stage import TEXT, Stage, TrialFailed, in_fork, middle, percentile
+from example_project.services import wait_until
 
 Figures = dict[str, float]
 
@@ -175,7 +176,7 @@ def slow(stage: Stage) -> Figures:
     rate, seconds, patience = 200, stage.scaled(30, 3), 20
     started = time.monotonic()
     late = stage.save_steadily(rate, seconds)
-    stage.can_see(lambda: len(stage.arrivals(started)) >= rate * seconds, patience)
+    wait_until(lambda: len(stage.arrivals(started)) >= rate * seconds, patience)
     arrivals = stage.arrivals(started)
     left = rate * seconds - len(arrivals)
     in_the_end = [arrival for arrival in arrivals if arrival.arrived_at > time.monotonic() - patience] if left else []
@@ -219,7 +220,7 @@ def take_latencies(stage: Stage, healthy: int, rate: float) -> list[float]:
     seconds, started = stage.scaled(15, 3), time.monotonic()
     expected = healthy * round(rate * seconds)
     in_fork(partial(stage.save_steadily, rate, seconds))
-    stage.can_see(lambda: len(stage.arrivals(started, "0")) >= expected, 5)
+    wait_until(lambda: len(stage.arrivals(started, "0")) >= expected, 5)
     latencies = [arrival.latency for arrival in stage.arrivals(started, "0")]
     return latencies + [inf] * (expected - len(latencies))
 

@@ -14,7 +14,7 @@ from benchmarks.notes.models import BaseNote, Note
 from benchmarks.processes import cpu_seconds, peak_memory
 from benchmarks.receiver import Arrival, ReceiverClient
 from benchmarks.systems.base import System
-from example_project.services import Programs
+from example_project.services import Programs, wait_until
 
 TEXT = "x" * 900
 #: Seconds for which workers are waited for until they send, and for what they were given, before that counts as failed.
@@ -115,17 +115,8 @@ class Stage:
 
     def wait_until(self, is_true: Callable[[], bool], seconds: float, complaint: str) -> None:
         """Wait for something. Raises ``TrialFailed``."""
-        if not self.can_see(is_true, seconds):
+        if not wait_until(is_true, seconds):
             raise TrialFailed(f"{self.system.name}: {complaint} within {seconds:.0f} s.")
-
-    def can_see(self, is_true: Callable[[], bool], seconds: float) -> bool:
-        """Whether it becomes true in time."""
-        deadline = time.monotonic() + seconds
-        while not is_true():
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.05)
-        return True
 
     def arrivals(self, since: float, how: str | None = None) -> list[Arrival]:
         """What was saved at *since* or later and has arrived, of those that answer in this way."""
