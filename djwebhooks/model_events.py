@@ -60,7 +60,7 @@ class ModelEvent:
             self.payload(instance),
             owner=self.owner(instance),
             identifier=self.identifier(instance),
-            ordering_key=f"{self.model._meta.label_lower}.{instance.pk}",
+            ordering_key=f"{self.model._meta.label_lower}.{find_key(instance, self.model)}",
             broadcast=self.broadcast,
             subjects=[instance],
         )
@@ -161,6 +161,11 @@ def read_row(instance: Model, fields: "Iterable[Field[Any, Any]]") -> dict[str, 
     if names == [instance._meta.pk.attname]:
         return {names[0]: instance.pk}
     return type(instance)._base_manager.using(instance._state.db).filter(pk=instance.pk).values(*names).first() if names else {}
+
+
+def find_key(instance: Model, model: type[Model]) -> Any:
+    """Return the key of the row that *instance* has in the table of *model*: a child of several parents has one of each."""
+    return getattr(instance, model._meta.pk.attname)
 
 
 def _read_owner(model: type[Model], told: object) -> Callable[[Any], Any]:
@@ -362,9 +367,10 @@ class Watch:
 
     def _read_before(self, instance: Model, using: str, *, is_update: bool) -> Mapping[str, Any] | None:
         is_surely_new = instance._state.adding and instance._meta.pk.has_default() and not is_update
-        if not self._compares or instance.pk is None or is_surely_new:
+        key = find_key(instance, self._model)
+        if not self._compares or key is None or is_surely_new:
             return None
-        rows = self._model._base_manager.using(using).filter(pk=instance.pk)
+        rows = self._model._base_manager.using(using).filter(pk=key)
         features = connections[using].features
         if features.has_select_for_update:
             # As the UPDATE that follows does; nobody changes the row in between, and references to it stay possible.

@@ -20,7 +20,7 @@ from djwebhooks.exceptions import ConfigurationError, InvalidPayload
 from djwebhooks.models import Event
 from djwebhooks.testing import fired
 from tests.connections import Thread, postgresql_only
-from tests.library.models import Author, Book, Item, Paperback, Shelf
+from tests.library.models import Author, Book, Gift, Item, Paperback, Shelf
 
 Connect = Callable[[Mapping[str, Any]], None]
 
@@ -98,6 +98,29 @@ def test_a_child_is_a_row_of_its_parent_too(connect: Connect) -> None:
     Item.objects.create(title="z").delete()
 
     assert names() == ["item.created", "item.updated", "item.renamed", "item.deleted", "item.created", "item.deleted"]
+
+
+@pytest.mark.django_db
+def test_a_child_of_several_parents_has_a_row_and_a_key_of_each(connect: Connect) -> None:
+    """What became of the row of one parent is read by its own key, and keeps the line of its own key."""
+    connect({f"donation.{kind}": f"library.Donation.{kind}" for kind in ("created", "deleted")})
+    connect({"donation.renamed": {"on": "library.Donation.updated", "changed": ["donor"]}})
+    connect({"item.renamed": {"on": "library.Item.updated", "changed": ["title"]}})
+
+    gift = Gift.objects.create(title="x", donor="Ann")
+    item, donation = f"library.item.{gift.uid}", f"library.donation.{gift.number}"
+    gift.donor = "Bob"
+    gift.save()
+    gift.title = "y"
+    gift.save()
+    gift.delete()
+
+    assert [(event.name, event.ordering_key) for event in fired()] == [
+        ("donation.created", donation),
+        ("donation.renamed", donation),
+        ("item.renamed", item),
+        ("donation.deleted", donation),
+    ]
 
 
 @pytest.fixture

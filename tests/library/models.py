@@ -55,6 +55,22 @@ class Paperback(Book):
         proxy = True
 
 
+class Donation(models.Model):
+    """What somebody gave."""
+
+    number = models.BigAutoField(primary_key=True)
+    donor = models.CharField(max_length=50)
+
+    def __str__(self) -> str:
+        return self.donor
+
+
+class Gift(Item, Donation):
+    """An item that somebody gave: a row in the tables of two parents, which have keys of their own."""
+
+    wish = models.CharField(max_length=50, blank=True)
+
+
 class Shelf(models.Model):
     """Remembers what was loaded, and leaves two values to the database."""
 

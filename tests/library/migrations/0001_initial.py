@@ -59,6 +59,22 @@ class Migration(migrations.Migration):
             bases=('library.item',),
         ),
         migrations.CreateModel(
+            name='Donation',
+            fields=[
+                ('number', models.BigAutoField(primary_key=True, serialize=False)),
+                ('donor', models.CharField(max_length=50)),
+            ],
+        ),
+        migrations.CreateModel(
+            name='Gift',
+            fields=[
+                ('donation_ptr', models.OneToOneField(auto_created=True, on_delete=django.db.models.deletion.CASCADE, parent_link=True, to='library.donation')),
+                ('item_ptr', models.OneToOneField(auto_created=True, on_delete=django.db.models.deletion.CASCADE, parent_link=True, primary_key=True, serialize=False, to='library.item')),
+                ('wish', models.CharField(blank=True, max_length=50)),
+            ],
+            bases=('library.item', 'library.donation'),
+        ),
+        migrations.CreateModel(
             name='Paperback',
             fields=[
             ],
