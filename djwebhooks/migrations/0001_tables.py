@@ -1,4 +1,7 @@
-"""Make the tables."""
+"""Make the tables.
+
+It is not called initial: dj-webhooks has the same app label, and what a project once made for its tables would count as this.
+"""
 
 import django.db.models.deletion
 import djwebhooks.database
