@@ -41,6 +41,7 @@ SCENARIOS = (
     Scenario("hanging_50", OWN, rounds=1),
     Scenario("fan_out", FASTEST, rounds=2),
     Scenario("backlog", OWN, rounds=1),
+    Scenario("growth", FASTEST, rounds=1),
     Scenario("processes", OWN, rounds=2),
 )
 
@@ -95,5 +96,6 @@ GOALS = (
         for s in (CURL, REQUESTS)
         for figure, bound in (("memory_mb", 250), ("cost_ratio", 1.15))
     ),
+    *(Goal("growth", FASTEST[0], figure, 1.15) for figure in ("cost_ratio", "database_ratio")),
     *(Goal("processes", s, f"efficiency_of_{count}", 0.85, is_most=False) for s in (CURL, REQUESTS) for count in (2, 4)),
 )

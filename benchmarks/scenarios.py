@@ -22,6 +22,8 @@ Figures = dict[str, float]
 
 #: Seconds of work that a trial gives a system, by its pace, and to how many endpoints each note goes.
 SECONDS, TARGETS = 4, 10
+#: SQL of a row's own ``uid``.
+UID = "gen_random_uuid()"
 
 
 # -- what a delivery costs ---------------------------------------------------------------------------------------------
@@ -236,7 +238,7 @@ def fan_out(stage: Stage) -> Figures:
     stage.subscribe(1)
     stage.start_workers(targets=1)
     target = WebhookTarget.objects.get()
-    others = {"uid": "gen_random_uuid()", "digest": "md5(number::text)", "target_url": "target_url || number"}
+    others = {"uid": UID, "digest": "md5(nth::text)", "target_url": "target_url || nth"}
     copy_row(target, stage.scaled(100_000, 100) - 1, others)
     with connection.cursor() as cursor:
         columns = f"INSERT INTO {Subscription._meta.db_table} (target_id, event)"
@@ -247,12 +249,12 @@ def fan_out(stage: Stage) -> Figures:
 
 
 def copy_row(row: Model, count: int, others: Mapping[str, str]) -> None:
-    """Insert so many copies of a row in one statement. *others* are columns that differ: SQL, in which each has a number."""
+    """Insert so many copies of a row in one statement. *others* are columns that differ: SQL, in which ``nth`` counts them."""
     names = [str(field.column) for field in row._meta.concrete_fields if not field.primary_key]
     columns, values, table = ", ".join(names), ", ".join(others.get(name, name) for name in names), row._meta.db_table
     with connection.cursor() as cursor:
         cursor.execute(
-            f"INSERT INTO {table} ({columns}) SELECT {values} FROM {table}, generate_series(1, %s) AS number WHERE id = %s",
+            f"INSERT INTO {table} ({columns}) SELECT {values} FROM {table}, generate_series(1, %s) AS nth WHERE id = %s",
             [count, row.pk],
         )
         cursor.execute("ANALYZE")
@@ -265,11 +267,10 @@ def backlog(stage: Stage) -> Figures:
     costs is measured before, alone, and the cost of a delivery is that of its dispatch and that of the rest.
     """
     from djwebhooks.dispatch import dispatch
-    from djwebhooks.models import Event, WebhookTarget
+    from djwebhooks.models import Event
     from djwebhooks.worker import Worker
 
-    for number, url in enumerate(stage.receiver.urls(100)):
-        WebhookTarget.objects.register(url, ["note.saved"], owner=None, identifier=str(number))
+    subscribe_each(stage)
     few = []
     for _ in range(3):
         insert_events(1000)
@@ -291,6 +292,66 @@ def backlog(stage: Stage) -> Figures:
     }
 
 
+def growth(stage: Stage) -> Figures:
+    """What a delivery costs when the tables hold ten million finished ones and 100,000 targets, against nearly empty tables.
+
+    The worker runs in this process. ``database_ratio`` is of the time that the database spends on its statements.
+    """
+    from djwebhooks.models import WebhookTarget
+
+    subscribe_each(stage)
+    work_off_thousand()
+    before = [work_off_thousand() for _ in range(5)]
+    copy_row(WebhookTarget.objects.all()[0], stage.scaled(100_000, 100), {"uid": UID, "digest": "md5(nth::text)"})
+    copy_finished(stage.scaled(10_000_000, 1000))
+    work_off_thousand()
+    after = [work_off_thousand() for _ in range(5)]
+    (cpu_before, database_before), (cpu, database) = (map(median, zip(*times, strict=True)) for times in (before, after))
+    return {
+        "cpu_s_per_1000": cpu,
+        "cost_ratio": cpu / cpu_before,
+        "database_s_per_1000": database,
+        "database_ratio": database / database_before,
+    }
+
+
+def work_off_thousand() -> tuple[float, float]:
+    """Seconds of this process's processor, and of the database's statements, that 1000 events cost with one delivery each."""
+    from djwebhooks.worker import Worker
+
+    insert_events(1000)
+    before = read_database_time()
+    cpu, _ = use_processor(lambda: Worker(burst=True).run())
+    return cpu, read_database_time() - before
+
+
+def read_database_time() -> float:
+    """Seconds that the database has spent on statements; this connection tells of its own when it begins anew."""
+    connection.close()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT active_time / 1000 FROM pg_stat_database WHERE datname = current_database()")
+        return float(cursor.fetchone()[0])
+
+
+def copy_finished(count: int) -> None:
+    """Have so many more events, each with a body and a delivery that succeeded at its first attempt."""
+    from djwebhooks.models import Attempt, Body, Delivery, Event, Lane
+
+    delivery = Delivery.objects.filter(status="succeeded").latest("pk")
+    sources = (delivery.event, delivery.event.bodies.get(), delivery, delivery.attempts.get())
+    first_event, first_delivery = Event.objects.latest("pk").pk, Delivery.objects.latest("pk").pk
+    event_id, delivery_id = (f"{first} + nth" for first in (first_event, first_delivery))
+    others = {
+        Event: {"uid": UID},
+        Body: {"event_id": event_id},
+        Delivery: {"uid": UID, "event_id": event_id, "sequence": f"{delivery.sequence} + nth"},
+        Attempt: {"delivery_id": delivery_id},
+    }
+    for source in sources:
+        copy_row(source, count, others[type(source)])
+    Lane.objects.filter(pk=delivery.target_id).update(tail=delivery.sequence + count)
+
+
 def use_processor(work: Callable[[], int]) -> tuple[float, int]:
     """Return the processor seconds of this process that *work* takes, and what it returns."""
     before = time.process_time()
@@ -298,12 +359,20 @@ def use_processor(work: Callable[[], int]) -> tuple[float, int]:
     return time.process_time() - before, result
 
 
+def subscribe_each(stage: Stage) -> None:
+    """Have a hundred endpoints, and each event for one of them, by its identifier."""
+    from djwebhooks.models import WebhookTarget
+
+    for number, url in enumerate(stage.receiver.urls(100)):
+        WebhookTarget.objects.register(url, ["note.saved"], owner=None, identifier=str(number))
+
+
 def insert_events(count: int) -> None:
     """Have so many events wait."""
     from djwebhooks.events import fire
 
     event = fire("note.saved", {"text": TEXT, "fired_at": time.monotonic()}, owner=None, identifier="0")
-    copy_row(event, count - 1, {"uid": "gen_random_uuid()", "identifier": "(number %% 100)::text"})
+    copy_row(event, count - 1, {"uid": UID, "identifier": "(nth %% 100)::text"})
 
 
 # -- the floor ---------------------------------------------------------------------------------------------------------
