@@ -2,13 +2,16 @@
 
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from djwebhooks.conf import conf
+from djwebhooks.inbox.feed import fetch_missing, list_feeds
 from djwebhooks.inbox.gaps import find_gaps
 from djwebhooks.inbox.models import Message, Status
 from djwebhooks.pages import (
@@ -33,6 +36,8 @@ SHOWN = 64 * 1024
 SHORT_ID = 8
 #: Gaps that are listed above the messages.
 SHOWN_GAPS = 5
+#: Pages that a click asks each feed for: somebody waits.
+ASKED_PAGES = 5
 
 
 def replay(message: Message) -> Done:
@@ -106,7 +111,26 @@ class MessageAdmin(ReadOnlyAdmin, ActingAdmin):
         return (found if found.exists() else queryset.filter(event=term)), False
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        return super().changelist_view(request, {"gaps": describe_gaps(), **(extra_context or {})})
+        fetch_url = reverse(f"admin:{FETCH_URL}") if self.has_fetch_permission(request) and list_feeds() else ""
+        return super().changelist_view(request, {"gaps": describe_gaps(), "fetch_url": fetch_url, **(extra_context or {})})
+
+    def has_fetch_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("djwebhooks_inbox.fetch_message")
+
+    def get_urls(self) -> list[URLPattern]:
+        return [path("fetch/", self.admin_site.admin_view(self.fetch_view), name=FETCH_URL), *super().get_urls()]
+
+    def fetch_view(self, request: HttpRequest) -> HttpResponse:
+        """Ask every feed for what is missing, and tell what came of it."""
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        if not self.has_fetch_permission(request):
+            raise PermissionDenied
+        for name in list_feeds():
+            fetched = fetch_missing(name, pages=ASKED_PAGES)
+            level = messages.ERROR if fetched.error else messages.SUCCESS if fetched.stored else messages.INFO
+            self.message_user(request, f"Source {name}: {' '.join(fetched.describe())}", level)
+        return HttpResponseRedirect(reverse("admin:djwebhooks_inbox_message_changelist"))
 
     @admin.display(description="message id")
     def short_id(self, message: Message) -> str:
@@ -158,6 +182,9 @@ class MessageAdmin(ReadOnlyAdmin, ActingAdmin):
         as_it_came = folded("As it came", text) if shown != text else ""
         return format_html('<div class="djw-body">{}<p class="help">{}</p>{}</div>', text_block(shown), size, as_it_came)
 
+
+#: The name of the address that feeds are asked by.
+FETCH_URL = "djwebhooks_inbox_message_fetch"
 
 #: What each status means.
 EXPLANATIONS = {

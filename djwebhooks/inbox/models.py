@@ -77,7 +77,10 @@ class Message(models.Model):
     class Meta:
         db_table = "djw_inbox_message"
         ordering = ["-id"]
-        permissions = [("replay_message", "Can have the handlers of messages run again")]
+        permissions = [
+            ("replay_message", "Can have the handlers of messages run again"),
+            ("fetch_message", "Can have senders' feeds asked for what is missing"),
+        ]
         constraints = [
             models.UniqueConstraint(fields=["source", "message_id"], name="djw_inbox_once"),
             models.CheckConstraint(

@@ -6,13 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from django.views.decorators.debug import sensitive_variables
 
+from djwebhooks import network, signing
 from djwebhooks.conf import as_seconds, conf
-from djwebhooks.exceptions import ConfigurationError
+from djwebhooks.exceptions import ConfigurationError, InvalidTarget
 from djwebhooks.hidden import hide
-from djwebhooks.inbox.schemes import HEADER, SCHEMES, Scheme
+from djwebhooks.inbox.schemes import HEADER, SCHEMES, Scheme, Standard
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +44,8 @@ class Source:
 
     *secrets* are all that are live, so that they can be replaced one after the other. *body_limit* is in bytes.
     *retry_schedule* has the pauses in seconds between attempts to handle a message; None is ``DJWEBHOOKS_RETRY_SCHEDULE``.
-    *headers* are further headers to keep. With *keep_rejected*, what has a wrong signature is stored as rejected.
+    *headers* are further headers to keep. With *keep_rejected*, what has a wrong signature is stored as rejected. *feed_url* is
+    where what has not come can be asked for.
     """
 
     name: str
@@ -53,6 +56,12 @@ class Source:
     retry_schedule: Sequence[float | timedelta] | None = None
     headers: Sequence[str] = ()
     keep_rejected: bool = False
+    feed_url: str = ""
+
+    @property
+    def signing_secrets(self) -> Sequence[str]:
+        """Those of the secrets that can also sign: requests to the sender's feed are signed with them."""
+        return [secret for secret in self.secrets if not secret.startswith(signing.PUBLIC_PREFIX)]
 
     @property
     def rate(self) -> Rate | None:
@@ -174,6 +183,23 @@ def _find_faults(source: Source) -> Iterator[str]:
         yield f"'headers' must be a list of names of headers, not {source.headers!r}."
     if source.retry_schedule is not None and not (_is_list(source.retry_schedule) and all(map(_is_pause, source.retry_schedule))):
         yield f"'retry_schedule' must be None or a list of seconds or timedeltas, not {source.retry_schedule!r}."
+    if source.feed_url:
+        yield from _find_feed_faults(source)
+
+
+def _find_feed_faults(source: Source) -> Iterator[str]:
+    if not isinstance(source.scheme, Standard) or source.scheme.prefix != Standard().prefix:
+        yield "'feed_url' is for sources of djwebhooks: they have the scheme 'standard', with its own prefix."
+        return
+    try:
+        query = parse_qs(urlsplit(network.check_url(source.feed_url)).query)
+    except InvalidTarget as error:
+        yield f"'feed_url' cannot be asked: {error.messages[0]}"
+        return
+    if list(query) != ["target"]:
+        yield "'feed_url' must name the target, and nothing else, after its question mark: https://…/feed/?target=<its id>."
+    if _is_list(source.secrets) and not source.signing_secrets:
+        yield "'feed_url' needs the target's secret (whsec_…) among 'secrets': requests are signed with it, public keys cannot."
 
 
 def _find_secret_faults(source: Source) -> Iterator[str]:

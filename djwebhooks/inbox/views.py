@@ -1,22 +1,19 @@
 """Take in what is sent: verify it, store it, answer. Nothing is made of it before a worker comes."""
 
-import hashlib
 import ipaddress
 import logging
-import re
 import time
 from collections.abc import Callable
-from typing import Any
 
 from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.debug import sensitive_variables
 
-from djwebhooks.database import clean_text
 from djwebhooks.exceptions import InvalidSignature
+from djwebhooks.inbox.arrivals import clean_headers, describe, describe_message
 from djwebhooks.inbox.limits import seconds_to_wait
-from djwebhooks.inbox.models import NAME_LENGTH, Status, inbox_database, insert_message
+from djwebhooks.inbox.models import Status, inbox_database, insert_message
 from djwebhooks.inbox.schemes import Headers
 from djwebhooks.inbox.sources import Source, find_source
 from djwebhooks.uid import uuid7
@@ -25,8 +22,6 @@ logger = logging.getLogger(__name__)
 
 #: How much is read at once.
 CHUNK = 64 * 1024
-
-SEQUENCE = re.compile(r"[1-9][0-9]{0,17}")
 
 
 class Refused(Exception):
@@ -65,38 +60,25 @@ def consent(source: Source) -> HttpResponse:
 def take_in(request: HttpRequest, source: Source) -> None:
     """Verify and store what was sent. Raises Refused."""
     body = read_body(request, source.body_limit)
-    headers = {name.lower(): clean_text(value) for name, value in request.headers.items()}
+    headers = clean_headers(request.headers)
+    address = read_address(request.META.get("REMOTE_ADDR", ""))
     try:
         source.scheme.verify(body, headers, source.secrets, time.time())
     except InvalidSignature as error:
         logger.warning("source=%s address=%s refused: %s", source.name, request.META.get("REMOTE_ADDR"), error)
         if source.keep_rejected:
             keep_to_rate(source, "rejected")
-            reject(request, source, headers, body, error)
+            reject(source, headers, body, address, error)
         raise Refused(401, "unauthorized", **{"WWW-Authenticate": "Signature"}) from error
     keep_to_rate(source, "accepted")
-    known = {
-        "message_id": shorten(clean_text(source.scheme.read_id(headers, body))) or str(uuid7()),
-        "event": source.scheme.read_told_event(headers)[:NAME_LENGTH],
-        "sequence": read_sequence(headers),
-    }
-    insert_message(inbox_database(), describe(request, source, headers, body) | known)
+    insert_message(inbox_database(), describe_message(source, headers, body, address))
 
 
 @sensitive_variables("body")
-def reject(request: HttpRequest, source: Source, headers: Headers, body: bytes, error: InvalidSignature) -> None:
+def reject(source: Source, headers: Headers, body: bytes, address: str | None, error: InvalidSignature) -> None:
     """Store what has no valid signature, under an id of ours: it must not pass for a message that is yet to come."""
     known = {"message_id": str(uuid7()), "status": Status.REJECTED, "error": str(error)}
-    insert_message(inbox_database(), describe(request, source, headers, body) | known, is_due=False)
-
-
-def describe(request: HttpRequest, source: Source, headers: Headers, body: bytes) -> dict[str, Any]:
-    return {
-        "source": source.name,
-        "headers": source.choose_headers(headers),
-        "body": body,
-        "remote_address": read_address(request.META.get("REMOTE_ADDR", "")),
-    }
+    insert_message(inbox_database(), describe(source, headers, body, address) | known, is_due=False)
 
 
 def read_body(request: HttpRequest, limit: int) -> bytes:
@@ -136,17 +118,6 @@ def keep_to_rate(source: Source, what: str) -> None:
     wait = seconds_to_wait(f"{source.name}:{what}", source.rate, time.time()) if source.rate is not None else 0
     if wait:
         raise Refused(429, "too many", **{"Retry-After": str(wait)})
-
-
-def shorten(message_id: str) -> str:
-    """Return an id that fits its column: one that is too long is replaced by its digest."""
-    return message_id if len(message_id) <= NAME_LENGTH else f"sha256:{hashlib.sha256(message_id.encode()).hexdigest()}"
-
-
-def read_sequence(headers: Headers) -> int | None:
-    """Return the sender's own number for the message; None if it does not count."""
-    value = headers.get("webhook-sequence", "").strip()
-    return int(value) if SEQUENCE.fullmatch(value) else None
 
 
 def read_address(text: str) -> str | None:

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One POST to make.
+    """One request to make: a POST, unless *method* is ``GET``, which has no body.
 
     *key* is the caller's own name for it and comes back on the reply. *timeout* is one deadline in seconds for the whole
     exchange, from the first DNS query to the last byte kept; *connect_timeout* bounds its beginning. *client_certificate* is
@@ -22,6 +22,7 @@ class Request:
     connect_timeout: float
     response_limit: int
     client_certificate: str = field(default="", repr=False)
+    method: str = "POST"
 
 
 class Timing(NamedTuple):

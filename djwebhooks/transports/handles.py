@@ -156,6 +156,8 @@ class Handle:
         except (ValueError, InvalidTarget, pycurl.error) as exc:
             raise faults.unsendable() from exc
         curl.setopt(pycurl.POSTFIELDS, request.body)
+        if request.method == "GET":
+            curl.setopt(pycurl.HTTPGET, 1)
         if request.client_certificate and origin.is_tls:
             self._show_certificate(request.client_certificate)
 

@@ -1,4 +1,4 @@
-"""Send requests with threads that only POST, over the connection pools of requests."""
+"""Send requests with threads that do nothing else, over the connection pools of requests."""
 
 import http.client
 import logging
@@ -39,6 +39,8 @@ CLOSE_TIMEOUT = 1.0
 
 #: Bytes of a body that are read at once: until they are put together, each may be an object of its own.
 READ_SIZE = 2048
+#: How many times at most that is done, as far as it is in our hands.
+MOST_READS = 256
 
 
 @lru_cache(maxsize=1024)
@@ -55,9 +57,11 @@ def read_body(response: BaseHTTPResponse, limit: int) -> bytes:
     """Return the body as it is on the wire, cut at *limit* bytes, and let go of the connection."""
     # Hidden, as it may be an access token.
     body = HiddenBytes()
+    # With a large limit in larger parts, as each is put together with all before it.
+    size = max(READ_SIZE, limit // MOST_READS)
     try:
         # The last read tells whether the body ended where its head said.
-        while data := HiddenBytes(response.read(min(max(limit - len(body), 1), READ_SIZE))):
+        while data := HiddenBytes(response.read(min(max(limit - len(body), 1), size))):
             body = HiddenBytes(body + data)
             if len(body) >= limit or response.closed:
                 break
@@ -98,9 +102,9 @@ def post(exchange: Exchange, adapter: GuardedAdapter) -> Reply:
     request = exchange.request
     scheme, host, port, target = split_url(request.url)
     response = adapter.find_pool(scheme, host, port, request.client_certificate).urlopen(
-        "POST",
+        request.method,
         target,
-        body=request.body,
+        body=request.body if request.method == "POST" else None,
         headers={"accept-encoding": "identity", **request.headers},
         preload_content=False,
         decode_content=False,

@@ -3,6 +3,7 @@
 import uuid
 
 import pytest
+from django.conf import LazySettings
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 from django.db import connection
@@ -12,6 +13,7 @@ from django.urls import reverse
 
 from djwebhooks.inbox.models import Message, Status
 from tests.inbox.senders import store
+from tests.transports.receiver import Receiver, answer_with
 
 pytestmark = pytest.mark.django_db
 
@@ -169,3 +171,23 @@ def test_a_rejected_message_has_no_button(staff: Client) -> None:
     """No handler may run for it."""
     assert 'act/replay/"' in staff.get(page_of(store())).content.decode()
     assert 'act/replay/"' not in staff.get(page_of(store(status=Status.REJECTED))).content.decode()
+
+
+def test_what_is_missing_can_be_asked_for(settings: LazySettings, receiver: Receiver) -> None:
+    """By whoever may; the button is there only where a source has a feed."""
+    button = "Ask senders for what is missing"
+    looker, asker = make_staff("view_message"), make_staff("view_message", "fetch_message")
+    assert button not in asker.get(LIST).content.decode()
+    shop = {**settings.DJWEBHOOKS_INBOX["shop"], "feed_url": f"{receiver.url}?target=1"}
+    settings.DJWEBHOOKS_INBOX = {**settings.DJWEBHOOKS_INBOX, "shop": shop}
+    receiver.script = answer_with(200, b'{"after": 5, "has_more": false, "waiting_for": 6, "results": []}')
+    store(sequence=5)
+
+    assert button not in looker.get(LIST).content.decode()
+    assert (looker.post(f"{LIST}fetch/").status_code, asker.get(f"{LIST}fetch/").status_code) == (403, 405)
+    assert receiver.requests == []
+    assert button in asker.get(LIST).content.decode()
+    told = asker.post(f"{LIST}fetch/", follow=True).content.decode()
+
+    assert "Source shop: 0 stored. Number 6 has yet to be built by the sender" in told
+    assert len(receiver.requests) == 1

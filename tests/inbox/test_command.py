@@ -18,6 +18,7 @@ from tests.engines.processes import wait_until
 from tests.faults.processes import Launcher
 from tests.inbox.senders import store
 from tests.inbox.shop.models import Effect
+from tests.transports.receiver import Receiver, answer_with
 
 processes = pytest.mark.django_db(transaction=True)
 
@@ -63,6 +64,33 @@ def test_gaps_are_listed() -> None:
 
     assert run("inbox", "--gaps") == ["shop: 18 to 20 missing, noticed 2096-09-21 14:13:20 UTC"]
     assert run("inbox", "--gaps", "--source", "github") == ["No number is missing."]
+
+
+@pytest.mark.django_db
+def test_what_is_missing_is_asked_for(settings: LazySettings, receiver: Receiver) -> None:
+    """Of all that have a feed, or of those that are named; what is still missing is listed, and a failure ends with 1."""
+    with pytest.raises(CommandError, match="No source of DJWEBHOOKS_INBOX has a 'feed_url'"):
+        run("inbox", "--fetch")
+    store(sequence=17)
+    store(sequence=19, received_at="2096-09-21T14:13:20Z")
+    shop = {**settings.DJWEBHOOKS_INBOX["shop"], "feed_url": f"{receiver.url}?target=1"}
+    settings.DJWEBHOOKS_INBOX = {**settings.DJWEBHOOKS_INBOX, "shop": shop}
+    receiver.script = answer_with(200, b'{"after": 19, "has_more": false, "waiting_for": null, "results": []}')
+
+    assert run("inbox", "--fetch") == ["shop: 0 stored.", "shop: 18 missing, noticed 2096-09-21 14:13:20 UTC"]
+    assert run("inbox", "--fetch", "--source", "shop", "--after", "3")[0] == "shop: 0 stored."
+    assert [request.path for request in receiver.requests] == ["/hook?target=1&after=17", "/hook?target=1&after=3"]
+
+    receiver.script = answer_with(503)
+    with pytest.raises(CommandError, match="Not everything could be asked for of shop"):
+        run("inbox", "--fetch")
+    with pytest.raises(CommandError, match="no source 'github' with a 'feed_url'"):
+        run("inbox", "--fetch", "--source", "github")
+    for arguments in (["--fetch", "--after", "1"], ["--source", "shop", "--after", "1"]):
+        with pytest.raises(CommandError, match="--after goes with --fetch and one --source"):
+            run("inbox", *arguments)
+    with pytest.raises(CommandError, match="'x' is no number of a message"):
+        run("inbox", "--after", "x")
 
 
 @processes

@@ -1,5 +1,6 @@
 """What ``DJWEBHOOKS_INBOX`` may say, and that what is wrong in it is found before anything is sent."""
 
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -9,6 +10,7 @@ from django.conf import LazySettings
 from djwebhooks.exceptions import ConfigurationError
 from djwebhooks.inbox.schemes import Hmac, Standard
 from djwebhooks.inbox.sources import Rate, find_source, read_source
+from tests.inbox.senders import SHOP_SECRET
 from tests.inbox.test_checks import list_messages
 
 GOOD = {"scheme": "github", "secrets": ["a very private secret"]}
@@ -95,6 +97,35 @@ def test_what_cannot_work_is_found_at_the_start(settings: LazySettings, options:
     with pytest.raises(ConfigurationError) as raised:
         find_source("some")
     assert str(raised.value) == error.msg
+
+
+TARGET = "https://shop.example.com/feed/?target=1"
+PUBLIC = "whpk_" + "A" * 43 + "="
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"scheme": "github", "secrets": ["private"], "feed_url": TARGET}, "is for sources of djwebhooks"),
+        ({"prefix": "svix", "feed_url": TARGET}, "is for sources of djwebhooks"),
+        ({"feed_url": "https://10.0.0.1/?target=1"}, "'feed_url' cannot be asked: The address 10.0.0.1 is forbidden"),
+        ({"feed_url": 5}, "'feed_url' cannot be asked: A URL is a string, not 5"),
+        ({"feed_url": "https://shop.example.com/feed/"}, "must name the target"),
+        ({"feed_url": f"{TARGET}&after=5"}, "must name the target, and nothing else"),
+        ({"feed_url": TARGET, "secrets": [PUBLIC]}, "needs the target's secret (whsec_…)"),
+    ],
+)
+def test_a_feed_that_cannot_be_asked_is_found(options: dict[str, Any], words: str) -> None:
+    """Before anything is missing."""
+    with pytest.raises(ConfigurationError, match=re.escape(words)):
+        read_source("some", {"scheme": "standard", "secrets": [SHOP_SECRET], **options})
+
+
+def test_the_feed_is_asked_with_what_can_sign() -> None:
+    """A public key beside the secret verifies, and no more."""
+    source = read_source("some", {"scheme": "standard", "secrets": [PUBLIC, SHOP_SECRET], "feed_url": TARGET})
+
+    assert list(source.signing_secrets) == [SHOP_SECRET]
 
 
 @pytest.mark.parametrize("name", ["a b", "", "a/b", "a" * 65, 5])

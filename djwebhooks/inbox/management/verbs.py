@@ -1,12 +1,15 @@
 """What the command ``webhooks`` does for the inbox, with the sender's verbs or without."""
 
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from django.core.management.base import CommandError
 
 from djwebhooks.conf import conf
-from djwebhooks.inbox.gaps import find_gaps
+from djwebhooks.exceptions import ConfigurationError
+from djwebhooks.inbox.feed import fetch_missing, list_feeds
+from djwebhooks.inbox.gaps import Gap, find_gaps
 from djwebhooks.inbox.models import inbox_database
 from djwebhooks.inbox.prune import prune
 from djwebhooks.inbox.worker import InboxWorker, working_beside
@@ -23,12 +26,17 @@ class InboxVerbs:
         parser = self.command.add_verb(self.inbox, "Run the handlers of webhooks that were received, until SIGTERM or Ctrl-C.")
         parser.add_argument("--burst", action="store_true", help="End when nothing is due any more.")
         parser.add_argument("--gaps", action="store_true", help="Only list the numbers that are missing.")
+        parser.add_argument("--fetch", action="store_true", help="Only ask the senders' feeds for what is missing, and store it.")
+        parser.add_argument("--after", metavar="N", type=read_number, help="With --fetch: ask for all that came after number N.")
         parser.add_argument("--source", metavar="NAME", action="append", default=[], help="Of this one; repeatable.")
 
     def inbox(self, options: Options) -> None:
         check_names(options["source"])
         if options["gaps"]:
             self.show_gaps(options)
+            return
+        if options["fetch"] or options["after"] is not None:
+            self.fetch(options)
             return
         alias = alias_of(options)
         worker = InboxWorker(using=alias, burst=options["burst"], sources=options["source"])
@@ -41,9 +49,30 @@ class InboxVerbs:
     def show_gaps(self, options: Options) -> None:
         gaps = [gap for source in options["source"] or [None] for gap in find_gaps(source, using=alias_of(options))]
         for gap in gaps:
-            self.command.say(f"{gap.source}: {gap} missing, noticed {gap.noticed_at:%Y-%m-%d %H:%M:%S} UTC")
+            self.show_gap(gap)
         if not gaps:
             self.command.say("No number is missing.")
+
+    def show_gap(self, gap: Gap) -> None:
+        self.command.say(f"{gap.source}: {gap} missing, noticed {gap.noticed_at:%Y-%m-%d %H:%M:%S} UTC")
+
+    def fetch(self, options: Options) -> None:
+        names = options["source"] or list_feeds()
+        if options["after"] is not None and not (options["fetch"] and len(options["source"]) == 1):
+            raise CommandError("--after goes with --fetch and one --source: each source has numbers of its own.")
+        if not names:
+            raise CommandError("No source of DJWEBHOOKS_INBOX has a 'feed_url' to ask at.")
+        try:
+            results = [fetch_missing(name, after=options["after"], using=alias_of(options)) for name in names]
+        except ConfigurationError as error:
+            raise CommandError(str(error)) from error
+        for fetched in results:
+            for line in fetched.describe():
+                self.command.say(f"{fetched.source}: {line}")
+            for gap in fetched.missing:
+                self.show_gap(gap)
+        if failed := [fetched.source for fetched in results if fetched.error]:
+            raise CommandError(f"Not everything could be asked for of {', '.join(failed)}.")
 
     def add_prune(self) -> None:
         parser = self.command.add_verb(self.prune, "Delete messages that were received before the retention.")
@@ -67,6 +96,12 @@ def check_names(sources: Sequence[str]) -> None:
     for name in sources:
         if name not in conf.INBOX:
             raise CommandError(f"DJWEBHOOKS_INBOX has no source {name!r}, but {', '.join(conf.INBOX) or 'none at all'}.")
+
+
+def read_number(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise ArgumentTypeError(f"{text!r} is no number of a message: write 0 or more, as in --after 17.")
+    return int(text)
 
 
 def alias_of(options: Options) -> str:

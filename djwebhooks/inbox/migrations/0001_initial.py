@@ -34,7 +34,7 @@ class Migration(migrations.Migration):
             options={
                 'db_table': 'djw_inbox_message',
                 'ordering': ['-id'],
-                'permissions': [('replay_message', 'Can have the handlers of messages run again')],
+                'permissions': [('replay_message', 'Can have the handlers of messages run again'), ('fetch_message', "Can have senders' feeds asked for what is missing")],
                 'indexes': [
                     djwebhooks.database.PartialIndex(fields=['due_at', 'id'], name='djw_inbox_due', otherwise=['due_at'], where=models.Q(('due_at__isnull', False))),
                     djwebhooks.database.PartialIndex(fields=['source', 'sequence'], name='djw_inbox_sequence', otherwise=['source', 'sequence'], where=models.Q(('sequence__isnull', False))),
