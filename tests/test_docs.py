@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rest_framework.fields import Field
 
 import djwebhooks
 from djwebhooks import signing
-from djwebhooks.api import urls
+from djwebhooks.api import answers, serializers, urls
 from djwebhooks.conf import Settings
 from djwebhooks.retry import AUTHENTICATION_ERROR
 from djwebhooks.transports.base import Reply
@@ -120,6 +121,38 @@ def test_every_route_is_documented() -> None:
     text = (DOCS / "reference" / "api.rst").read_text()
 
     assert set(re.findall(r"^``([A-Z]+) (\S+)``", text, re.MULTILINE)) == routes
+
+
+FIELDS = {
+    "a target": serializers.TargetSerializer,
+    "a key": serializers.KeySerializer,
+    "a target's health": serializers.HealthSerializer,
+    "an event": serializers.EventSerializer,
+    "an event to fire": serializers.PublicationSerializer,
+    "an event type": answers.EventTypeSerializer,
+    "a delivery": serializers.DeliverySerializer,
+    "an attempt": serializers.AttemptSerializer,
+    "a replay": serializers.ReplaySerializer,
+    "a replay to make": serializers.ReplayOptionsSerializer,
+}
+
+
+def say_written(field: Field[Any, Any, Any, Any]) -> str:
+    """The word of the page for what can be done with a field."""
+    return "no" if field.read_only else "only" if field.write_only else "yes"
+
+
+def test_every_field_is_documented() -> None:
+    """The page about the API has a table for each serializer, with its fields in their order, and what may be written."""
+    text = (DOCS / "reference" / "api.rst").read_text()
+    tables = dict(re.findall(r"^\.\. table:: Fields of (.+)\n\n((?:    .+\n)+)", text, re.MULTILINE))
+    rows = {title: re.findall(r"^    ``(\w+)`` +(?:(yes|no|only)  )?", table, re.MULTILINE) for title, table in tables.items()}
+    expected = {
+        title: [(name, say_written(field) if title == "a target" else "") for name, field in serializer().fields.items()]
+        for title, serializer in FIELDS.items()
+    }
+
+    assert rows == expected
 
 
 def read_layers() -> list[set[str]]:

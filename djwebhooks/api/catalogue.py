@@ -1,27 +1,16 @@
 """What owners may know of the catalogue: all but the internal events."""
 
-from typing import Any
-
 from rest_framework.exceptions import ValidationError
 
 from djwebhooks import catalogue
+from djwebhooks.catalogue import EventType
 from djwebhooks.exceptions import InvalidEvent
 from djwebhooks.payload import OPERATIONAL_EVENTS, check_name, check_pattern, matches
 
 
-def list_event_types() -> list[dict[str, Any]]:
+def list_event_types() -> list[EventType]:
     """Return what the catalogue says of each event, by name."""
-    return [
-        {
-            "name": event_type.name,
-            "description": event_type.description,
-            "schema": event_type.schema,
-            "sample": event_type.sample,
-            "deprecated": event_type.deprecated,
-        }
-        for event_type in catalogue.list_event_types()
-        if not event_type.internal
-    ]
+    return [event_type for event_type in catalogue.list_event_types() if not event_type.internal]
 
 
 def check_event_type(name: str) -> None:

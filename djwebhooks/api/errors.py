@@ -1,6 +1,6 @@
-"""Turn our errors into answers."""
+"""Turn our errors into answers, all of one form: a ``code``, a ``detail`` and, for mistakes in fields, ``errors``."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from django.core.exceptions import NON_FIELD_ERRORS
@@ -30,6 +30,13 @@ class Conflict(APIException):
     default_code = "conflict"
 
 
+class KeyReused(APIException):
+    """An idempotency key came with another request than before (draft-ietf-httpapi-idempotency-key-header, section 2.7)."""
+
+    status_code = status.HTTP_422_UNPROCESSABLE_ENTITY
+    default_code = "idempotency_conflict"
+
+
 class Unavailable(APIException):
     """A fault of our own, which somebody has to mend."""
 
@@ -44,16 +51,56 @@ class RequestTooLarge(APIException):
     default_code = "too_large"
 
 
+#: The codes of what is 409.
+CONFLICTS: dict[type[Exception], str] = {
+    AlreadyFinished: "already_finished",
+    ErasedEvent: "erased_event",
+    KeyNotAccepted: "key_not_accepted",
+    TargetLocked: "target_locked",
+}
+
+
 def answer_error(error: Exception, context: dict[str, Any]) -> Response | None:
     """Return the answer that tells of *error*; ``None`` for one that is nobody's mistake."""
-    return exception_handler(translate(error), context)
+    translated = translate(error)
+    answer = exception_handler(translated, context)
+    if answer is None:
+        return None
+    if isinstance(translated, ValidationError):
+        answer.data = {"code": "invalid", "detail": "The request has mistakes: see errors.", "errors": list_errors(answer.data)}
+    else:
+        detail = answer.data["detail"]
+        answer.data = {"code": detail.code, "detail": detail}
+    return answer
+
+
+def list_errors(detail: Any) -> dict[str, list[str]]:
+    """Return the messages in the *detail* of a ``ValidationError`` by field; what is inside one is named ``events.0``."""
+    found: dict[str, list[str]] = {}
+    for name, message in walk(detail):
+        found.setdefault(name or api_settings.NON_FIELD_ERRORS_KEY, []).append(message)
+    return found
+
+
+def walk(detail: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Find each message in *detail*, with its field's name."""
+    if isinstance(detail, Mapping):
+        for part, inner in detail.items():
+            yield from walk(inner, f"{name}.{part}" if name else str(part))
+    elif isinstance(detail, list):
+        for inner in detail:
+            yield from walk(inner, name)
+    else:
+        yield name, detail
 
 
 def translate(error: Exception) -> Exception:
     """Return the error of REST framework that means the same as *error*, or *error* itself."""
     match error:
-        case IdempotencyConflict() | AlreadyFinished() | ErasedEvent() | KeyNotAccepted() | TargetLocked():
-            return Conflict(str(error))
+        case IdempotencyConflict():
+            return KeyReused(str(error))
+        case AlreadyFinished() | ErasedEvent() | KeyNotAccepted() | TargetLocked():
+            return Conflict(str(error), CONFLICTS[type(error)])
         case UndecryptableSecret():
             return Unavailable("The secret of this target cannot be read at the moment.")
         case InvalidPayload():

@@ -20,6 +20,7 @@ from rest_framework.response import Response
 
 from djwebhooks import signing
 from djwebhooks.api import rows
+from djwebhooks.api.answers import FeedPageSerializer
 from djwebhooks.api.filters import RowFilters, read_filters
 from djwebhooks.api.views import OwnerViewSet
 from djwebhooks.exceptions import InvalidSignature
@@ -124,9 +125,7 @@ class FeedViewSet(OwnerViewSet):
         asked = read_filters(request, FeedFilters).validated_data
         target = self.find_target(asked["target"])
         page = wait_for_page(target, asked["after"], asked["wait"])
-        items = [{"sequence": item.sequence, "headers": item.headers, "body": item.body} for item in page.items]
-        told = {"after": page.after, "has_more": page.has_more, "waiting_for": page.waiting_for}
-        return Response({**told, "results": items})
+        return Response(FeedPageSerializer(page).data)
 
 
 def wait_for_page(target: WebhookTarget, after: int, seconds: float) -> Page:

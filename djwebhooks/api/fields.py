@@ -9,7 +9,7 @@ from django.utils.dateparse import parse_datetime
 from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 
-from djwebhooks.exceptions import UndecryptableSecret
+from djwebhooks.exceptions import DjWebhooksError, UndecryptableSecret
 from djwebhooks.hidden import HiddenText
 
 T = TypeVar("T")
@@ -37,6 +37,14 @@ class TimeField(serializers.DateTimeField):
         return value.astimezone(UTC).isoformat().removesuffix("+00:00") + "Z"
 
 
+class ChoiceField(serializers.ChoiceField):
+    """One of a few words; what is none of them is told which there are."""
+
+    def __init__(self, choices: Any, **options: Any) -> None:
+        super().__init__(choices, **options)
+        self.error_messages["invalid_choice"] = f'"{{input}}" is none of: {", ".join(map(str, self.choices))}.'
+
+
 class NumberField(serializers.FloatField):
     """A number of JSON: neither text nor a truth value."""
 
@@ -52,6 +60,10 @@ class NumberField(serializers.FloatField):
 
 class AnyField(serializers.Field[Any, Any, Any, Any]):
     """Whatever JSON can hold; ``djwebhooks.payload`` judges it."""
+
+    def to_representation(self, value: Any) -> Any:
+        """Return *value*."""
+        return value
 
     def to_internal_value(self, data: Any) -> Any:
         """Return *data*."""
@@ -69,6 +81,17 @@ class SealedDictField(serializers.DictField):
             return None
 
 
+class SealedListSerializer(serializers.ListSerializer[Any]):
+    """A list that is read from what is encrypted in the database, and null when it cannot be."""
+
+    def get_attribute(self, instance: Any) -> Any:
+        """Return the list."""
+        try:
+            return super().get_attribute(instance)
+        except DjWebhooksError:
+            return None
+
+
 class HiddenCharField(serializers.CharField):
     """A text that no report of an error may show."""
 
@@ -81,6 +104,7 @@ class RowSerializer(serializers.ModelSerializer[models.Model]):
     """Shows a row, with its times in UTC."""
 
     serializer_field_mapping = {**serializers.ModelSerializer.serializer_field_mapping, models.DateTimeField: TimeField}
+    serializer_choice_field = ChoiceField
 
 
 class StrictSerializer(serializers.Serializer[T]):

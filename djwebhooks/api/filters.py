@@ -8,7 +8,7 @@ from rest_framework.exceptions import ValidationError
 from rest_framework.filters import BaseFilterBackend
 from rest_framework.request import Request
 
-from djwebhooks.api.fields import StrictSerializer, TimeField
+from djwebhooks.api.fields import ChoiceField, StrictSerializer, TimeField
 from djwebhooks.models.deliveries import Status
 
 #: Parameters that choose a page, not rows.
@@ -45,7 +45,7 @@ class EventFilters(RowFilters):
 
 
 class DeliveryFilters(RowFilters):
-    status = serializers.ChoiceField(Status.choices, required=False)
+    status = ChoiceField(Status.choices, required=False)
     target = serializers.UUIDField(required=False, source="target__uid")
     event = serializers.UUIDField(required=False, source="event__uid")
     event_name = serializers.CharField(required=False, max_length=255, source="event__name")

@@ -1,7 +1,7 @@
 """What the API shows of each row, and what of it can be written."""
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 from django.db import IntegrityError, transaction
 from django.views.decorators.debug import sensitive_variables
@@ -12,15 +12,17 @@ from djwebhooks.api.catalogue import check_event_type, check_subscription
 from djwebhooks.api.errors import Conflict
 from djwebhooks.api.fields import (
     AnyField,
+    ChoiceField,
     HiddenCharField,
     NumberField,
     RowSerializer,
     SealedDictField,
+    SealedListSerializer,
     StrictSerializer,
     TimeField,
 )
 from djwebhooks.conf import conf
-from djwebhooks.exceptions import DjWebhooksError, InvalidReplay
+from djwebhooks.exceptions import IdempotencyConflict, InvalidReplay
 from djwebhooks.health import Health
 from djwebhooks.models import Attempt, Delivery, Event, Replay, WebhookTarget
 from djwebhooks.models.events import BUILD_TRIES, events_database
@@ -30,8 +32,15 @@ from djwebhooks.models.validation import check_authentication, check_certificate
 from djwebhooks.network import check_url
 from djwebhooks.payload import encode
 
+#: The words for how a target fares, and for how far a replay has come.
+STATES = ("healthy", "degraded", "suspended", "disabled", "paused")
+REPLAY_STATES = ("running", "finished", "cancelled")
 #: In seconds: the longest that two secrets may sign at once.
 MONTH = 30 * 24 * 3600
+
+
+#: What a request that fires an event says of it, besides what its idempotency key is about.
+SAID = ("identifier", "ordering_key", "deliver_at", "expires_at")
 
 
 class NothingSerializer(StrictSerializer[Any]):
@@ -41,25 +50,28 @@ class NothingSerializer(StrictSerializer[Any]):
 class KeySerializer(serializers.Serializer[KeyState]):
     """What may be told of a key."""
 
-    id = serializers.CharField()
-    public_key = serializers.CharField()
-    created_at = TimeField()
-    until = TimeField()
-    last_accepted_at = TimeField()
-    last_refused_at = TimeField()
+    id = serializers.CharField(help_text="Tells it apart from the others.")
+    public_key = serializers.CharField(help_text="What verifies ``v1a`` signatures.")
+    created_at = TimeField(allow_null=True)
+    until = TimeField(allow_null=True, help_text="It signs until then; null is for good.")
+    last_accepted_at = TimeField(allow_null=True, help_text="When the receiver last accepted what it alone had signed.")
+    last_refused_at = TimeField(allow_null=True, help_text="When the receiver last refused that.")
+
+    class Meta:
+        list_serializer_class = SealedListSerializer
 
 
 class HealthSerializer(serializers.Serializer[Health]):
     """How a target's receiver fares, and why."""
 
-    failing_since = serializers.DateTimeField(help_text="Of the first attempt that failed since the last success.")
+    failing_since = TimeField(allow_null=True, help_text="Of the first attempt that failed since the last success.")
     failure_count = serializers.IntegerField(help_text="Failed attempts since the last success.")
     failure = serializers.CharField(help_text="What went wrong last, in a word.")
-    held_until = serializers.DateTimeField(help_text="Nothing is sent before; of a suspended one, its next probe.")
-    suspended_at = serializers.DateTimeField(help_text="Since when only probes are sent.")
-    recovering_since = serializers.DateTimeField(help_text="Since when it is sent to at a rising rate.")
-    disabled_at = serializers.DateTimeField()
-    disabled_reason = serializers.CharField(help_text="gone, receiver or failing.")
+    held_until = TimeField(allow_null=True, help_text="Nothing is sent before; of a suspended one, its next probe.")
+    suspended_at = TimeField(allow_null=True, help_text="Since when only probes are sent.")
+    recovering_since = TimeField(allow_null=True, help_text="Since when it is sent to at a rising rate.")
+    disabled_at = TimeField(allow_null=True)
+    disabled_reason = serializers.CharField(help_text="``gone``, ``receiver`` or ``failing``.")
 
 
 class TargetSerializer(StrictSerializer[Any], RowSerializer):
@@ -104,9 +116,11 @@ class TargetSerializer(StrictSerializer[Any], RowSerializer):
     rate_limit = NumberField(
         validators=[check_rate], required=False, allow_null=True, help_text="Requests in each rate_period; null is no limit."
     )
-    state = serializers.SerializerMethodField()
-    keys = serializers.SerializerMethodField()
-    accepts_unknown_keys = serializers.BooleanField(read_only=True)
+    state = ChoiceField(STATES, read_only=True, help_text="How it fares, in a word.")
+    keys = KeySerializer(many=True, read_only=True, allow_null=True, help_text="The live ones, newest first; null if unreadable.")
+    accepts_unknown_keys = serializers.BooleanField(
+        read_only=True, allow_null=True, help_text="Whether its receiver verifies nothing; null before a check."
+    )
     health = HealthSerializer(read_only=True)
 
     class Meta:
@@ -139,17 +153,6 @@ class TargetSerializer(StrictSerializer[Any], RowSerializer):
         )
         read_only_fields = ("created_at", "modified_at")
         extra_kwargs = {"identifier": {"trim_whitespace": False}, "concurrency_limit": {"min_value": 1}}
-
-    def get_state(self, target: WebhookTarget) -> str:
-        """Return how *target* fares, in a word."""
-        return target.state
-
-    def get_keys(self, target: WebhookTarget) -> list[dict[str, Any]] | None:
-        """Return the live keys of *target*, without their secrets; ``None`` when they cannot be read."""
-        try:
-            return [dict(KeySerializer(key).data) for key in target.keys]
-        except DjWebhooksError:
-            return None
 
     def validate_target_url(self, url: str) -> str:
         """Return *url* as it is kept. Raises ``InvalidTarget``."""
@@ -184,7 +187,9 @@ class TargetSerializer(StrictSerializer[Any], RowSerializer):
             with transaction.atomic(using=events_database()):
                 target.save()
         except IntegrityError as error:
-            raise Conflict("Another of your targets has this target_url and identifier: change or delete that one.") from error
+            raise Conflict(
+                "Another of your targets has this target_url and identifier: change or delete that one.", "same_target"
+            ) from error
         return target
 
 
@@ -215,7 +220,7 @@ class TargetReplaySerializer(StrictSerializer[Any]):
 
     since = TimeField(required=False)
     until = TimeField(required=False)
-    status = StatusesField(child=serializers.ChoiceField(REPLAYABLE), default=["failed"], allow_empty=False)
+    status = StatusesField(child=ChoiceField(REPLAYABLE), default=["failed"], allow_empty=False)
     event = serializers.CharField(required=False, max_length=255, help_text="A name, a pattern, or one event's id.")
     rate = NumberField(required=False, min_value=LOWEST_RATE, help_text="Deliveries per second.")
     dry_run = serializers.BooleanField(default=False, help_text="Count only.")
@@ -246,6 +251,7 @@ class ReplaySerializer(RowSerializer):
     """A replay: which deliveries, and how far it has come."""
 
     id = serializers.UUIDField(source="uid", read_only=True)
+    state = ChoiceField(REPLAY_STATES, read_only=True)
     requested_by = serializers.SerializerMethodField()
     criteria = serializers.SerializerMethodField()
     progress = serializers.SerializerMethodField()
@@ -312,8 +318,8 @@ class ListedEventSerializer(RowSerializer):
             "erased_at",
         )
 
-    def get_payload_state(self, event: Event) -> str:
-        """Return ``built``, ``waiting``, ``failed`` or ``erased``; why it failed is for the staff."""
+    def get_payload_state(self, event: Event) -> Literal["built", "waiting", "failed", "erased"]:
+        """Return how far its payload is; why it failed is for the staff."""
         if event.erased_at is not None:
             return "erased"
         if self.is_built(event):
@@ -371,6 +377,11 @@ class PublicationSerializer(StrictSerializer[Any]):
         with transaction.atomic(using=events_database()):
             event = events.save(event=unsaved, **validated_data)
         self.is_new = event is unsaved
+        if [name for name in SAID if getattr(event, name) != getattr(unsaved, name)]:
+            raise IdempotencyConflict(
+                f"The idempotency key {event.idempotency_key!r} was used for another request before (event {event.uid}). "
+                "Use the same key only for the same request."
+            )
         return event
 
 
@@ -406,6 +417,7 @@ class AttemptSerializer(RowSerializer):
 
     id = serializers.SerializerMethodField()
     delivery = serializers.UUIDField(source="delivery.uid", read_only=True)
+    duration_ms = serializers.SerializerMethodField()
 
     class Meta:
         model = Attempt
@@ -416,7 +428,7 @@ class AttemptSerializer(RowSerializer):
             "trigger",
             "url",
             "started_at",
-            "duration",
+            "duration_ms",
             "status_code",
             "response_headers",
             "response_body",
@@ -432,3 +444,7 @@ class AttemptSerializer(RowSerializer):
     def get_id(self, attempt: Attempt) -> str:
         """Return the delivery's uid and the attempt's number, which is all that identifies it outside."""
         return f"{attempt.delivery.uid}-{attempt.number}"
+
+    def get_duration_ms(self, attempt: Attempt) -> int:
+        """Return how long it took, in milliseconds as its parts are."""
+        return round(attempt.duration * 1000)

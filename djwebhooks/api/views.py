@@ -20,6 +20,7 @@ from rest_framework.throttling import BaseThrottle
 from rest_framework.viewsets import GenericViewSet
 
 from djwebhooks.api import rows
+from djwebhooks.api.answers import CatalogueSerializer, ChecksSerializer, StartedReplaySerializer
 from djwebhooks.api.catalogue import list_event_types
 from djwebhooks.api.errors import answer_error, refuse
 from djwebhooks.api.fields import StrictSerializer
@@ -62,8 +63,17 @@ from djwebhooks.uid import uuid7
 ATTEMPT_ID = re.compile(r"([0-9a-f-]{36})-([1-9][0-9]{0,8})")
 
 
+#: A text in quotes, in which a backslash stands before quotes and backslashes.
+QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"')
+
 #: The actions on a target that have requests made to it.
 TARGET_THROTTLES = MappingProxyType({"test": "test", "check_keys": "test", "probe": "test", "replay": "replay"})
+
+
+def read_key(header: str) -> str:
+    """Return the key in an ``Idempotency-Key`` header: a string of RFC 9651 (section 3.3.3), or a bare text."""
+    quoted = QUOTED.fullmatch(header)
+    return re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else header
 
 
 class OwnerViewSet(GenericViewSet[Any]):
@@ -124,7 +134,8 @@ class OwnerViewSet(GenericViewSet[Any]):
         if not dry_run:
             replay = deliveries.replay(criteria, rate=rate, by=self.request.user, through=Through.API, plan=plan)
             uid = replay.uid
-        return Response({"id": uid, "count": plan.count, "left_out": plan.left_out}, status.HTTP_202_ACCEPTED)
+        started = {"id": uid, "count": plan.count, "left_out": plan.left_out}
+        return Response(StartedReplaySerializer(started).data, status.HTTP_202_ACCEPTED)
 
     @sensitive_variables("extra")
     def show(self, row: models.Model, code: int = status.HTTP_200_OK, **extra: object) -> Response:
@@ -190,7 +201,7 @@ class TargetViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.Des
         """Find out what its receiver verifies with."""
         target = self.get_object()
         self.read(NothingSerializer)
-        return Response({"events": EventSerializer(target.check_keys(), many=True).data}, status.HTTP_202_ACCEPTED)
+        return Response(ChecksSerializer({"events": target.check_keys()}).data, status.HTTP_202_ACCEPTED)
 
     @action(["post"], detail=True, url_path="finish-rotation")
     def finish_rotation(self, request: Request, **_: Any) -> Response:
@@ -257,7 +268,7 @@ class EventViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, OwnerViewSe
 
     def read_idempotency_key(self, in_body: str) -> str:
         """Return the key, wherever it is. Raises ``ValidationError`` when there are two."""
-        in_header = self.request.headers.get("Idempotency-Key", "")
+        in_header = read_key(self.request.headers.get("Idempotency-Key", ""))
         if in_body and in_header and in_body != in_header:
             raise refuse(f"The header Idempotency-Key is {in_header!r}, but idempotency_key is {in_body!r}: send one of them.")
         return in_body or in_header
@@ -356,4 +367,4 @@ class EventTypeViewSet(OwnerViewSet):
     def list(self, request: Request, **_: Any) -> Response:
         """Show the catalogue, all of it on one page."""
         read_filters(request, RowFilters)
-        return Response({"next": None, "previous": None, "results": list_event_types()})
+        return Response(CatalogueSerializer({"next": None, "previous": None, "results": list_event_types()}).data)

@@ -139,7 +139,7 @@ def test_no_field_can_be_assigned_that_is_not_ones_own(name: str) -> None:
     ]
 
     assert [answer.status for answer in answers] == [400] * 3
-    assert all(name in answer.data for answer in answers)
+    assert all(name in answer.mistakes for answer in answers)
     assert read_all() == before
 
 

@@ -98,8 +98,8 @@ def test_what_cannot_work_is_refused(method: str, name: str, value: Any, words: 
     answer = Api(owner).call(method, path, body | {name: value})
 
     assert answer.status == 400
-    assert list(answer.data) == [name]
-    assert words in str(answer.data[name])
+    assert answer.wrong_fields == [name]
+    assert words in str(answer.mistakes[name])
     assert SECRET not in str(answer.data)
     assert WebhookTarget.objects.get().authentication == BASIC
 

@@ -115,14 +115,21 @@ def test_what_cannot_be_asked_for_is_refused(path: str, name: str) -> None:
     """An unknown parameter, or a value that cannot be, is 400 under its name, so that nobody takes all rows for some."""
     answer = Api(make_owner()).get(path)
 
-    assert (answer.status, list(answer.data)) == (400, [name])
+    assert (answer.status, answer.wrong_fields) == (400, [name])
 
 
 def test_a_refusal_names_what_there_is() -> None:
     """Whoever mistypes a filter is told its name."""
     answer = Api(make_owner()).get("attempts/?deliverie=x")
 
-    assert answer.data == {"deliverie": ["There is no filter with this name; there are: delivery, error."]}
+    assert answer.mistakes == {"deliverie": ["There is no filter with this name; there are: delivery, error."]}
+
+
+def test_a_refusal_names_the_words_there_are() -> None:
+    """Whoever mistypes one of a few words is told them."""
+    answer = Api(make_owner()).get("deliveries/?status=foo")
+
+    assert answer.mistakes == {"status": ['"foo" is none of: pending, succeeded, failed, expired, cancelled.']}
 
 
 def test_filters_do_not_touch_single_rows() -> None:

@@ -24,7 +24,7 @@ ROUTES = [str(pattern.pattern) for pattern in urlpatterns]
 #: Numbers that tell of nothing but the row itself.
 INTEGERS = {
     *("sequence", "attempt_count", "failure_count", "number", "status_code", "concurrency_limit", "count"),
-    *("lookup_ms", "connect_ms", "tls_ms", "first_byte_ms"),
+    *("lookup_ms", "connect_ms", "tls_ms", "first_byte_ms", "duration_ms"),
     *Status.values,
 }
 

@@ -47,7 +47,7 @@ def test_without_an_owner_nothing_is_shown(organisations: tuple[User, User], org
 
     answer = Api(organisations[0], f"/orgs/{org}/api/").get(path)
 
-    assert (answer.status, list(answer.data)) == (403, ["detail"])
+    assert (answer.status, list(answer.data)) == (403, ["code", "detail"])
 
 
 @pytest.mark.parametrize("prefix", ["/api/", "/orgs/ann/api/", "/orgs/closed/api/", "/orgs/nobody/api/"])
@@ -57,7 +57,7 @@ def test_strangers_are_sent_away_first(organisations: tuple[User, User], prefix:
     answer = Api(None, prefix).call(method, "targets/")
 
     assert answer.status in (401, 403)
-    assert list(answer.data) == ["detail"]
+    assert list(answer.data) == ["code", "detail"]
 
 
 def test_what_cannot_own_targets_is_a_wrong_setting(settings: LazySettings) -> None:

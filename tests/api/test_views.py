@@ -167,8 +167,8 @@ def test_fields_that_cannot_be_written_are_refused(method: str, name: str) -> No
         assert answer.status == 200
     else:
         assert answer.status == 400
-        assert list(answer.data) == [name]
-        assert "target_url" in answer.data[name][0]
+        assert answer.wrong_fields == [name]
+        assert "target_url" in answer.mistakes[name][0]
         assert WebhookTarget.objects.get().target_url == URL
 
 
@@ -212,7 +212,7 @@ def test_values_that_cannot_be_are_refused_by_field(name: str, value: object) ->
     posted = api.post("targets/", NEW | {"target_url": URL + "/new", name: value})
     patched = api.patch(f"targets/{target.uid}/", {name: value})
 
-    assert (posted.status, list(posted.data)) == (400, [name])
+    assert (posted.status, posted.wrong_fields) == (400, [name])
     assert patched == posted
     assert WebhookTarget.objects.count() == 1
 
@@ -224,7 +224,7 @@ def test_two_targets_of_an_owner_cannot_become_the_same() -> None:
 
     answer = Api(owner).patch(f"targets/{second.uid}/", {"target_url": URL, "events": ["c"]})
 
-    assert (answer.status, list(answer.data)) == (409, ["detail"])
+    assert (answer.status, list(answer.data)) == (409, ["code", "detail"])
     second = WebhookTarget.objects.get(pk=second.pk)
     assert (second.target_url, second.events) == (URL + "/second", ["b"])
 
@@ -238,7 +238,7 @@ def test_an_owner_has_a_limited_number_of_targets(settings: LazySettings) -> Non
     answer = api.post("targets/", NEW | {"target_url": URL + "/2"})
 
     assert answer.status == 400
-    assert "DJWEBHOOKS_TARGETS_PER_OWNER allows 1" in answer.data["non_field_errors"][0]
+    assert "DJWEBHOOKS_TARGETS_PER_OWNER allows 1" in answer.mistakes["non_field_errors"][0]
     assert api.post("targets/", NEW).status == 200
 
 
@@ -282,7 +282,7 @@ def test_an_overlap_that_cannot_be_rotates_nothing(overlap: object) -> None:
 
     answer = Api(owner).post(f"targets/{target.uid}/rotate-secret/", {"overlap": overlap})
 
-    assert (answer.status, list(answer.data)) == (400, ["overlap"])
+    assert (answer.status, answer.wrong_fields) == (400, ["overlap"])
     assert WebhookTarget.objects.get().secret == target.secret
 
 
@@ -383,7 +383,7 @@ def test_actions_without_options_take_none(name: str) -> None:
 
     answer = Api(owner).post(f"targets/{target.uid}/{name}/", {"force": True})
 
-    assert (answer.status, list(answer.data)) == (400, ["force"])
+    assert (answer.status, answer.wrong_fields) == (400, ["force"])
 
 
 def test_replaying_tries_again_what_failed(settings: LazySettings) -> None:
@@ -431,7 +431,7 @@ def test_a_replay_that_cannot_be_is_refused(name: str, value: object) -> None:
 
     answer = Api(owner).post(f"targets/{target.uid}/replay/", {name: value})
 
-    assert (answer.status, list(answer.data)) == (400, [name])
+    assert (answer.status, answer.wrong_fields) == (400, [name])
 
 
 def make_failures(owner: User, *events: str) -> WebhookTarget:
@@ -481,7 +481,7 @@ def test_a_replay_to_foreign_targets_is_refused(options: dict[str, Any]) -> None
 
     answer = api.post("replays/", named)
 
-    assert (answer.status, list(answer.data)) == (400, list(options))
+    assert (answer.status, answer.wrong_fields) == (400, list(options))
     assert not Replay.objects.exists()
 
 
@@ -651,7 +651,7 @@ def test_publishing_refuses_what_it_does_not_take(name: str, value: object) -> N
     """Unknown fields, the owner and the broadcast among them, and wrong values are 400 under their name."""
     answer = Api(make_publisher()).post("events/", {"name": "a", "payload": 1, name: value})
 
-    assert (answer.status, list(answer.data)) == (400, [name])
+    assert (answer.status, answer.wrong_fields) == (400, [name])
     assert not Event.objects.exists()
 
 
@@ -663,7 +663,7 @@ def test_publishing_needs_a_name_and_a_payload(missing: str) -> None:
 
     answer = Api(make_publisher()).post("events/", body)
 
-    assert (answer.status, list(answer.data)) == (400, [missing])
+    assert (answer.status, answer.wrong_fields) == (400, [missing])
 
 
 def test_publishing_must_leave_time_to_deliver() -> None:
@@ -673,12 +673,12 @@ def test_publishing_must_leave_time_to_deliver() -> None:
     answer = Api(make_publisher()).post("events/", body)
 
     assert answer.status == 400
-    assert "must be later than deliver_at" in answer.data["non_field_errors"][0]
+    assert "must be later than deliver_at" in answer.mistakes["non_field_errors"][0]
 
 
 @pytest.mark.parametrize("place", ["body", "header"])
 def test_an_idempotency_key_fires_once(place: str) -> None:
-    """The same again is 200 with the first event; the same key for another payload is 409."""
+    """The same again is 200 with the first event; the same key for another payload is 422."""
     api = Api(make_publisher())
 
     def publish(payload: object) -> Any:
@@ -689,10 +689,33 @@ def test_an_idempotency_key_fires_once(place: str) -> None:
 
     first, again, other = publish(1), publish(1), publish(2)
 
-    assert (first.status, again.status, other.status) == (201, 200, 409)
+    assert (first.status, again.status, other.status) == (201, 200, 422)
     assert first.data == again.data
+    assert other.data["code"] == "idempotency_conflict"
     assert "idempotency key 'k'" in other.data["detail"]
     assert Event.objects.get().idempotency_key == "k"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"identifier": "x"}, {"ordering_key": "x"}, {"deliver_at": "2096-01-01T00:00:00Z"}, {"expires_at": "2097-01-01T00:00:00Z"}],
+)
+def test_an_idempotency_key_stands_for_the_whole_request(other: dict[str, str]) -> None:
+    """Whatever differs from the first request is 422, as the event that was fired is not the one that is asked for."""
+    api = Api(make_publisher())
+    body = {"name": "a", "payload": 1, "idempotency_key": "k"}
+
+    answers = [api.post("events/", body), api.post("events/", body | other), api.post("events/", body)]
+
+    assert [answer.status for answer in answers] == [201, 422, 200]
+
+
+@pytest.mark.parametrize(("header", "key"), [('"k"', "k"), (r'"a\"\\b"', r'a"\b'), ('"', '"'), ('k"', 'k"'), ("k", "k")])
+def test_an_idempotency_key_may_be_quoted(header: str, key: str) -> None:
+    """The header is a string of structured fields, or bare as most clients send it."""
+    Api(make_publisher()).post("events/", {"name": "a", "payload": 1}, **{"Idempotency-Key": header})
+
+    assert Event.objects.get().idempotency_key == key
 
 
 def test_two_idempotency_keys_are_refused() -> None:
@@ -829,7 +852,7 @@ def test_cancelling_ends_a_delivery_once(method: str, end: str, code: int) -> No
     assert api.call(method, path + end).status == code
     assert api.get(path).data["status"] == "cancelled"
     again = api.call(method, path + end)
-    assert (again.status, list(again.data)) == (409, ["detail"])
+    assert (again.status, list(again.data)) == (409, ["code", "detail"])
 
 
 # -- the catalogue -----------------------------------------------------------------------------------------------------
@@ -878,8 +901,8 @@ def test_only_public_events_can_be_subscribed_to_and_published(settings: LazySet
     published = api.post("events/", {"name": event.replace("*", "entry"), "payload": 1})
 
     assert (subscribed.status, published.status) == (400, 400)
-    assert "there are project.done, project.update." in str(subscribed.data["events"])
-    assert "there are project.done, project.update." in str(published.data["name"])
+    assert "there are project.done, project.update." in str(subscribed.mistakes["events.0"])
+    assert "there are project.done, project.update." in str(published.mistakes["name"])
     assert api.post("targets/", NEW).status == 201
 
 
@@ -907,7 +930,7 @@ def test_an_id_that_names_nothing_is_404(kind: str, row: str) -> None:
     """In JSON, whatever it looks like."""
     answer = Api(make_owner()).get(f"{kind}/{row}/")
 
-    assert (answer.status, list(answer.data)) == (404, ["detail"])
+    assert (answer.status, list(answer.data)) == (404, ["code", "detail"])
 
 
 @pytest.mark.parametrize("kind", ["targets", "events", "deliveries", "attempts", "event-types"])

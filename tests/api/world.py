@@ -26,6 +26,17 @@ class Answer:
     data: Any
     headers: dict[str, str] = field(compare=False)
 
+    @property
+    def mistakes(self) -> dict[str, list[str]]:
+        """What is wrong with the request, by field."""
+        assert (self.status, self.data["code"]) == (400, "invalid"), self
+        return dict(self.data["errors"])
+
+    @property
+    def wrong_fields(self) -> list[str]:
+        """The fields of the request that are wrong, or have something wrong inside."""
+        return list(dict.fromkeys(name.partition(".")[0] for name in self.mistakes))
+
 
 class Api:
     """The API, used by one user."""

@@ -1,0 +1,59 @@
+"""What the API answers that is no row of a table."""
+
+from typing import Any
+
+from rest_framework import serializers
+
+from djwebhooks.api.fields import AnyField
+from djwebhooks.api.serializers import EventSerializer
+from djwebhooks.catalogue import EventType
+from djwebhooks.feed import Item, Page
+
+
+class EventTypeSerializer(serializers.Serializer[EventType]):
+    """What the catalogue says of an event."""
+
+    name = serializers.CharField()
+    description = serializers.CharField()
+    schema = AnyField(help_text="A JSON Schema of its payload, or null.")
+    sample = AnyField(help_text="A payload, or null.")
+    deprecated = serializers.CharField(help_text="What to use instead; empty if it is not deprecated.")
+
+
+class CatalogueSerializer(serializers.Serializer[Any]):
+    """The catalogue, all of it on one page."""
+
+    next = serializers.CharField(allow_null=True)
+    previous = serializers.CharField(allow_null=True)
+    results = EventTypeSerializer(many=True)
+
+
+class ChecksSerializer(serializers.Serializer[Any]):
+    """The tests that find out what a receiver verifies with."""
+
+    events = EventSerializer(many=True)
+
+
+class StartedReplaySerializer(serializers.Serializer[Any]):
+    """What a replay is about, and where to see how far it has come."""
+
+    id = serializers.UUIDField(allow_null=True, help_text="The replay's; null for a dry run.")
+    count = serializers.IntegerField(help_text="Deliveries that are sent again.")
+    left_out = serializers.DictField(child=serializers.IntegerField(), help_text="Deliveries that are not, by the reason.")
+
+
+class FeedItemSerializer(serializers.Serializer[Item]):
+    """An event as it is sent."""
+
+    sequence = serializers.IntegerField()
+    headers = serializers.DictField(child=serializers.CharField())
+    body = serializers.CharField()
+
+
+class FeedPageSerializer(serializers.Serializer[Page]):
+    """What follows a sequence number."""
+
+    after = serializers.IntegerField(help_text="What to ask for next.")
+    has_more = serializers.BooleanField(help_text="Whether there is something to get at once.")
+    waiting_for = serializers.IntegerField(allow_null=True, help_text="The event whose payload has yet to be built, or null.")
+    results = FeedItemSerializer(many=True, source="items")
