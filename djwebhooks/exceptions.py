@@ -15,6 +15,7 @@ DjWebhooksError
 │   └── TooManyTargets
 ├── ForbiddenAddress
 ├── InvalidReplay           (ValueError)
+├── InvalidAdoption         (ValueError)
 ├── AlreadyFinished         (ValueError)
 ├── ErasedEvent             (ValueError)
 ├── KeyNotAccepted          (ValueError)
@@ -95,6 +96,10 @@ class ForbiddenAddress(DjWebhooksError):
 
 class InvalidReplay(DjWebhooksError, ValueError):
     """What is to be replayed, or how fast, cannot be."""
+
+
+class InvalidAdoption(DjWebhooksError, ValueError):
+    """What is to be adopted from another package is not there, or is nobody's."""
 
 
 class AlreadyFinished(DjWebhooksError, ValueError):

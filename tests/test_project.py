@@ -47,7 +47,7 @@ LAYERS = (
     ("engines",),
     ("events", "weaknesses"),
     ("model_events",),
-    ("decorators", "checks", "erasure", "explain", "metrics", "prune", "stats", "testing"),
+    ("adoption", "decorators", "checks", "erasure", "explain", "metrics", "prune", "stats", "testing"),
     ("admin", "api", "jwks", "portal", "management", "apps"),
     ("inbox",),
 )

@@ -63,7 +63,7 @@ class WebhookTargetQuerySet(models.QuerySet["WebhookTarget"]):
         check_owner(owner)
         new = WebhookTarget(target_url=network.check_url(url), owner=owner, identifier=identifier, **fields)
         new.events = list(events) if not isinstance(events, str) else events
-        target = self._find(url, owner, identifier) or self.save_new(new)
+        target = self.find(url, owner, identifier) or self.save_new(new)
         if target is not new:
             target.subscribe(new.events, self.db)
         return target
@@ -84,7 +84,7 @@ class WebhookTargetQuerySet(models.QuerySet["WebhookTarget"]):
 
     def direct(self, url: str, owner: Any) -> "WebhookTarget":
         """Return *owner*'s target for *url*, made hidden and without subscriptions if there is none."""
-        target = self._find(network.check_url(url), owner, "")
+        target = self.find(network.check_url(url), owner, "")
         return target or self.save_new(WebhookTarget(target_url=network.check_url(url), owner=owner, is_hidden=True))
 
     def bulk_create(self, objs: Iterable["WebhookTarget"], *args: Any, **kwargs: Any) -> list["WebhookTarget"]:
@@ -96,7 +96,8 @@ class WebhookTargetQuerySet(models.QuerySet["WebhookTarget"]):
                     target.save_events(self.db)
         return targets
 
-    def _find(self, url: str, owner: Any, identifier: str) -> "WebhookTarget | None":
+    def find(self, url: str, owner: Any, identifier: str) -> "WebhookTarget | None":
+        """Return *owner*'s target with this address and this identifier, if there is one, hidden or not."""
         digests = [target_digest(getattr(owner, "pk", None), spelling, identifier) for spelling in spellings(url)]
         return self.filter(digest__in=digests).order_by("pk").first()
 

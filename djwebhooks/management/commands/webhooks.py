@@ -20,10 +20,12 @@ from django.utils.dateparse import parse_date, parse_datetime
 from django.utils.module_loading import import_string
 from django.views.decorators.debug import sensitive_variables
 
+from djwebhooks.adoption import PACKAGES, SYSTEM, OwnerOf, adopt
 from djwebhooks.erasure import erase
-from djwebhooks.exceptions import AlreadyFinished, ConfigurationError, InvalidEvent, InvalidReplay
+from djwebhooks.exceptions import AlreadyFinished, ConfigurationError, InvalidAdoption, InvalidEvent, InvalidReplay
 from djwebhooks.explain import ANYONE, Explanation, describe_count, explain_name, explain_uid
 from djwebhooks.hidden import HiddenText
+from djwebhooks.management.adoption import describe_adopted
 from djwebhooks.management.catalogue import FORMS, describe_catalogue
 from djwebhooks.management.listen import Listener
 from djwebhooks.management.reencrypt import reencrypt_secrets
@@ -57,6 +59,7 @@ class Command(VerbCommand):
         self.add_stats()
         self.add_listen()
         self.add_reencrypt()
+        self.add_adopt()
         # An app of its own, which may be there or not.
         self.inbox = import_string(INBOX_VERBS)(self) if apps.is_installed("djwebhooks.inbox") else None
         if self.inbox is not None:
@@ -263,6 +266,37 @@ class Command(VerbCommand):
                 "of DJWEBHOOKS_ENCRYPTION_KEYS and run this again, or delete these targets and make them anew."
             )
 
+    # -- adopt ----------------------------------------------------------------------------------------------------------
+
+    def add_adopt(self) -> None:
+        parser = self.add_verb(self.adopt, "Make targets of the endpoints that another package has in its tables.")
+        parser.add_argument("package", metavar="PACKAGE", choices=list(PACKAGES), help=f"One of {', '.join(PACKAGES)}.")
+        whose = parser.add_mutually_exclusive_group()
+        whose.add_argument("--owner", metavar="PK", help="All become this owner's; 'none' for the system's own.")
+        whose.add_argument("--owner-by", metavar="PATH", type=read_function, help="A function of a row, which returns its owner.")
+        parser.add_argument(
+            "--rename", metavar="OLD=NEW", type=read_renaming, action="append", default=[], help="Of an event; repeatable."
+        )
+        parser.add_argument("--table", metavar="NAME", default="", help="Instead of the package's own.")
+        parser.add_argument("--subscribe", action="store_true", help="Give targets that are there already the events they lack.")
+        parser.add_argument("--dry-run", action="store_true", help="Only say what would be made.")
+
+    def adopt(self, options: Options) -> None:
+        try:
+            adopted = adopt(
+                options["package"],
+                owner_of=choose_owner(options),
+                renamed=dict(options["rename"]),
+                table=options["table"],
+                subscribe=options["subscribe"],
+                dry_run=options["dry_run"],
+                using=alias_of(options),
+            )
+        except InvalidAdoption as error:
+            raise CommandError(str(error)) from error
+        for line in describe_adopted(adopted, is_dry=options["dry_run"]):
+            self.say(line)
+
 
 # -- reading options ---------------------------------------------------------------------------------------------------
 
@@ -379,6 +413,36 @@ def name_user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return ""
+
+
+# -- adopting ----------------------------------------------------------------------------------------------------------
+
+
+def read_function(path: str) -> OwnerOf:
+    try:
+        function: OwnerOf = import_string(path)
+    except ImportError as error:
+        raise ArgumentTypeError(f"{path!r} cannot be imported: {error}") from error
+    if not callable(function):
+        raise ArgumentTypeError(f"{path!r} is no function.")
+    return function
+
+
+def read_renaming(text: str) -> tuple[str, str]:
+    old, separator, new = text.rpartition("=")
+    if not separator:
+        raise ArgumentTypeError(f"{text!r} has no =: write the event's old name, =, and its new one.")
+    return old, new
+
+
+def choose_owner(options: Options) -> OwnerOf | None:
+    """Return what says whose a row's target becomes; None for the row's own user. Raises ``CommandError``."""
+    if options["owner"] is None:
+        by: OwnerOf | None = options["owner_by"]
+        return by
+    pk = read_owner(alias_of(options), options["owner"])
+    owner = SYSTEM if pk is None else apps.get_model(owner_model())._base_manager.using(alias_of(options)).get(pk=pk)
+    return lambda row: owner
 
 
 # -- explaining --------------------------------------------------------------------------------------------------------

@@ -1,0 +1,245 @@
+"""Adopt the targets of another package: its rows become targets, once, and what cannot is told."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from types import MappingProxyType
+from typing import Any
+
+from django.apps import apps
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.db import transaction
+
+from djwebhooks import database, network, payload
+from djwebhooks.adoption import dj_webhooks
+from djwebhooks.adoption.packages import Package
+from djwebhooks.adoption.tables import Found, Row
+from djwebhooks.exceptions import DjWebhooksError, InvalidAdoption
+from djwebhooks.models import WebhookTarget
+from djwebhooks.models.events import events_database
+from djwebhooks.models.validation import check_subscription
+from djwebhooks.owners import check_owner, owner_model
+
+#: Whose a row's target becomes: an owner, ``SYSTEM``, or ``None`` for nobody, and then the row is left out.
+OwnerOf = Callable[[Row], Any]
+#: Stands for the system's own targets, which see every owner's events.
+SYSTEM = object()
+
+PACKAGES: Mapping[str, Package] = {package.name: package for package in (dj_webhooks.PACKAGE,)}
+
+
+@dataclass(frozen=True, slots=True)
+class Adoptee:
+    """A target, and what of another package it stands for."""
+
+    url: str
+    owner: str
+    identifier: str
+    rows: tuple[str, ...]
+    #: The events that it has got by this; of one that was there before, those that it lacks.
+    events: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Adopted:
+    """What became of the rows."""
+
+    package: Package
+    table: str
+    row_count: int = 0
+    made: list[Adoptee] = field(default_factory=list)
+    #: Targets that were there, and are subscribed to more events now.
+    subscribed: list[Adoptee] = field(default_factory=list)
+    #: Targets that were there, and are as they were.
+    unchanged: list[Adoptee] = field(default_factory=list)
+    #: What was left out of which row, and why.
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+    #: The settings that mean what the package's own meant, and are not there yet.
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Wanted:
+    """A target that rows ask for: those with the same owner, address and identifier."""
+
+    owner: Any
+    first: Found
+    url: str
+    rows: list[str] = field(default_factory=list)
+    events: dict[str, None] = field(default_factory=dict)
+
+
+def adopt(
+    package: str,
+    *,
+    owner_of: OwnerOf | None = None,
+    renamed: Mapping[str, str] = MappingProxyType({}),
+    table: str = "",
+    subscribe: bool = False,
+    dry_run: bool = False,
+    using: str | None = None,
+) -> Adopted:
+    """Make a target for each endpoint that *package*, one of ``PACKAGES``, has in its tables, and return what became of its rows.
+
+    All is done in one transaction; with *dry_run* nothing is. A target that is there already is not changed, unless
+    *subscribe* says that it is to get the events that it lacks. *owner_of* returns whose a row's target becomes, without it the
+    row's own user. *renamed* has new names for events, *table* the name of another table than the package's own.
+
+    Raises ``InvalidAdoption`` when there is no such package or table, or nobody whose the targets could be.
+    """
+    if package not in PACKAGES:
+        raise InvalidAdoption(f"Nothing is known of {package!r}: there are {', '.join(PACKAGES)}.")
+    source, alias = PACKAGES[package], using or events_database()
+    adopted = Adopted(source, table or source.table)
+    with database.engine_transaction(alias):
+        found = list(source.read(alias, adopted.table))
+        adopted.row_count = len(found)
+        adoption = Adoption(adopted, owner_of or find_owners(source, alias), renamed, alias)
+        for wanted in adoption.gather(found):
+            adoption.take(wanted, subscribe=subscribe)
+        suggested = source.suggest(adoption.rename).items()
+        adopted.settings = {name: value for name, value in suggested if not hasattr(settings, name)}
+        if dry_run:
+            transaction.set_rollback(True, using=alias)
+    return adopted
+
+
+def find_owners(package: Package, using: str) -> OwnerOf:
+    """Return a function that finds the user of a row. Raises ``InvalidAdoption`` where targets are not a user's."""
+    if not package.owner_column:
+        raise InvalidAdoption(
+            f"The rows of {package.name} are nobody's: say whose the targets become, with --owner or --owner-by."
+        )
+    if owner_model() != settings.AUTH_USER_MODEL:
+        raise InvalidAdoption(
+            f"The rows of {package.name} are a user's, and targets belong to {owner_model()}: say by --owner-by which one."
+        )
+    users = apps.get_model(owner_model())._base_manager.using(using)
+
+    @cache
+    def find(pk: object) -> Any:
+        return users.filter(pk=pk).first()
+
+    return lambda row: find(row.get(package.owner_column))
+
+
+@dataclass(slots=True)
+class Adoption:
+    """The rows on their way, and what is told of them."""
+
+    adopted: Adopted
+    owner_of: OwnerOf
+    renamed: Mapping[str, str]
+    using: str
+
+    def rename(self, event: str) -> str:
+        return self.renamed.get(event, event)
+
+    def leave_out(self, what: str, why: str) -> None:
+        self.adopted.left_out.append((what, why))
+
+    # -- gathering ------------------------------------------------------------------------------------------------------
+
+    def gather(self, rows: Iterable[Found]) -> Iterable[Wanted]:
+        """Return the targets that *rows* ask for, and leave out what cannot be."""
+        targets: dict[tuple[object, str, str], Wanted] = {}
+        for found in rows:
+            owner = self.owner_of(found.row)
+            if owner is None:
+                self.leave_out(found.name, self._miss_owner(found))
+                continue
+            owner = None if owner is SYSTEM else owner
+            owner_pk = self._check_owner(found, owner)
+            try:
+                url = network.check_url(found.url)
+            except DjWebhooksError as error:
+                self.leave_out(found.name, reason(error))
+                continue
+            events = list(self._list_events(found, is_owned=owner is not None))
+            wanted = targets.setdefault((owner_pk, url, found.identifier), Wanted(owner, found, url))
+            if differs(found, wanted.first):
+                self.leave_out(found.name, f"{wanted.first.name} has the same URL and another {differs(found, wanted.first)}.")
+            elif events:
+                wanted.rows.append(found.name)
+                wanted.events.update(dict.fromkeys(events))
+        return [wanted for wanted in targets.values() if wanted.events]
+
+    def _miss_owner(self, found: Found) -> str:
+        pk = found.row.get(self.adopted.package.owner_column)
+        return f"There is no {owner_model()} with the primary key {pk!r}." if pk is not None else "It is nobody's."
+
+    def _check_owner(self, found: Found, owner: object) -> object:
+        try:
+            return check_owner(owner)
+        except TypeError as error:
+            raise InvalidAdoption(f"Whose {found.name} becomes: {error}") from error
+
+    def _list_events(self, found: Found, *, is_owned: bool) -> Iterator[str]:
+        if not found.events:
+            self.leave_out(found.name, "It wants no event.")
+        for event in found.events:
+            try:
+                check_subscription(self.rename(event), is_owned=is_owned)
+            except DjWebhooksError as error:
+                self.leave_out(f"{found.name}, event {event!r}", reason(error))
+            else:
+                yield self.rename(event)
+
+    # -- taking ---------------------------------------------------------------------------------------------------------
+
+    def take(self, wanted: Wanted, *, subscribe: bool) -> None:
+        """Make the target, or find that it is there."""
+        targets = WebhookTarget.objects.using(self.using)
+        known = targets.find(wanted.url, wanted.owner, wanted.first.identifier)
+        try:
+            with transaction.atomic(using=self.using):
+                if known is None:
+                    targets.save_new(self._make(wanted))
+                    self.adopted.made.append(describe(wanted, wanted.events))
+                    return
+                lacking = list_lacking(known, wanted.events)
+                if lacking and (subscribe or known.is_hidden):
+                    known.subscribe(lacking, self.using)
+                    self.adopted.subscribed.append(describe(wanted, lacking))
+                else:
+                    self.adopted.unchanged.append(describe(wanted, lacking))
+        except ValidationError as error:
+            self.leave_out(", ".join(wanted.rows), reason(error))
+
+    def _make(self, wanted: Wanted) -> WebhookTarget:
+        first = wanted.first
+        target = WebhookTarget(
+            target_url=wanted.url,
+            owner=wanted.owner,
+            identifier=first.identifier,
+            headers=dict(first.headers),
+            is_active=first.is_active,
+            envelope=first.envelope,
+        )
+        if first.created_at is not None:
+            target.created_at = first.created_at
+        target.events = list(wanted.events)
+        return target
+
+
+def reason(error: Exception) -> str:
+    return " ".join(error.messages) if isinstance(error, ValidationError) else str(error)
+
+
+def differs(found: Found, other: Found) -> str:
+    """Return in what two rows differ that a target has once; nothing if in nothing."""
+    for name, word in (("headers", "headers"), ("is_active", "state"), ("tokens", "secret")):
+        if getattr(found, name) != getattr(other, name):
+            return word
+    return ""
+
+
+def list_lacking(target: WebhookTarget, events: Iterable[str]) -> list[str]:
+    """Return those of *events* that the target is not subscribed to, by whichever pattern."""
+    return [event for event in events if not any(payload.matches(pattern, event) for pattern in target.events)]
+
+
+def describe(wanted: Wanted, events: Iterable[str]) -> Adoptee:
+    owner = "the system" if wanted.owner is None else str(wanted.owner)
+    return Adoptee(wanted.url, owner, wanted.first.identifier, tuple(wanted.rows), tuple(events))

@@ -1,0 +1,46 @@
+"""dj-webhooks: a row for each event that somebody wants at an address."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from django.conf import settings
+
+from djwebhooks.adoption.packages import Package, Rename
+from djwebhooks.adoption.tables import Found, read_rows
+from djwebhooks.database import as_time
+
+
+def read(using: str, table: str) -> Iterator[Found]:
+    for row in read_rows(using, table, ["event", "target_url", "created"], package=NAME):
+        yield Found(
+            row,
+            url=row["target_url"],
+            events=(row["event"],),
+            identifier=row.get("identifier", ""),  # Its last release had none.
+            envelope="flat",
+            created_at=as_time(row["created"]),
+        )
+
+
+def suggest(rename: Rename) -> Mapping[str, Any]:
+    suggested: dict[str, Any] = {}
+    if events := getattr(settings, "WEBHOOK_EVENTS", ()):
+        suggested["DJWEBHOOKS_EVENTS"] = {rename(name): {} for name in events}
+    if owner_field := getattr(settings, "WEBHOOK_OWNER_FIELD", ""):
+        suggested["DJWEBHOOKS_OWNER_FIELD"] = owner_field
+    return suggested
+
+
+NAME = "dj-webhooks"
+PACKAGE = Package(
+    name=NAME,
+    table="djwebhooks_webhooktarget",
+    other_tables=("djwebhooks_delivery",),
+    owner_column="owner_id",
+    read=read,
+    suggest=suggest,
+    remarks=(
+        "A target without an identifier gets its owner's events with any; dj-webhooks sent it those without one alone.",
+        "Bodies are JSON: the payload's keys, event and owner. dj-webhooks sent forms, which had hash, url and attempt, too.",
+    ),
+)

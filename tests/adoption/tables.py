@@ -1,0 +1,71 @@
+"""The tables of other packages, as their migrations make them; the column of a user is one without a constraint."""
+
+from typing import Any
+
+from django.apps.registry import Apps
+from django.db import connection, models
+from django.utils import timezone
+
+registry = Apps()
+
+
+class OldRow(models.Model):
+    id = models.AutoField(primary_key=True)
+
+    class Meta:
+        abstract = True
+
+    def __str__(self) -> str:
+        return f"row {self.pk}"
+
+
+class ReleasedDjWebhooksTarget(OldRow):
+    """dj-webhooks 0.2.1, its last release."""
+
+    created = models.DateTimeField(default=timezone.now)
+    modified = models.DateTimeField(default=timezone.now)
+    owner_id = models.IntegerField()
+    event = models.CharField(max_length=255)
+    target_url = models.URLField(max_length=255)
+    header_content_type = models.CharField(max_length=255, default="application/json")
+
+    class Meta:
+        apps = registry
+        app_label = "djwebhooks"
+        db_table = "webhooks_of_0_2_1"
+
+
+class DjWebhooksTarget(OldRow):
+    """dj-webhooks, as its repository has it."""
+
+    created = models.DateTimeField(default=timezone.now)
+    modified = models.DateTimeField(default=timezone.now)
+    owner_id = models.IntegerField()
+    event = models.CharField(max_length=255)
+    identifier = models.CharField(max_length=255, blank=True)
+    target_url = models.URLField(max_length=255)
+    header_content_type = models.CharField(max_length=255, default="application/json")
+
+    class Meta:
+        apps = registry
+        app_label = "djwebhooks"
+        db_table = "djwebhooks_webhooktarget"
+
+
+TABLES: tuple[type[models.Model], ...] = (DjWebhooksTarget, ReleasedDjWebhooksTarget)
+
+
+def make_tables() -> None:
+    with connection.schema_editor() as editor:
+        for model in TABLES:
+            editor.create_model(model)
+
+
+def drop_tables() -> None:
+    with connection.schema_editor() as editor:
+        for model in reversed(TABLES):
+            editor.delete_model(model)
+
+
+def make_row(model: Any, **fields: Any) -> Any:
+    return model.objects.create(**fields)

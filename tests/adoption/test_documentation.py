@@ -1,0 +1,56 @@
+"""The page about moving runs as it is written."""
+
+from collections.abc import Callable
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.conf import LazySettings
+from django.core.management import call_command
+
+from djwebhooks.adoption import adopt
+from djwebhooks.models import WebhookTarget
+from tests.adoption.tables import DjWebhooksTarget, make_row
+from tests.builders import make_user
+from tests.test_docs import DOCS, Block, read_blocks
+
+pytestmark = pytest.mark.django_db
+
+BLOCKS = read_blocks(DOCS / "how-to" / "migrating.rst")
+
+
+def find_block(text: str) -> Block:
+    [block] = [block for block in BLOCKS if text in block.text]
+    return block
+
+
+def test_the_dry_run_is_shown_as_it_is(settings: LazySettings) -> None:
+    """Its numbers, its lines, and why a row is left out."""
+    settings.DJWEBHOOKS_ALLOW_HTTP = False
+    ada = make_user("ada")
+    rows = [
+        ("project.delete", "", "https://shop.example/hook"),
+        ("project.update", "", "https://shop.example/hook"),
+        ("project.update", "p-42", "https://shop.example/p"),
+        ("project.update", "", "http://shop.example/old"),
+    ]
+    for pk, (event, identifier, url) in enumerate(rows, start=1):
+        make_row(DjWebhooksTarget, pk=pk, owner_id=ada.pk, event=event, identifier=identifier, target_url=url)
+    output = StringIO()
+    call_command("webhooks", "adopt", "dj-webhooks", "--dry-run", stdout=output, no_color=True)
+    [shown] = [block for block in BLOCKS if "rows in djwebhooks_webhooktarget" in block.text]
+
+    assert output.getvalue().startswith(shown.text.partition("\n")[2].removesuffix("…\n"))
+
+
+def test_the_function_that_finds_owners_does() -> None:
+    """Of rows of users that are active."""
+    names: dict[str, Any] = {}
+    exec(find_block("def owner_of").text, names)
+    owner_of: Callable[[Any], Any] = names["owner_of"]
+    ada = make_user("ada")
+    for user in (ada, make_user("bob", is_active=False)):
+        make_row(DjWebhooksTarget, owner_id=user.pk, event="a", target_url="https://shop.example/")
+    adopt("dj-webhooks", owner_of=owner_of)
+
+    assert list(WebhookTarget.objects.values_list("owner", flat=True)) == [ada.pk]
