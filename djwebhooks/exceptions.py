@@ -21,6 +21,7 @@ DjWebhooksError
 ├── KeyNotAccepted          (ValueError)
 ├── TargetLocked            (RuntimeError)
 ├── RejectedMessage         (ValueError)
+├── ErasedMessage           (ValueError)
 ├── DeletedMessage          (LookupError)
 ├── LostTransaction         (RuntimeError)
 ├── InvalidSignature        (SuspiciousOperation)
@@ -120,6 +121,10 @@ class TargetLocked(DjWebhooksError, RuntimeError):
 
 class RejectedMessage(DjWebhooksError, ValueError):
     """The message had no valid signature, so no handler may run for it."""
+
+
+class ErasedMessage(DjWebhooksError, ValueError):
+    """What the message said was erased, so no handler can run for it."""
 
 
 class DeletedMessage(DjWebhooksError, LookupError):

@@ -18,6 +18,7 @@ from djwebhooks.models.deliveries import Status
 from djwebhooks.models.events import BUILD_TRIES, events_database
 from djwebhooks.models.targets import WebhookTargetQuerySet
 from djwebhooks.notices import DISABLED_BECAUSE
+from djwebhooks.words import describe_count, describe_span
 
 #: Targets, deliveries or attempts that are listed at most, and rows that are counted at most.
 LIMIT, COUNT_LIMIT = 20, 1000
@@ -88,16 +89,6 @@ def doubt(using: str, name: str, section: Section) -> Section:
 # -- words -------------------------------------------------------------------------------------------------------------
 
 
-def describe_span(seconds: float) -> str:
-    """Say a duration in one unit: ``20 ms``, ``1.5 s``, ``40 s``, ``5 min``, ``3 h``, ``12 days``."""
-    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    if seconds < 0.9995:
-        return f"{seconds * 1000:.0f} ms"
-    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-
-
 def describe_time(at: datetime, now: datetime) -> str:
     """Say when something was, or will be: ``2026-09-21 16:13:20 (3 min ago)``, in the current time zone."""
     seconds = (at - now).total_seconds()
@@ -118,11 +109,6 @@ def tell_of(target: WebhookTarget, what: str) -> str:
 
 def describe_owner(event: Event) -> str:
     return "no owner" if event.owner_id is None else f"owner {event.owner_id}"
-
-
-def describe_count(number: int, noun: str, nouns: str = "") -> str:
-    """Say how many: ``1 attempt``, ``3 attempts``. *nouns* is the plural, if it takes more than an s."""
-    return f"{number} {noun if number == 1 else nouns or noun + 's'}"
 
 
 def make_printable(text: str, length: int = 200) -> str:

@@ -14,7 +14,6 @@ from djwebhooks.exceptions import InvalidEvent, UnknownEvent
 from djwebhooks.explain import (
     LIMIT,
     Explanation,
-    describe_span,
     describe_time,
     explain_name,
     explain_uid,
@@ -441,25 +440,6 @@ def test_nothing_secret_is_said(acme: User) -> None:
 
 
 # -- words -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0, "0 ms"),
-        (0.003, "3 ms"),
-        (0.9996, "1.0 s"),
-        (3.14, "3.1 s"),
-        (42.4, "42 s"),
-        (119, "119 s"),
-        (180, "3 min"),
-        (7200, "2 h"),
-        (86400 * 12, "12 days"),
-    ],
-)
-def test_a_span_has_one_unit(seconds: float, words: str) -> None:
-    """Short enough to be read at a glance, exact enough to act on."""
-    assert describe_span(seconds) == words
 
 
 def test_a_time_is_said_in_the_current_zone_and_from_now() -> None:

@@ -19,7 +19,7 @@ PROJECT = ROOT.parent
 
 #: A module imports only from rows above its own; a package is one entry, and free inside.
 LAYERS = (
-    ("", "exceptions", "signals", "conf", "hidden", "private_keys"),
+    ("", "exceptions", "signals", "conf", "hidden", "private_keys", "words"),
     (
         "signing",
         "encryption",

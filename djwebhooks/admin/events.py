@@ -11,7 +11,6 @@ from django.utils.safestring import SafeString
 
 from djwebhooks.admin.pages import name_owner
 from djwebhooks.erasure import erase_events
-from djwebhooks.explain import describe_count
 from djwebhooks.models import Delivery, Event
 from djwebhooks.models.deliveries import Status
 from djwebhooks.models.events import BUILD_TRIES
@@ -31,6 +30,7 @@ from djwebhooks.pages import (
     show_time,
     text_block,
 )
+from djwebhooks.words import describe_count
 
 #: What lists leave in the database: it is large, or nobody's business.
 LARGE = ("call", "payload", "target_ids", "subjects", "build_error")

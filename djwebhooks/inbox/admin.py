@@ -83,7 +83,7 @@ class MessageAdmin(ReadOnlyAdmin, ActingAdmin):
             "replay",
             "Replay",
             replay,
-            suits=lambda message: message.status != Status.REJECTED,
+            suits=lambda message: message.status != Status.REJECTED and message.erased_at is None,
             question="The handlers run again. What those of a processed message did has happened already, and happens once more.",
         ),
     )
@@ -159,6 +159,8 @@ class MessageAdmin(ReadOnlyAdmin, ActingAdmin):
 
     @admin.display(description="that is")
     def explanation(self, message: Message) -> str:
+        if message.erased_at is not None:
+            return f"What it said was erased at {show_time(message.erased_at)}."
         if message.status == Status.NEW and message.attempt_count:
             return "Its handlers have failed, or their worker has died, and are to run again."
         return EXPLANATIONS[Status(message.status)]

@@ -6,11 +6,11 @@ from datetime import timedelta
 from typing import Any
 
 from django.db import models, router
-from django.db.models import F, Q
+from django.db.models import Case, F, Q, Value, When
 from django.dispatch import Signal
 
 from djwebhooks.database import DatabaseNow, ExactCharField, PartialIndex, clean_text, insert_many
-from djwebhooks.exceptions import DeletedMessage, RejectedMessage
+from djwebhooks.exceptions import DeletedMessage, ErasedMessage, RejectedMessage
 from djwebhooks.inbox.schemes import read_json
 from djwebhooks.inbox.sources import SOURCE_LENGTH
 from djwebhooks.managers import WriterManager
@@ -44,12 +44,30 @@ class MessageQuerySet(models.QuerySet["Message"]):
     def replay(self) -> int:
         """Have the handlers run for these messages, once more or at last, with all attempts before them; return for how many.
 
-        Rejected ones are left out: nobody knows who sent them.
+        Rejected ones are left out, as nobody knows who sent them, and erased ones, which say nothing any more.
         """
         again = {"status": Status.NEW, "attempt_count": 0, "due_at": DatabaseNow(), "finished_at": None, "error": ""}
-        count = self.exclude(status=Status.REJECTED).update(**again)
+        count = self.filter(erased_at__isnull=True).exclude(status=Status.REJECTED).update(**again)
         messages_due.send(Message, using=self.db)
         return count
+
+    def erase(self) -> int:
+        """Erase what these messages say; return of how many. That each came, when, and what became of it stays.
+
+        No handler runs any more for one that is new. When the sender sends it again, it is still known by its id.
+        """
+        is_new = Q(status=Status.NEW)
+        return self.filter(erased_at__isnull=True).update(
+            body=b"",
+            headers={},
+            error="",
+            remote_address=None,
+            erased_at=DatabaseNow(),
+            finished_at=Case(When(is_new, then=DatabaseNow()), default=F("finished_at")),
+            due_at=None,
+            # The last one: MariaDB looks at what the ones before it have set.
+            status=Case(When(is_new, then=Value(Status.IGNORED)), default=F("status"), output_field=ExactCharField()),
+        )
 
 
 class Message(models.Model):
@@ -71,6 +89,7 @@ class Message(models.Model):
     finished_at = models.DateTimeField(null=True, blank=True)
     attempt_count = models.PositiveIntegerField("attempts", default=0, db_default=0)
     error = models.TextField("last error", blank=True, default="")
+    erased_at = models.DateTimeField(null=True, blank=True, help_text="Since when it says nothing any more.")
 
     objects = WriterManager.from_queryset(MessageQuerySet)()
 
@@ -106,10 +125,14 @@ class Message(models.Model):
         return read_json(bytes(self.body))
 
     def replay(self) -> None:
-        """Have the handlers run for it once more, with all attempts before it. Raises RejectedMessage and DeletedMessage."""
+        """Have the handlers run for it once more, with all attempts before it.
+
+        Raises RejectedMessage, ErasedMessage and DeletedMessage.
+        """
         row = Message.objects.filter(pk=self.pk)
         if not row.replay():
-            raise RejectedMessage if row.exists() else DeletedMessage
+            left = row.values("erased_at").first()
+            raise DeletedMessage if left is None else ErasedMessage if left["erased_at"] else RejectedMessage
 
 
 def inbox_database() -> str:

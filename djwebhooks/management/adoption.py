@@ -4,7 +4,8 @@ import pprint
 from collections.abc import Iterator
 
 from djwebhooks.adoption import Adopted, Adoptee
-from djwebhooks.explain import describe_count, make_printable
+from djwebhooks.explain import make_printable
+from djwebhooks.words import describe_count
 
 
 def describe_adopted(adopted: Adopted, *, is_dry: bool) -> Iterator[str]:

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
-from djwebhooks.explain import describe_count, describe_span, make_printable
+from djwebhooks.explain import make_printable
 from djwebhooks.stats import QueueStats, Stats, TargetStats, WorkerStats
+from djwebhooks.words import describe_count, describe_span
 
 
 def report(stats: Stats) -> Iterator[str]:

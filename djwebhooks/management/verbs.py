@@ -3,7 +3,7 @@
 import signal
 import threading
 from argparse import ArgumentTypeError
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from types import FrameType
@@ -36,6 +36,11 @@ class VerbCommand(BaseCommand):
         """Write a line at once: a log or a pipe may be watching."""
         self.stdout.write(line)
         self.stdout.flush()
+
+    def say_all(self, lines: Iterable[str]) -> None:
+        """Write lines; those that begin with an exclamation mark are warnings."""
+        for line in lines:
+            self.say(self.style.WARNING(line) if line.startswith("!") else line)
 
     def log(self, line: str, options: Options) -> None:
         """Write a line, unless silence was asked for."""

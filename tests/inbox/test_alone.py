@@ -29,5 +29,7 @@ def test_the_inbox_can_be_used_alone(tmp_path: Path) -> None:
             "Working on the inbox in database 'default', until nothing is due.",
             "Ended, with 1 message worked on.",
             "Deleted 0 messages from the inbox.",
+            "Inbox       0 due, 0 to be tried again; within a day 1 came, 0 failed, 0 rejected",
+            "Would erase 0 messages of the inbox.",
         ],
     }

@@ -1,5 +1,6 @@
 """``manage.py webhooks inbox``, and the inbox beside the sender's own work."""
 
+import json
 import signal
 from io import StringIO
 
@@ -91,6 +92,26 @@ def test_what_is_missing_is_asked_for(settings: LazySettings, receiver: Receiver
             run("inbox", *arguments)
     with pytest.raises(CommandError, match="'x' is no number of a message"):
         run("inbox", "--after", "x")
+
+
+@pytest.mark.django_db
+def test_the_senders_verbs_know_the_inbox() -> None:
+    """Its numbers stand below the sender's; what messages say of somebody goes with what events said, or alone."""
+    store(body=b"ada@example.com", received_at="2096-09-21T14:13:20Z", due_at="2096-09-21T14:13:20Z")
+    owner = User.objects.create(username="ada")
+
+    assert run("stats")[-1] == "Inbox       0 due, 1 to be tried again; within a day 1 came, 0 failed, 0 rejected"
+    assert json.loads("".join(run("stats", "--format", "json")))["inbox"]["later"] == 1
+    assert run("erase", "--saying", "ada@example.com", "--dry-run") == ["Would erase 1 message of the inbox."]
+    assert run("erase", "auth.user", str(owner.pk), "--saying", "Ada@example.com") == [
+        "Erased the payloads of 0 events and the answers to 0 attempts.",
+        "Erased 1 message of the inbox.",
+    ]
+    for arguments in ([], ["auth.user"], ["auth.user", "--saying", "x"]):
+        with pytest.raises(CommandError, match="Say whose data is erased"):
+            run("erase", *arguments)
+    with pytest.raises(CommandError, match="Every message says an empty text"):
+        run("erase", "--saying", "")
 
 
 @processes

@@ -1,19 +1,23 @@
 """What the command ``webhooks`` does for the inbox, with the sender's verbs or without."""
 
+import json
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from django.core.management.base import CommandError
+from django.core.management.base import CommandError, CommandParser
 
 from djwebhooks.conf import conf
 from djwebhooks.exceptions import ConfigurationError
+from djwebhooks.inbox.erasure import erase_messages
 from djwebhooks.inbox.feed import fetch_missing, list_feeds
 from djwebhooks.inbox.gaps import Gap, find_gaps
 from djwebhooks.inbox.models import inbox_database
 from djwebhooks.inbox.prune import prune
+from djwebhooks.inbox.stats import InboxStats, collect, report
 from djwebhooks.inbox.worker import InboxWorker, working_beside
 from djwebhooks.management.verbs import Options, VerbCommand, read_days, stopping
+from djwebhooks.words import describe_count
 
 
 class InboxVerbs:
@@ -83,6 +87,32 @@ class InboxVerbs:
         count = prune(older_than=options["older_than"], dry_run=options["dry_run"], using=alias_of(options))
         self.command.say(f"{'Would delete' if options['dry_run'] else 'Deleted'} {describe(count)} from the inbox.")
 
+    def add_erase(self) -> None:
+        parser = self.command.add_verb(self.erase, "Erase what messages said of somebody.")
+        parser.add_argument("--dry-run", action="store_true", help="Only say how much would be erased.")
+        self.add_saying(parser, required=True)
+
+    def add_saying(self, parser: CommandParser, *, required: bool = False) -> None:
+        parser.add_argument("--saying", metavar="TEXT", required=required, help="Messages of the inbox that say this anywhere.")
+
+    def erase(self, options: Options) -> None:
+        try:
+            count = erase_messages(options["saying"], dry_run=options["dry_run"], using=alias_of(options))
+        except ValueError as error:
+            raise CommandError(str(error)) from error
+        self.command.say(f"{'Would erase' if options['dry_run'] else 'Erased'} {describe(count)} of the inbox.")
+
+    def add_stats(self) -> None:
+        parser = self.command.add_verb(self.stats, "Count what waits for handlers and what failed lately.")
+        parser.add_argument("--format", choices=["text", "json"], default="text", help="How to write the numbers.")
+
+    def stats(self, options: Options) -> None:
+        stats = self.collect(options)
+        self.command.say_all([json.dumps(stats.as_dict(), indent=2)] if options["format"] == "json" else report(stats))
+
+    def collect(self, options: Options) -> InboxStats:
+        return collect(using=alias_of(options))
+
     @contextmanager
     def working_beside(self, options: Options) -> Iterator[Callable[[], None]]:
         """Run handlers in a thread during the block; yields what stops them."""
@@ -109,4 +139,4 @@ def alias_of(options: Options) -> str:
 
 
 def describe(count: int) -> str:
-    return f"{count} message{'' if count == 1 else 's'}"
+    return describe_count(count, "message")

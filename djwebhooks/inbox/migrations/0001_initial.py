@@ -30,6 +30,7 @@ class Migration(migrations.Migration):
                 ('finished_at', models.DateTimeField(blank=True, null=True)),
                 ('attempt_count', models.PositiveIntegerField(db_default=0, default=0, verbose_name='attempts')),
                 ('error', models.TextField(blank=True, default='', verbose_name='last error')),
+                ('erased_at', models.DateTimeField(blank=True, help_text='Since when it says nothing any more.', null=True)),
             ],
             options={
                 'db_table': 'djw_inbox_message',

@@ -23,7 +23,7 @@ from django.views.decorators.debug import sensitive_variables
 from djwebhooks.adoption import PACKAGES, SYSTEM, OwnerOf, adopt
 from djwebhooks.erasure import erase
 from djwebhooks.exceptions import AlreadyFinished, ConfigurationError, InvalidAdoption, InvalidEvent, InvalidReplay
-from djwebhooks.explain import ANYONE, Explanation, describe_count, explain_name, explain_uid
+from djwebhooks.explain import ANYONE, Explanation, explain_name, explain_uid
 from djwebhooks.hidden import HiddenText
 from djwebhooks.management.adoption import describe_adopted
 from djwebhooks.management.catalogue import FORMS, describe_catalogue
@@ -37,6 +37,7 @@ from djwebhooks.models.replays import REPLAYABLE, Criteria, Plan, Through, make_
 from djwebhooks.owners import owner_model
 from djwebhooks.prune import prune
 from djwebhooks.stats import collect
+from djwebhooks.words import describe_count
 from djwebhooks.worker import Worker
 
 #: What the inbox adds to this command.
@@ -50,6 +51,8 @@ class Command(VerbCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
+        # An app of its own, which may be there or not.
+        self.inbox = import_string(INBOX_VERBS)(self) if apps.is_installed("djwebhooks.inbox") else None
         self.add_work()
         self.add_replay()
         self.add_prune()
@@ -60,8 +63,6 @@ class Command(VerbCommand):
         self.add_listen()
         self.add_reencrypt()
         self.add_adopt()
-        # An app of its own, which may be there or not.
-        self.inbox = import_string(INBOX_VERBS)(self) if apps.is_installed("djwebhooks.inbox") else None
         if self.inbox is not None:
             self.inbox.add_inbox()
 
@@ -168,11 +169,22 @@ class Command(VerbCommand):
 
     def add_erase(self) -> None:
         parser = self.add_verb(self.erase, "Erase what events said of a row, or of an owner, and what was answered.")
-        parser.add_argument("model", metavar="APP.MODEL", help="The row's model, such as auth.user.")
-        parser.add_argument("pk", metavar="PK", help="Its primary key; the row may be deleted already.")
+        parser.add_argument("model", metavar="APP.MODEL", nargs="?", help="The row's model, such as auth.user.")
+        parser.add_argument("pk", metavar="PK", nargs="?", help="Its primary key; the row may be deleted already.")
         parser.add_argument("--dry-run", action="store_true", help="Only say how much would be erased.")
+        if self.inbox is not None:
+            self.inbox.add_saying(parser)
 
     def erase(self, options: Options) -> None:
+        has_text = options.get("saying") is not None
+        if options["pk"] is None and (options["model"] is not None or not has_text):
+            raise CommandError("Say whose data is erased: APP.MODEL and PK, such as auth.user 5.")
+        if options["pk"] is not None:
+            self.erase_row(options)
+        if self.inbox is not None and has_text:
+            self.inbox.erase(options)
+
+    def erase_row(self, options: Options) -> None:
         erased = erase(read_row(options["model"], options["pk"]), dry_run=options["dry_run"], using=alias_of(options))
         events, attempts = describe_count(erased.events, "event"), describe_count(erased.attempts, "attempt")
         self.say(f"{'Would erase' if options['dry_run'] else 'Erased'} the payloads of {events} and the answers to {attempts}.")
@@ -221,10 +233,12 @@ class Command(VerbCommand):
     def stats(self, options: Options) -> None:
         stats = collect(using=alias_of(options))
         if options["format"] == "json":
-            self.say(json.dumps(stats.as_dict(), indent=2))
+            inbox = {"inbox": self.inbox.collect(options).as_dict()} if self.inbox is not None else {}
+            self.say(json.dumps(stats.as_dict() | inbox, indent=2))
             return
-        for line in report(stats):
-            self.say(self.style.WARNING(line) if line.startswith("!") else line)
+        self.say_all(report(stats))
+        if self.inbox is not None:
+            self.inbox.stats(options)
 
     # -- listen ---------------------------------------------------------------------------------------------------------
 

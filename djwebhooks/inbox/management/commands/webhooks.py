@@ -20,6 +20,8 @@ class InboxCommand(VerbCommand):
         inbox = InboxVerbs(self)
         inbox.add_inbox()
         inbox.add_prune()
+        inbox.add_erase()
+        inbox.add_stats()
 
 
 # Django takes the command of whichever app is installed first.
