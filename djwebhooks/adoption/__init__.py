@@ -12,7 +12,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 
 from djwebhooks import database, network, payload
-from djwebhooks.adoption import dj_webhooks
+from djwebhooks.adoption import dj_webhooks, rest_hooks
 from djwebhooks.adoption.packages import Package
 from djwebhooks.adoption.tables import Found, Row
 from djwebhooks.exceptions import DjWebhooksError, InvalidAdoption
@@ -26,7 +26,9 @@ OwnerOf = Callable[[Row], Any]
 #: Stands for the system's own targets, which see every owner's events.
 SYSTEM = object()
 
-PACKAGES: Mapping[str, Package] = {package.name: package for package in (dj_webhooks.PACKAGE,)}
+PACKAGES: Mapping[str, Package] = {
+    package.name: package for package in (dj_webhooks.PACKAGE, rest_hooks.DJANGO_REST_HOOKS, rest_hooks.DRF_HOOKS)
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +161,7 @@ class Adoption:
             events = list(self._list_events(found, is_owned=owner is not None))
             wanted = targets.setdefault((owner_pk, url, found.identifier), Wanted(owner, found, url))
             if differs(found, wanted.first):
-                self.leave_out(found.name, f"{wanted.first.name} has the same URL and another {differs(found, wanted.first)}.")
+                self.leave_out(found.name, f"{wanted.first.name} has the same URL, but {differs(found, wanted.first)}.")
             elif events:
                 wanted.rows.append(found.name)
                 wanted.events.update(dict.fromkeys(events))
@@ -213,7 +215,7 @@ class Adoption:
             target_url=wanted.url,
             owner=wanted.owner,
             identifier=first.identifier,
-            headers=dict(first.headers),
+            headers=first.headers,
             is_active=first.is_active,
             envelope=first.envelope,
         )
@@ -229,9 +231,9 @@ def reason(error: Exception) -> str:
 
 def differs(found: Found, other: Found) -> str:
     """Return in what two rows differ that a target has once; nothing if in nothing."""
-    for name, word in (("headers", "headers"), ("is_active", "state"), ("tokens", "secret")):
+    for name, what in (("headers", "other headers"), ("is_active", "another state"), ("tokens", "other secrets")):
         if getattr(found, name) != getattr(other, name):
-            return word
+            return what
     return ""
 
 

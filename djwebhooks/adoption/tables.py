@@ -23,7 +23,8 @@ class Found:
     url: str
     events: tuple[str, ...]
     identifier: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    #: As they are, and not checked yet.
+    headers: Any = field(default_factory=dict, repr=False)
     is_active: bool = True
     envelope: str = ""
     #: Keys that have signed, the newest first.

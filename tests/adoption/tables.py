@@ -52,7 +52,38 @@ class DjWebhooksTarget(OldRow):
         db_table = "djwebhooks_webhooktarget"
 
 
-TABLES: tuple[type[models.Model], ...] = (DjWebhooksTarget, ReleasedDjWebhooksTarget)
+class RestHook(OldRow):
+    """django-rest-hooks 1.5.0."""
+
+    created = models.DateTimeField(auto_now_add=True)
+    updated = models.DateTimeField(auto_now=True)
+    event = models.CharField(max_length=64, db_index=True)
+    target = models.URLField(max_length=255)
+    user_id = models.IntegerField()
+
+    class Meta:
+        apps = registry
+        app_label = "rest_hooks"
+        db_table = "rest_hooks_hook"
+
+
+class DrfHook(OldRow):
+    """drf-hooks 0.1.5."""
+
+    created = models.DateTimeField(auto_now_add=True)
+    updated = models.DateTimeField(auto_now=True)
+    event = models.CharField(max_length=64, db_index=True)
+    target = models.URLField(max_length=255)
+    headers = models.JSONField()
+    user_id = models.IntegerField()
+
+    class Meta:
+        apps = registry
+        app_label = "drf_hooks"
+        db_table = "drf_hooks_hook"
+
+
+TABLES: tuple[type[models.Model], ...] = (DjWebhooksTarget, ReleasedDjWebhooksTarget, RestHook, DrfHook)
 
 
 def make_tables() -> None:

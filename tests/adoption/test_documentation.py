@@ -54,3 +54,15 @@ def test_the_function_that_finds_owners_does() -> None:
     adopt("dj-webhooks", owner_of=owner_of)
 
     assert list(WebhookTarget.objects.values_list("owner", flat=True)) == [ada.pk]
+
+
+def test_the_settings_of_rest_hooks_become_those_that_are_shown(settings: LazySettings) -> None:
+    """As the command translates them."""
+    before: dict[str, Any] = {}
+    after: dict[str, Any] = {}
+    for caption, names in (("before", before), ("after", after)):
+        [block] = [block for block in BLOCKS if block.caption == caption]
+        exec(block.text, {}, names)
+    settings.HOOK_EVENTS = before["HOOK_EVENTS"]
+
+    assert adopt("drf-hooks").settings == after

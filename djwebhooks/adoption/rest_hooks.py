@@ -1,0 +1,67 @@
+"""django-rest-hooks, and drf-hooks, which came of it: a row for each event that a user wants at an address."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from django.conf import settings
+
+from djwebhooks.adoption.packages import Package, Rename
+from djwebhooks.adoption.tables import Found, Row, read_rows
+from djwebhooks.database import as_time
+from djwebhooks.model_events import HAPPENINGS, SELF
+
+
+def read(using: str, table: str) -> Iterator[Found]:
+    for row in read_rows(using, table, ["event", "target", "created"], package="django-rest-hooks or drf-hooks"):
+        yield Found(row, url=row["target"], events=(row["event"],), headers=read_headers(row), created_at=as_time(row["created"]))
+
+
+def read_headers(row: Row) -> Any:
+    """Return a row's additional headers, where rows have any, without the content type that drf-hooks gives to all."""
+    told = row.get("headers") or {}
+    headers = json.loads(told) if isinstance(told, str) else told
+    if not isinstance(headers, dict):
+        return headers
+    return {name: value for name, value in headers.items() if (name.lower(), value) != ("content-type", "application/json")}
+
+
+def suggest(rename: Rename) -> Mapping[str, Any]:
+    events: Mapping[str, str | None] = getattr(settings, "HOOK_EVENTS", {})
+    entries = {rename(name): read_entry(on) for name, on in events.items() if on}
+    suggested = {
+        "DJWEBHOOKS_EVENTS": {rename(name): {} for name in events},
+        "DJWEBHOOKS_MODEL_EVENTS": {name: entry for name, entry in entries.items() if entry},
+    }
+    return {name: value for name, value in suggested.items() if value}
+
+
+def read_entry(told: str) -> Mapping[str, Any]:
+    """Return the entry of ``DJWEBHOOKS_MODEL_EVENTS`` for what ``HOOK_EVENTS`` tells, where a plus means all users."""
+    on = told.rstrip("+")
+    label, _, happening = on.rpartition(".")
+    if happening not in HAPPENINGS:
+        return {}
+    if on != told:
+        return {"on": on, "broadcast": True}
+    return {"on": on, "owner": SELF if label == settings.AUTH_USER_MODEL else "user"}
+
+
+def make_package(name: str, table: str) -> Package:
+    return Package(
+        name=name,
+        table=table,
+        other_tables=(),
+        owner_column="user_id",
+        read=read,
+        suggest=suggest,
+        remarks=(
+            'Bodies are {"type": …, "timestamp": …, "data": …}. Hooks got {"hook": {"id": …, "event": …, …}, "data": …}.',
+            'Events about models say no more than the primary key, unless "payload" names what else.',
+            "Events that came of hook_event, raw_hook_event or a custom action are to be fired: fire(name, payload, owner=user).",
+        ),
+    )
+
+
+DJANGO_REST_HOOKS = make_package("django-rest-hooks", "rest_hooks_hook")
+DRF_HOOKS = make_package("drf-hooks", "drf_hooks_hook")

@@ -1,0 +1,105 @@
+"""What becomes of the rows and settings of django-rest-hooks and drf-hooks."""
+
+from typing import Any
+
+import pytest
+from django.conf import LazySettings
+
+from djwebhooks.adoption import adopt
+from djwebhooks.model_events import read_all
+from djwebhooks.models import WebhookTarget
+from tests.adoption.tables import DrfHook, RestHook, make_row
+from tests.builders import make_user
+
+pytestmark = pytest.mark.django_db
+
+URL = "https://shop.example/hook"
+JSON = {"Content-Type": "application/json"}
+
+
+def make_drf(headers: Any, event: str = "book.added", url: str = URL) -> str:
+    return f"row {make_row(DrfHook, user_id=make_user(f'of {url} {event}').pk, event=event, target=url, headers=headers).pk}"
+
+
+def test_hooks_become_targets_of_their_users() -> None:
+    """One target for all that a user wants at an address, as old as the first of its hooks."""
+    ada, bob = make_user("ada"), make_user("bob")
+    first = make_row(RestHook, user_id=ada.pk, event="book.added", target=URL)
+    make_row(RestHook, user_id=ada.pk, event="book.changed", target=URL)
+    make_row(RestHook, user_id=bob.pk, event="book.added", target=URL)
+    adopt("django-rest-hooks")
+    targets = WebhookTarget.objects.order_by("pk")
+
+    assert [(target.owner, target.events) for target in targets] == [
+        (ada, ["book.added", "book.changed"]),
+        (bob, ["book.added"]),
+    ]
+    assert targets[0].created_at == first.created
+    assert targets[0].envelope == ""
+
+
+def test_headers_of_drf_hooks_are_kept() -> None:
+    """But for the content type that all hooks have from the beginning: each request has it anyway."""
+    make_drf(JSON | {"Authorization": "Bearer 7"})
+    make_drf(JSON, url="https://other.example/")
+    adopt("drf-hooks")
+
+    assert [target.headers for target in WebhookTarget.objects.order_by("pk")] == [{"Authorization": "Bearer 7"}, {}]
+
+
+def test_headers_that_cannot_be_sent_leave_their_hook_out() -> None:
+    """The report says why, and not what they are: a header may hold a password."""
+    names = [make_drf({"Content-Type": "text/plain"}), make_drf(["a"], "b"), make_drf(JSON | {"token": "päss\n"}, "c")]
+    adopted = adopt("drf-hooks")
+
+    assert adopted.left_out == [
+        (names[0], "The header 'Content-Type' is set by djwebhooks; choose another name."),
+        (names[1], "Headers are an object of names and strings."),
+        (names[2], "The value of the header 'token' has characters that a header cannot hold."),
+    ]
+
+
+def test_hooks_with_other_headers_do_not_share_a_target() -> None:
+    """A target has its headers once, so the second hook is left out, for somebody to decide."""
+    ada = make_user("ada")
+    rows = [
+        make_row(DrfHook, user_id=ada.pk, event=event, target=URL, headers={"key": event}).pk
+        for event in ("book.added", "book.sold")
+    ]
+    adopted = adopt("drf-hooks")
+
+    assert WebhookTarget.objects.get().events == ["book.added"]
+    assert adopted.left_out == [(f"row {rows[1]}", f"row {rows[0]} has the same URL, but other headers.")]
+
+
+def test_hooks_of_a_model_of_ones_own_are_read_from_its_table() -> None:
+    """HOOK_CUSTOM_MODEL had them in another table, drf-hooks' first releases in that of django-rest-hooks."""
+    make_drf({"key": "7"})
+    adopt("django-rest-hooks", table="drf_hooks_hook")
+
+    assert WebhookTarget.objects.get().headers == {"key": "7"}
+
+
+def test_settings_are_translated(settings: LazySettings) -> None:
+    """Events about models that can be fired by themselves, with their users; the catalogue has the others as well."""
+    settings.HOOK_EVENTS = {
+        "author.added": "library.Author.created+",
+        "author.paid": "library.Author.paid",
+        "user.changed": "auth.User.updated",
+        "book.removed": "library.Book.deleted",
+        "book read": None,
+    }
+    suggested = adopt("drf-hooks", renamed={"book read": "book.read"}).settings
+
+    assert list(suggested["DJWEBHOOKS_EVENTS"]) == ["author.added", "author.paid", "user.changed", "book.removed", "book.read"]
+    assert suggested["DJWEBHOOKS_MODEL_EVENTS"] == {
+        "author.added": {"on": "library.Author.created", "broadcast": True},
+        "user.changed": {"on": "auth.User.updated", "owner": "self"},
+        "book.removed": {"on": "library.Book.deleted", "owner": "user"},
+    }
+    assert read_all({name: entry for name, entry in suggested["DJWEBHOOKS_MODEL_EVENTS"].items() if name != "book.removed"})
+
+
+def test_without_settings_nothing_is_translated() -> None:
+    """As where they are gone already."""
+    assert adopt("drf-hooks").settings == {}
