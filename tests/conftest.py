@@ -6,15 +6,19 @@ import signal
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
+import django_rq
 import pytest
 from django.conf import LazySettings
 from django.db import connections
 from django.db.models.signals import post_save
+from rq import Queue
 
+from djwebhooks.testing.receiver import Receiver
 from example_project.services import Service, mariadb_server, postgres_server, redis_server
 from tests.faults.processes import Launcher, launching
 from tests.leaks import Leaks
-from tests.transports.receiver import Receiver
+
+pytest_plugins = ["djwebhooks.testing.pytest_plugin"]
 
 
 def pytest_configure() -> None:
@@ -90,6 +94,14 @@ def redis(redis_service: Service, settings: LazySettings) -> Iterator[str]:
     # Here start and stop are cheaper than being sure that nothing is left.
     redis_service.kill()
     redis_service.start()
+
+
+@pytest.fixture
+def queue(redis: str) -> Iterator[Queue]:
+    """The application's queue, as the application sees it."""
+    queue = django_rq.get_queue("default")
+    with queue.connection:
+        yield queue
 
 
 @pytest.fixture

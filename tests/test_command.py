@@ -38,10 +38,11 @@ from djwebhooks.models import Delivery, Event, Lane, Replay, WebhookTarget, Work
 from djwebhooks.models.replays import make_criteria
 from djwebhooks.stats import QueueStats, Stats, TargetStats, WorkerStats
 from djwebhooks.testing import deliver
+from djwebhooks.testing.receiver import Receiver
 from djwebhooks.transports.base import Reply
+from tests.engines.processes import answer_after
 from tests.inbox.senders import store
 from tests.keys import make_certificate
-from tests.transports.receiver import Conversation, Receiver
 
 PAGE = Path(djwebhooks.__file__).parent.parent / "docs" / "reference" / "commands.rst"
 
@@ -82,20 +83,6 @@ def make_target(owner: User, url: str, **fields: object) -> WebhookTarget:
     return WebhookTarget.objects.register(url, ["a"], owner=owner, **fields)
 
 
-class Gate:
-    """A receiver's script that answers each request only once the test says so."""
-
-    def __init__(self) -> None:
-        self.opened = threading.Event()
-
-    def __call__(self, conversation: Conversation) -> None:
-        while conversation.read():
-            while not self.opened.wait(0.05):
-                if conversation.receiver.stopping.is_set():
-                    return
-            conversation.answer(200)
-
-
 # -- work --------------------------------------------------------------------------------------------------------------
 
 
@@ -114,7 +101,7 @@ def test_work_drains_and_exits_in_a_burst(process_environment: MakeEnvironment) 
     ]
     assert sorted(request.headers["webhook-id"] for request in receiver.requests) == sorted(str(event.uid) for event in events)
     for request in receiver.requests:
-        signing.verify(request.body, request.headers, target.secret)
+        request.verify(target.secret)
     assert set(Delivery.objects.values_list("status", flat=True)) == {"succeeded"}
     assert not Worker.objects.exists()
 
@@ -125,14 +112,14 @@ def test_work_finishes_what_is_in_flight_when_it_is_asked_to_stop(
     process_environment: MakeEnvironment, number: signal.Signals
 ) -> None:
     """A request that a slow receiver holds is finished and recorded, nothing new is begun, and the exit code is 0."""
-    gate = Gate()
-    with Receiver(gate) as receiver:
+    gate = threading.Event()
+    with Receiver(answer_after(gate)) as receiver:
         target = make_target(make_owner(), receiver.url, concurrency_limit=1)
         first, second = (fire("a", {}, owner=target.owner) for _ in range(2))
         with start(process_environment(), "work") as process:
             receiver.wait_for(1, timeout=60)
             process.send_signal(number)
-            gate.opened.set()
+            gate.set()
             lines = finish(process)
 
         assert lines[-1] == "Ended, with 1 result recorded."
@@ -151,15 +138,15 @@ def test_work_finishes_what_is_in_flight_when_it_is_asked_to_stop(
 @processes
 def test_a_killed_worker_is_replaced_when_its_lease_ends(process_environment: MakeEnvironment) -> None:
     """What was in flight is sent again with the same id and the same bytes, and not before the lease has ended."""
-    gate = Gate()
-    with Receiver(gate) as receiver:
+    gate = threading.Event()
+    with Receiver(answer_after(gate)) as receiver:
         target = make_target(make_owner(), receiver.url)
         fire("a", {"x": 1}, owner=target.owner)
         with start(process_environment(), "work") as process:
             receiver.wait_for(1, timeout=60)
             process.kill()
             process.wait()
-        gate.opened.set()
+        gate.set()
         with start(process_environment(), "work", "--burst") as process:
             assert finish(process)[-1] == "Ended, with 0 results recorded."
         execute("default", "UPDATE djw_worker SET expires_at = '2020-01-01 00:00:00'")

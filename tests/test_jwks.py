@@ -15,9 +15,9 @@ from djwebhooks import signing
 from djwebhooks.events import fire
 from djwebhooks.models import WebhookTarget
 from djwebhooks.testing import deliver
+from djwebhooks.testing.receiver import Receiver
 from djwebhooks.worker import work
 from tests.builders import make_target, make_user
-from tests.transports.receiver import Receiver
 
 pytestmark = pytest.mark.django_db
 

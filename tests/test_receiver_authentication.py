@@ -14,6 +14,7 @@ from django.test import override_settings
 from djwebhooks.events import fire
 from djwebhooks.models import Attempt, Delivery, Lane, WebhookTarget
 from djwebhooks.testing import deliver
+from djwebhooks.testing.receiver import Conversation, Receiver
 from djwebhooks.transports.base import Transport
 from djwebhooks.transports.requests import RequestsTransport
 from djwebhooks.worker import work
@@ -21,7 +22,6 @@ from tests.builders import make_target
 from tests.keys import make_certificate, make_key, public_half
 from tests.test_secrets import Watch
 from tests.transports.contract import lookup, make_strict_context
-from tests.transports.receiver import Conversation, Receiver
 
 SECRET = "hunter2-is-not-shown"
 BASIC = {"type": "basic", "username": "ada", "password": SECRET}
@@ -36,9 +36,8 @@ class Guard:
         self.knows = knows
 
     def __call__(self, conversation: Conversation) -> None:
-        while received := conversation.read():
-            is_known = self.knows(received.headers.get("authorization", ""))
-            conversation.answer(200 if is_known else 401, b"", www_authenticate='Basic realm="x", Bearer, Digest nonce="1"')
+        is_known = self.knows(conversation.request.headers.get("authorization", ""))
+        conversation.answer(200 if is_known else 401, b"", www_authenticate='Basic realm="x", Bearer, Digest nonce="1"')
 
 
 def send(count: int = 1, transport: Transport | None = None) -> None:

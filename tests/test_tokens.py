@@ -20,12 +20,12 @@ from djwebhooks.database import read_clock
 from djwebhooks.events import fire
 from djwebhooks.models import Attempt, Delivery, Lane, WebhookTarget
 from djwebhooks.models.sealed import TOKEN_START
+from djwebhooks.testing.receiver import Answer, Conversation, Receiver, answer, raw
 from djwebhooks.transports.requests import RequestsTransport
 from djwebhooks.worker import Worker, work
 from tests.builders import make_target
 from tests.test_secrets import Watch
 from tests.transports.contract import lookup
-from tests.transports.receiver import Conversation, Receiver, Script, answer_with, send_raw
 
 SECRET = "hunter2-is-not-shown"
 
@@ -36,34 +36,32 @@ class TokenServer(Receiver):
     """Gives ``token-1``, ``token-2`` and so on to the client ada; *lifetime* is what it says of each, *live* what it knows."""
 
     def __init__(self, lifetime: int = 3600) -> None:
-        super().__init__(self.serve)
+        super().__init__(self.give_token)
         self.lifetime = lifetime
         self.live: set[str] = set()
         self.gate = threading.Event()
         self.gate.set()
         self.now = self.most = 0
 
-    def serve(self, conversation: Conversation) -> None:
-        while received := conversation.read():
-            self.now += 1
-            self.most = max(self.most, self.now)
-            self.gate.wait(30)
-            self.now -= 1
-            form = parse_qs(received.body.decode())
-            password = base64.b64encode(f"ada:{SECRET}".encode()).decode()
-            in_body = form.get("client_id") == ["ada"] and form.get("client_secret") == [SECRET]
-            if received.headers.get("authorization") != f"Basic {password}" and not in_body:
-                conversation.answer(401, b'{"error": "invalid_client"}')
-                continue
-            token = f"token-{len(self.requests)}"
-            self.live.add(f"Bearer {token}")
-            answer = {"access_token": token, "token_type": "Bearer", "expires_in": self.lifetime}
-            conversation.answer(200, json.dumps(answer).encode(), content_type="application/json")
+    def give_token(self, conversation: Conversation) -> None:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        self.gate.wait(30)
+        self.now -= 1
+        form = parse_qs(conversation.request.body.decode())
+        password = base64.b64encode(f"ada:{SECRET}".encode()).decode()
+        in_body = form.get("client_id") == ["ada"] and form.get("client_secret") == [SECRET]
+        if conversation.request.headers.get("authorization") != f"Basic {password}" and not in_body:
+            conversation.answer(401, b'{"error": "invalid_client"}')
+            return
+        token = f"token-{len(self.requests)}"
+        self.live.add(f"Bearer {token}")
+        given = {"access_token": token, "token_type": "Bearer", "expires_in": self.lifetime}
+        conversation.answer(200, json.dumps(given).encode(), content_type="application/json")
 
     def guard(self, conversation: Conversation) -> None:
-        """A receiver's script that takes only tokens that are live."""
-        while received := conversation.read():
-            conversation.answer(200 if received.headers.get("authorization") in self.live else 401)
+        """What a receiver does that takes only tokens that are live."""
+        conversation.answer(200 if conversation.request.headers.get("authorization") in self.live else 401)
 
 
 @pytest.fixture
@@ -214,7 +212,7 @@ def test_many_refusals_at_once_get_one_new_token(issuer: TokenServer, receiver: 
 
 def test_a_second_refusal_in_a_row_is_a_failure(issuer: TokenServer) -> None:
     """A receiver that takes no token is tried twice for each place in the schedule, and it counts once."""
-    with Receiver(answer_with(401)) as receiver:
+    with Receiver(401) as receiver:
         make_target(url=receiver.url, authentication=credentials(issuer), retry_schedule=[0])
         send(1)
 
@@ -228,28 +226,27 @@ def test_a_second_refusal_in_a_row_is_a_failure(issuer: TokenServer) -> None:
 
 
 def endless(conversation: Conversation) -> None:
-    conversation.read()
     conversation.send(b"HTTP/1.1 200 OK\r\n\r\n")
     while True:
         conversation.send(b" " * 65536)
 
 
 @pytest.mark.parametrize(
-    ("script", "words"),
+    ("given", "words"),
     [
-        (answer_with(401, b'{"error": "invalid_client"}'), "answered 401: invalid_client"),
-        (answer_with(200, b'{"error": "' + SECRET.encode() + b'"}'), "answered 200."),
-        (answer_with(503), "answered 503"),
-        (answer_with(302, location="http://127.0.0.1:9/"), "answered 302"),
-        (answer_with(200, SECRET.encode()), "answered 200."),
-        (send_raw(b"HTTP/1.1 200 OK\r\nno header " + SECRET.encode()), "could not be asked: connection_reset"),
-        (send_raw(b"HTTP/1.1 200 OK\r\n: " + SECRET.encode() + b"\r\n\r\n"), "could not be asked: invalid_response"),
+        (answer(401, b'{"error": "invalid_client"}'), "answered 401: invalid_client"),
+        (answer(200, b'{"error": "' + SECRET.encode() + b'"}'), "answered 200."),
+        (503, "answered 503"),
+        (answer(302, location="http://127.0.0.1:9/"), "answered 302"),
+        (answer(200, SECRET.encode()), "answered 200."),
+        (raw(b"HTTP/1.1 200 OK\r\nno header " + SECRET.encode()), "could not be asked: connection_reset"),
+        (raw(b"HTTP/1.1 200 OK\r\n: " + SECRET.encode() + b"\r\n\r\n"), "could not be asked: invalid_response"),
         (endless, "answered 200"),
     ],
 )
-def test_no_token_is_a_failed_attempt(script: Script, words: str) -> None:
+def test_no_token_is_a_failed_attempt(given: Answer | int, words: str) -> None:
     """It is recorded in words, retried on the schedule, and counts, as the owner's configuration reaches nobody."""
-    with Receiver(script) as issuer, Receiver() as receiver:
+    with Receiver(given) as issuer, Receiver() as receiver:
         make_target(url=receiver.url, authentication=credentials(issuer), retry_schedule=[0])
         send(1)
 
@@ -265,7 +262,7 @@ def test_no_token_is_a_failed_attempt(script: Script, words: str) -> None:
 
 def test_a_key_check_without_a_token_says_nothing_of_the_target() -> None:
     """It is not tried again, as no key check is, and nobody is suspended for it."""
-    with Receiver(answer_with(500)) as issuer, Receiver() as receiver:
+    with Receiver(500) as issuer, Receiver() as receiver:
         target = make_target(url=receiver.url, authentication=credentials(issuer))
         target.check_keys()
         send()
@@ -287,7 +284,7 @@ def test_asking_for_a_token_uses_up_nothing_of_a_rate(issuer: TokenServer, recei
 
 def test_a_redirect_of_the_token_server_is_not_followed() -> None:
     """The secret goes to the address that was checked, and nowhere else."""
-    with Receiver() as elsewhere, Receiver(answer_with(307, location=elsewhere.url)) as issuer:
+    with Receiver() as elsewhere, Receiver(answer(307, location=elsewhere.url)) as issuer:
         make_target(authentication=credentials(issuer), retry_schedule=[])
         send(1)
 
@@ -322,11 +319,11 @@ def test_a_token_server_that_we_cannot_look_up() -> None:
 
 def test_a_token_server_that_recovers(issuer: TokenServer, receiver: Receiver) -> None:
     """The next attempt on the schedule gets a token and is sent."""
-    script, issuer.script = issuer.script, answer_with(503)
+    issuer.answers = [503]
     make_target(url=receiver.url, authentication=credentials(issuer), retry_schedule=[3600])
     send(1)
     assert outcomes() == [("pending", "authentication_error")]
-    issuer.script = script
+    issuer.answers = [issuer.give_token]
     Delivery.objects.get().retry()
     send()
 

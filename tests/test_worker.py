@@ -24,7 +24,7 @@ from djwebhooks.models import Attempt, Delivery, Event, Lane, WebhookTarget
 from djwebhooks.models import Worker as WorkerRow
 from djwebhooks.models.deliveries import Status
 from djwebhooks.signals import attempt_made, delivery_failed, delivery_succeeded, target_disabled
-from djwebhooks.testing import deliver
+from djwebhooks.testing import Conversation, Receiver, deliver, make_due
 from djwebhooks.transports.base import Reply, Request
 from djwebhooks.transports.memory import MemoryTransport
 from djwebhooks.transports.requests import RequestsTransport
@@ -33,7 +33,6 @@ from djwebhooks.worker import Worker, work
 from tests.builders import make_deliveries
 from tests.connections import plain
 from tests.engines.processes import wait_until
-from tests.transports.receiver import Conversation, Receiver
 
 
 @hook("thing.built")
@@ -61,12 +60,11 @@ def fire_many(count: int, owner: User, keys: int = 1) -> None:
 def gated(gate: threading.Event) -> Callable[[Conversation], None]:
     """Answer nothing before the gate is open."""
 
-    def script(conversation: Conversation) -> None:
-        while conversation.read():
-            gate.wait(60)
-            conversation.answer(200)
+    def answer(conversation: Conversation) -> None:
+        gate.wait(60)
+        conversation.answer(200)
 
-    return script
+    return answer
 
 
 @pytest.mark.parametrize("hanging", [1, 5])
@@ -102,14 +100,13 @@ def test_a_target_gets_no_more_requests_at_once_than_its_limit(owner: User) -> N
 
     def count(conversation: Conversation) -> None:
         nonlocal now, most
-        while conversation.read():
-            with lock:
-                now += 1
-                most = max(most, now)
-            threading.Event().wait(0.01)
-            with lock:
-                now -= 1
-            conversation.answer(200)
+        with lock:
+            now += 1
+            most = max(most, now)
+        threading.Event().wait(0.01)
+        with lock:
+            now -= 1
+        conversation.answer(200)
 
     with Receiver(count) as receiver:
         register(receiver.url, owner, concurrency_limit=2)
@@ -126,15 +123,14 @@ def test_an_ordered_key_is_sent_one_at_a_time(owner: User) -> None:
 
     def watch(conversation: Conversation) -> None:
         nonlocal overlaps
-        while received := conversation.read():
-            key = received.headers["webhook-id"]
-            with lock:
-                under_way[keys[key]] += 1
-                overlaps += under_way[keys[key]] > 1
-            threading.Event().wait(0.005)
-            with lock:
-                under_way[keys[key]] -= 1
-            conversation.answer(200)
+        key = conversation.request.headers["webhook-id"]
+        with lock:
+            under_way[keys[key]] += 1
+            overlaps += under_way[keys[key]] > 1
+        threading.Event().wait(0.005)
+        with lock:
+            under_way[keys[key]] -= 1
+        conversation.answer(200)
 
     with Receiver(watch) as receiver:
         register(receiver.url, owner, is_ordered=True)
@@ -287,9 +283,7 @@ def test_an_error_at_any_statement_loses_nothing(settings: Any, number: int) -> 
     with connection.execute_wrapper(FailOnce(number)):
         work(burst=True, transport=transport, threaded=False)
     WorkerRow.objects.update(expires_at=DatabaseNow() - timedelta(seconds=1))
-    Event.objects.filter(payload="").update(build_due_at=DatabaseNow())
-    Delivery.objects.filter(due_at__isnull=False).update(due_at=DatabaseNow())
-    Lane.objects.update(due_at=DatabaseNow())
+    make_due()
     work(burst=True, transport=transport, threaded=False)
 
     assert Delivery.objects.filter(status="succeeded").count() == 8

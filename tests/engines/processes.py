@@ -12,9 +12,10 @@ from pathlib import Path
 from threading import Event, Semaphore
 
 from django.db import connection
+from rq import Queue, SimpleWorker
 
+from djwebhooks.testing.receiver import Answer, Conversation
 from djwebhooks.worker import Worker
-from tests.transports.receiver import Conversation, Script
 
 #: Seconds after which a test gives up: many, as a busy machine is not an error.
 PATIENCE = 60.0
@@ -110,19 +111,23 @@ def rqworker(environment: dict[str, str], directory: Path, *options: str) -> Ite
             process.wait()
 
 
-def answer_after(gate: Event, *, but_first: int = 0) -> Script:
-    """Return a script that answers once *gate* is open, except that it answers some first requests at once.
+def run_jobs(queue: Queue) -> None:
+    """Run what is queued, in this process, until nothing is."""
+    SimpleWorker([queue], connection=queue.connection).work(burst=True, logging_level="WARNING")
+
+
+def answer_after(gate: Event, *, but_first: int = 0) -> Answer:
+    """Return what answers once *gate* is open, except that it answers some first requests at once.
 
     A sender trusts a target with few requests at a time until it has answered.
     """
     at_once = Semaphore(but_first)
 
-    def script(conversation: Conversation) -> None:
-        while conversation.read():
-            if not at_once.acquire(blocking=False):
-                while not gate.wait(0.05):
-                    if conversation.receiver.stopping.is_set():
-                        return
-            conversation.answer()
+    def answer_patiently(conversation: Conversation) -> None:
+        if not at_once.acquire(blocking=False):
+            while not gate.wait(0.05):
+                if conversation.receiver.stopping.is_set():
+                    return
+        conversation.answer()
 
-    return script
+    return answer_patiently

@@ -15,12 +15,12 @@ from djwebhooks.engines.database import DatabaseEngine
 from djwebhooks.events import fire
 from djwebhooks.models import Delivery, Event
 from djwebhooks.models.deliveries import Status
+from djwebhooks.testing.receiver import Receiver
 from djwebhooks.worker import Worker, work
 from tests.builders import make_target, make_user
 from tests.connections import postgresql_only
 from tests.engines.processes import list_listeners, terminate_listeners, wait_until
 from tests.faults.processes import Launcher
-from tests.transports.receiver import Receiver
 
 PROJECT = Path(__file__).parent.parent.parent
 

@@ -15,8 +15,8 @@ from djwebhooks.events import fire
 from djwebhooks.models import Attempt, Delivery, Event, Lane, Worker
 from djwebhooks.models.deliveries import Status
 from djwebhooks.signals import delivery_succeeded
+from djwebhooks.testing.receiver import Receiver
 from tests.builders import make_target, make_user
-from tests.transports.receiver import Receiver, answer_with
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -105,7 +105,7 @@ def test_an_event_fired_by_a_signal_is_sent_too(receiver: Receiver, owner: User)
 
 def test_a_failure_is_kept_for_later(receiver: Receiver, owner: User) -> None:
     """What fails is recorded with its next attempt; the call that fired it goes on."""
-    receiver.script = answer_with(500)
+    receiver.answers = [500]
 
     event = fire("a.b", {}, owner=owner)
 

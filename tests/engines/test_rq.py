@@ -17,7 +17,7 @@ from django.conf import LazySettings
 from django.contrib.auth.models import User
 from django.db import connection, transaction
 from redis import Redis
-from rq import Queue, SimpleWorker
+from rq import Queue
 from rq.registry import FailedJobRegistry, ScheduledJobRegistry, StartedJobRegistry
 
 from djwebhooks import engines
@@ -28,11 +28,11 @@ from djwebhooks.engines.rq import RQEngine, full_flag, run_job, wake_flag
 from djwebhooks.events import fire
 from djwebhooks.models import Attempt, Delivery, Event, Lane, WebhookTarget, Worker
 from djwebhooks.models.deliveries import Status
+from djwebhooks.testing.receiver import Conversation, Receiver, slow
 from djwebhooks.worker import work
 from example_project.services import Service
 from tests.builders import make_target, make_user
-from tests.engines.processes import answer_after, rqworker, wait_until
-from tests.transports.receiver import Conversation, Receiver, answer_with
+from tests.engines.processes import answer_after, rqworker, run_jobs, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -60,20 +60,8 @@ def owner(receiver: Receiver, settings: LazySettings) -> User:
 
 
 @pytest.fixture
-def queue(redis: str) -> Queue:
-    """The application's queue, as the application sees it."""
-    return django_rq.get_queue("default")
-
-
-@pytest.fixture
-def client(queue: Queue) -> Iterator[Redis]:
-    with queue.connection as connection:
-        yield connection
-
-
-def run_jobs(queue: Queue) -> None:
-    """Run what is queued, in this process, until nothing is."""
-    SimpleWorker([queue], connection=queue.connection).work(burst=True, logging_level="WARNING")
+def client(queue: Queue) -> Redis:
+    return queue.connection
 
 
 def ids(receiver: Receiver) -> list[str]:
@@ -309,15 +297,14 @@ def test_jobs_do_not_pile_up_behind_one_that_works(queue: Queue, client: Redis, 
     seen: list[tuple[int, int]] = []
 
     def fire_meanwhile(conversation: Conversation) -> None:
-        while request := conversation.read():
-            if b"first" in request.body:
-                seen.append((client.exists(wake_flag("default")), client.exists(full_flag("default"))))
-                for _ in range(3):
-                    RQEngine().wake("default")
-                seen.append((client.exists(wake_flag("default")), len(queue)))
-            conversation.answer()
+        if b"first" in conversation.request.body:
+            seen.append((client.exists(wake_flag("default")), client.exists(full_flag("default"))))
+            for _ in range(3):
+                RQEngine().wake("default")
+            seen.append((client.exists(wake_flag("default")), len(queue)))
+        conversation.answer()
 
-    receiver.script = fire_meanwhile
+    receiver.answers = [fire_meanwhile]
     fire("a.b", {"n": "first"}, owner=owner)
 
     run_jobs(queue)
@@ -366,7 +353,7 @@ def test_a_time_that_has_passed_is_now(queue: Queue, redis: str) -> None:
 def test_a_job_plans_the_retry(queue: Queue, receiver: Receiver, owner: User, settings: LazySettings) -> None:
     """After a failure one wake-up is planned for when the next attempt is due, however many events failed."""
     settings.DJWEBHOOKS_RETRY_SCHEDULE = [300]
-    receiver.script = answer_with(500)
+    receiver.answers = [500]
     with transaction.atomic():
         for _ in range(3):
             fire("a.b", {}, owner=owner)
@@ -447,8 +434,7 @@ def test_retries_need_nothing_but_an_rqworker_with_its_scheduler(
     redis: str, receiver: Receiver, owner: User, process_environment: Environment, tmp_path: Path
 ) -> None:
     """A failed delivery is tried again and arrives by `rqworker default --with-scheduler` alone, which reports nothing odd."""
-    answers = iter([500, 200])
-    receiver.script = lambda conversation: [conversation.answer(next(answers)) for _ in iter(conversation.read, None)]
+    receiver.answers = [500, 200]
     environment = process_environment(DJWEBHOOKS_ENGINE=ENGINE, DJWEBHOOKS_RETRY_SCHEDULE=[1.5])
     with rqworker(environment, tmp_path, "--with-scheduler") as running:
         running.wait_ready()
@@ -469,7 +455,7 @@ def test_no_more_jobs_work_than_may(
 ) -> None:
     """With six jobs for three rqworkers, two work, the others plan a wake-up and leave; the third rqworker stays free."""
     gate = threading.Event()
-    receiver.script = answer_after(gate)
+    receiver.answers = [answer_after(gate)]
     environment = process_environment(DJWEBHOOKS_ENGINE=ENGINE, DJWEBHOOKS_RQ_JOBS=2)
     fire("a.b", {}, owner=owner)
     for _ in range(5):
@@ -495,7 +481,7 @@ def test_a_deploys_sigterm_loses_and_doubles_nothing(
 ) -> None:
     """Told to stop, all processes at once, with requests in flight: these finish and are recorded; the rest is for the next."""
     gate = threading.Event()
-    receiver.script = answer_after(gate, but_first=5)
+    receiver.answers = [answer_after(gate, but_first=5)]
     environment = process_environment(DJWEBHOOKS_ENGINE=ENGINE)
     with transaction.atomic():
         for number in range(100):
@@ -524,14 +510,7 @@ def test_a_job_stops_with_its_rqworker(
     redis: str, receiver: Receiver, owner: User, process_environment: Environment, tmp_path: Path, number: signal.Signals
 ) -> None:
     """Where only the rqworker heeds a signal (a container's SIGTERM, a terminal's Ctrl-C), its job does not go on for long."""
-    pause = threading.Event()
-
-    def answer_slowly(conversation: Conversation) -> None:
-        while conversation.read():
-            pause.wait(0.1)
-            conversation.answer()
-
-    receiver.script = answer_slowly
+    receiver.answers = [slow(0.1)]
     WebhookTarget.objects.update(concurrency_limit=1)
     with transaction.atomic():
         for count in range(600):
@@ -554,7 +533,7 @@ def test_a_killed_job_is_made_good(
 ) -> None:
     """Kill the process of a job with a request in flight: RQ runs it again, and after its lease the same event arrives again."""
     gate = threading.Event()
-    receiver.script = answer_after(gate)
+    receiver.answers = [answer_after(gate)]
     environment = process_environment(DJWEBHOOKS_ENGINE=ENGINE)
     event = fire("a.b", {"x": 1}, owner=owner)
     with rqworker(environment, tmp_path) as running:
@@ -587,7 +566,7 @@ def test_the_death_of_redis_in_the_middle_loses_nothing(
 ) -> None:
     """Kill Redis while a job sends, start it empty: what was in flight is recorded, and the rest is sent, each once."""
     gate = threading.Event()
-    receiver.script = answer_after(gate)
+    receiver.answers = [answer_after(gate)]
     environment = process_environment(DJWEBHOOKS_ENGINE=ENGINE)
     with transaction.atomic():
         for number in range(10):
@@ -615,7 +594,7 @@ def test_simple_workers_stop_as_well(
 ) -> None:
     """In RQ's worker without a process for each job, SIGTERM ends the job cleanly and then the worker."""
     gate = threading.Event()
-    receiver.script = answer_after(gate)
+    receiver.answers = [answer_after(gate)]
     with transaction.atomic():
         for number in range(30):
             fire("a.b", {"n": number}, owner=owner)
@@ -640,9 +619,7 @@ def test_the_sigterm_handler_of_the_caller_is_kept(queue: Queue, receiver: Recei
     before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
     try:
         own = signal.getsignal(signal.SIGTERM)
-        receiver.script = lambda conversation: [
-            (os.kill(os.getpid(), signal.SIGTERM), conversation.answer()) for _ in iter(conversation.read, None)
-        ]
+        receiver.answers = [lambda conversation: (os.kill(os.getpid(), signal.SIGTERM), conversation.answer())]
         fire("a.b", {}, owner=owner)
         run_job("default")
         assert signal.getsignal(signal.SIGTERM) is own
@@ -674,7 +651,7 @@ def run_job_and_disconnect() -> None:
 def test_rqs_own_timeout_is_not_swallowed(queue: Queue, receiver: Receiver, owner: User) -> None:
     """If RQ's timeout fires after all, the job fails by it, gives everything back, and the event is sent later."""
     gate = threading.Event()
-    receiver.script = answer_after(gate)
+    receiver.answers = [answer_after(gate)]
     fire("a.b", {}, owner=owner)
     queue.empty()
     job = queue.enqueue_call(run_job, args=("default",), timeout=1)
@@ -749,7 +726,7 @@ def test_a_synchronous_queue_does_not_recurse(synchronous: Queue, client: Redis,
 
 def test_a_synchronous_queue_does_not_wait_for_retries(synchronous: Queue, receiver: Receiver, owner: User) -> None:
     """A failure is left for later: nothing is queued and nothing planned."""
-    receiver.script = answer_with(500)
+    receiver.answers = [500]
 
     fire("a.b", {}, owner=owner)
 

@@ -9,11 +9,11 @@ from django.contrib.auth.models import User
 
 from djwebhooks.events import fire
 from djwebhooks.models import Attempt, Lane, Worker
+from djwebhooks.testing.receiver import Conversation, Receiver
 from tests.builders import make_target, make_user
 from tests.engines.processes import wait_until
 from tests.faults.ledger import Ledger
 from tests.faults.processes import Launcher
-from tests.transports.receiver import Conversation, Receiver
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -61,7 +61,7 @@ def test_workers_keep_to_a_rate_together(launcher: Launcher, owner: User) -> Non
 def test_workers_keep_to_a_number_of_requests_together(launcher: Launcher, owner: User) -> None:
     """A lane has one worker at a time, which counts; the next one comes when what the dead had sent is over."""
     counter = Counter()
-    with Receiver(counter.serve) as receiver:
+    with Receiver(counter.answer) as receiver:
         make_target(owner, url=receiver.url, concurrency_limit=3)
         for number in range(EVENTS):
             fire("a.b", number, owner=owner)
@@ -77,14 +77,13 @@ class Counter:
         self.lock = threading.Lock()
         self.now = self.most = 0
 
-    def serve(self, conversation: Conversation) -> None:
-        while conversation.read():
+    def answer(self, conversation: Conversation) -> None:
+        with self.lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        try:
+            conversation.receiver.stopping.wait(0.05)
+            conversation.answer(200)
+        finally:
             with self.lock:
-                self.now += 1
-                self.most = max(self.most, self.now)
-            try:
-                conversation.receiver.stopping.wait(0.05)
-                conversation.answer(200)
-            finally:
-                with self.lock:
-                    self.now -= 1
+                self.now -= 1

@@ -12,6 +12,7 @@ from django.db import OperationalError, connection, connections, transaction
 from djwebhooks.events import fire
 from djwebhooks.models import Attempt, Delivery, Dispatcher, Event, Lane
 from djwebhooks.models import Worker as WorkerRow
+from djwebhooks.testing.receiver import Receiver
 from djwebhooks.worker import Worker
 from example_project.services import postgres_server
 from tests.builders import make_target, make_user
@@ -30,7 +31,6 @@ from tests.faults.workers import (
     work_through_restarts,
     working,
 )
-from tests.transports.receiver import Receiver
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.django_db(transaction=True, databases=["default", "other"])]
 

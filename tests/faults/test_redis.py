@@ -10,13 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import django_rq
 import pytest
 from django.conf import LazySettings
 from django.contrib.auth.models import User
 from django.db import transaction
 from redis import Redis, RedisError
-from rq import Queue, SimpleWorker
+from rq import Queue
 from rq.registry import FailedJobRegistry
 
 from djwebhooks import engines
@@ -25,16 +24,16 @@ from djwebhooks.engines.rq import run_job, wake_flag
 from djwebhooks.events import fire
 from djwebhooks.models import Attempt, Delivery, Dispatcher, Event, Lane, Worker
 from djwebhooks.models.deliveries import Status
+from djwebhooks.testing.receiver import Receiver
 from djwebhooks.worker import work
 from tests.builders import make_target, make_user
 from tests.connections import postgresql_only, second_connection
-from tests.engines.processes import answer_after, rqworker, wait_until
+from tests.engines.processes import answer_after, rqworker, run_jobs, wait_until
 from tests.faults.books import check_books
 from tests.faults.ledger import Ledger
 from tests.faults.processes import Launcher
 from tests.faults.proxy import Link, Proxy
 from tests.faults.world import fire_some, make_world
-from tests.transports.receiver import Receiver
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -75,20 +74,11 @@ def forget_the_pause() -> None:
 
 
 @pytest.fixture
-def queue() -> Queue:
-    return django_rq.get_queue("default")
-
-
-@pytest.fixture
 def client(redis: str) -> Iterator[Redis]:
     """What breaks Redis and mends it, over a connection that is there before."""
     with Redis.from_url(redis) as connected:
         connected.ping()
         yield connected
-
-
-def run_jobs(queue: Queue) -> None:
-    SimpleWorker([queue], connection=queue.connection).work(burst=True, logging_level="WARNING")
 
 
 def all_have_succeeded() -> bool:
@@ -324,7 +314,7 @@ def test_an_rqworker_is_killed_and_its_job_is_not(
 ) -> None:
     """A job that has lost its rqworker sends and records what there is, and gives everything back."""
     gate = threading.Event()
-    receiver.script = answer_after(gate)
+    receiver.answers = [answer_after(gate)]
     with transaction.atomic():
         for number in range(20):
             fire("a.b", number, owner=owner)

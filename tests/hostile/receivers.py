@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from django.utils.http import http_date
 
-from tests.transports.receiver import Conversation, Script, answer_with, hang, send_raw
+from djwebhooks.testing.receiver import Conversation, Script
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"transfer-encoding: chunked\r\n\r\n"
@@ -26,6 +26,16 @@ def repeat(data: bytes) -> Script:
     def script(conversation: Conversation) -> None:
         while conversation.read():
             conversation.send(data)
+
+    return script
+
+
+def answer_with(status: int, body: bytes = b"", **headers: str) -> Script:
+    """Answer each request of a connection alike, as HTTP has it."""
+
+    def script(conversation: Conversation) -> None:
+        while conversation.read():
+            conversation.answer(status, body, **headers)
 
     return script
 
@@ -138,10 +148,10 @@ class Case:
 #: They end by themselves, or by a limit of what is read.
 QUICK = [
     # How long the answer is.
-    Case("content-length too large", send_raw(OK + b"content-length: 100\r\n\r\nabc"), "connection_reset"),
+    Case("content-length too large", send_then(Conversation.close, OK + b"content-length: 100\r\n\r\nabc"), "connection_reset"),
     Case("content-length too small", repeat(OK + b"content-length: 2\r\n\r\nok" + b"and more" * 9), "succeeded", body="ok"),
-    Case("content-length negative", send_raw(OK + b"content-length: -5\r\n\r\nabc"), "invalid_response"),
-    Case("content-length in words", send_raw(OK + b"content-length: three\r\n\r\nabc"), "invalid_response"),
+    Case("content-length negative", send_then(Conversation.close, OK + b"content-length: -5\r\n\r\nabc"), "invalid_response"),
+    Case("content-length in words", send_then(Conversation.close, OK + b"content-length: three\r\n\r\nabc"), "invalid_response"),
     Case("content-length twice", repeat(OK + b"content-length: 1\r\ncontent-length: 2\r\n\r\nab"), "invalid_response"),
     Case(
         "content-length and chunks",
@@ -159,10 +169,10 @@ QUICK = [
     Case("two answers to one request", repeat((OK + EMPTY) * 2), "succeeded"),
     # It breaks off.
     Case("closes without an answer", close, "connection_reset"),
-    Case("closes in the status line", send_raw(b"HTTP/1.1 20"), "connection_reset"),
-    Case("closes in a header", send_raw(OK + b"content-type: text/pl"), "connection_reset"),
-    Case("closes in a chunk", send_raw(CHUNKED + b"10\r\nabc"), "connection_reset"),
-    Case("closes before the last chunk", send_raw(CHUNKED + b"3\r\nabc\r\n"), "connection_reset"),
+    Case("closes in the status line", send_then(Conversation.close, b"HTTP/1.1 20"), "connection_reset"),
+    Case("closes in a header", send_then(Conversation.close, OK + b"content-type: text/pl"), "connection_reset"),
+    Case("closes in a chunk", send_then(Conversation.close, CHUNKED + b"10\r\nabc"), "connection_reset"),
+    Case("closes before the last chunk", send_then(Conversation.close, CHUNKED + b"3\r\nabc\r\n"), "connection_reset"),
     Case("resets without an answer", send_then(reset), "connection_reset"),
     Case("resets in the head", send_then(reset, OK + b"x-a: b\r\n"), "connection_reset"),
     Case("resets in the body", send_then(reset, OK + b"content-length: 100\r\n\r\nabc"), "connection_reset"),
@@ -177,7 +187,7 @@ QUICK = [
     ),
     Case("1xx without end", flood(b"", b"HTTP/1.1 102 Processing\r\n\r\n"), "invalid_response"),
     # Something else than HTTP/1.
-    Case("HTTP/0.9", send_raw(b"<html>hello</html>\r\n"), "invalid_response"),
+    Case("HTTP/0.9", send_then(Conversation.close, b"<html>hello</html>\r\n"), "invalid_response"),
     Case("HTTP/2 preface", send_then(wait_closed, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), "invalid_response"),
     Case(
         "HTTP/2 frames",
@@ -260,9 +270,9 @@ QUICK = [
         1,
         or_else="invalid_response",
     ),
-    Case("markup instead of an answer", send_raw(MARKUP + b"\0\r\n"), "invalid_response"),
-    Case("markup as the status", send_raw(b"HTTP/1.1 " + MARKUP + b"\0 OK\r\n\r\n"), "invalid_response"),
-    Case("markup as a chunk size", send_raw(CHUNKED + MARKUP + b"\0\r\n"), "invalid_response"),
+    Case("markup instead of an answer", send_then(Conversation.close, MARKUP + b"\0\r\n"), "invalid_response"),
+    Case("markup as the status", send_then(Conversation.close, b"HTTP/1.1 " + MARKUP + b"\0 OK\r\n\r\n"), "invalid_response"),
+    Case("markup as a chunk size", send_then(Conversation.close, CHUNKED + MARKUP + b"\0\r\n"), "invalid_response"),
     # TLS.
     Case("TLS", answer_with(200), "succeeded", 1, tls="good"),
     Case("TLS for another host", answer_with(200), "tls_error", tls="another host"),
@@ -274,7 +284,12 @@ QUICK = [
     Case("TLS with more than it said", repeat(fill(8192) + OK + EMPTY), "succeeded", tls="good"),
     Case("TLS of an old version", answer_with(200), "tls_error", tls="old"),
     Case("TLS that asks for a certificate", answer_with(200), "tls_error", tls="asking"),
-    Case("TLS that breaks off in the body", send_raw(OK + b"content-length: 100\r\n\r\nabc"), "connection_reset", tls="good"),
+    Case(
+        "TLS that breaks off in the body",
+        send_then(Conversation.close, OK + b"content-length: 100\r\n\r\nabc"),
+        "connection_reset",
+        tls="good",
+    ),
     Case("TLS with an endless body", flood(OK + b"\r\n", b"x"), "succeeded", tls="good"),
     Case("plain HTTP where TLS should be", greet(b"HTTP/1.1 400 No\r\n\r\n"), "tls_error", scheme="https"),
     Case("TLS where plain HTTP should be", answer_with(200), "connection_reset", tls="good", scheme="http"),
@@ -300,7 +315,7 @@ def make_redirects(trap: str) -> list[Case]:
 
 #: Only the deadline ends them.
 ENDLESS = [
-    Case("never answers", hang, "timeout"),
+    Case("never answers", send_then(wait_closed), "timeout"),
     Case("answers byte by byte", trickle(b"", b"HTTP/1.1 200 O"), "timeout"),
     Case("a status line byte by byte", trickle(b"HTTP/1.1 200 ", b"O"), "timeout"),
     Case("headers byte by byte", trickle(OK, b"x: y\r\n"), "timeout"),
@@ -316,7 +331,7 @@ ENDLESS = [
     Case("reads slowly", read_slowly, "timeout", is_large=True),
     Case("hangs in the handshake", wait_closed, "connect_timeout", scheme="https"),
     Case("a handshake byte by byte", trickle(b"\x16\x03\x03\x40\x00", b"\x02", unasked=True), "connect_timeout", scheme="https"),
-    Case("hangs after the handshake", hang, "timeout", tls="good"),
+    Case("hangs after the handshake", send_then(wait_closed), "timeout", tls="good"),
     Case("reads nothing after the handshake", read_nothing, "timeout", tls="good", is_large=True),
     Case("session tickets without end", answer_with(200), "timeout", tls="tickets", or_else="succeeded"),
 ]

@@ -20,13 +20,13 @@ from django.utils import timezone
 
 from djwebhooks.events import fire
 from djwebhooks.models import Attempt, Delivery, Lane, WebhookTarget
+from djwebhooks.testing.receiver import Received, Receiver
 from djwebhooks.transports.base import Transport
 from djwebhooks.transports.curl import CurlTransport
 from djwebhooks.transports.requests import RequestsTransport
 from djwebhooks.worker import work
 from tests.hostile.receivers import Case
 from tests.transports.contract import lookup
-from tests.transports.receiver import Received, Receiver
 
 #: Makes a transport: with its concurrency, and as keywords *ca_bundle* and *getaddrinfo*.
 MakeTransport = Callable[..., Transport]
@@ -69,7 +69,9 @@ def run(cases: Sequence[Case], make: MakeTransport, directory: Path, **settings:
         limit = len(cases) + 1
         stack.enter_context(override_settings(DJWEBHOOKS_RETRY_SCHEDULE=(36000,), DJWEBHOOKS_TARGETS_PER_OWNER=limit, **settings))
         logged = stack.enter_context(log())
-        receivers = {case.name: stack.enter_context(Receiver(case.script, tls=make_tls(case.tls, authority))) for case in cases}
+        receivers = {
+            case.name: stack.enter_context(Receiver(script=case.script, tls=make_tls(case.tls, authority))) for case in cases
+        }
         targets = {case.name: register(url_of(case, receivers[case.name]), f"case.{n}", owner) for n, case in enumerate(cases)}
         healthy = stack.enter_context(Receiver())
         healthy_target = register(healthy.url, "*", owner)

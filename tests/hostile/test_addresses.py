@@ -15,6 +15,7 @@ from djwebhooks.exceptions import InvalidTarget
 from djwebhooks.models import Attempt, Delivery, WebhookTarget
 from djwebhooks.models.deliveries import Status
 from djwebhooks.network import MOST_ADDRESSES
+from djwebhooks.testing.receiver import Receiver
 from djwebhooks.transports.base import Reply
 from djwebhooks.worker import work
 from tests.api.world import Api
@@ -22,7 +23,6 @@ from tests.hostile.names import SILENCE, NameServer
 from tests.hostile.runs import MakeTransport
 from tests.test_admin import add_target
 from tests.transports.contract import post
-from tests.transports.receiver import Receiver
 
 pytestmark = pytest.mark.django_db
 

@@ -5,9 +5,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from tests.hostile.receivers import QUICK, Case
+from tests.hostile.receivers import QUICK, Case, answer_with
 from tests.hostile.runs import Run
-from tests.transports.receiver import answer_with
 
 pytestmark = pytest.mark.django_db
 

@@ -9,9 +9,9 @@ import pytest
 
 from djwebhooks.models import Attempt
 from djwebhooks.models.deliveries import Status
+from djwebhooks.testing.receiver import Receiver
 from tests.hostile.receivers import ENDLESS, QUICK, Case, make_redirects
 from tests.hostile.runs import Result, Run
-from tests.transports.receiver import Receiver
 
 # Without a test that uses the database, pytest-django makes none.
 pytestmark = pytest.mark.django_db

@@ -12,8 +12,8 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from djwebhooks.inbox.models import Message, Status
+from djwebhooks.testing import Receiver, answer
 from tests.inbox.senders import store
-from tests.transports.receiver import Receiver, answer_with
 
 pytestmark = pytest.mark.django_db
 
@@ -180,7 +180,7 @@ def test_what_is_missing_can_be_asked_for(settings: LazySettings, receiver: Rece
     assert button not in asker.get(LIST).content.decode()
     shop = {**settings.DJWEBHOOKS_INBOX["shop"], "feed_url": f"{receiver.url}?target=1"}
     settings.DJWEBHOOKS_INBOX = {**settings.DJWEBHOOKS_INBOX, "shop": shop}
-    receiver.script = answer_with(200, b'{"after": 5, "has_more": false, "waiting_for": 6, "results": []}')
+    receiver.answers = [answer(200, b'{"after": 5, "has_more": false, "waiting_for": 6, "results": []}')]
     store(sequence=5)
 
     assert button not in looker.get(LIST).content.decode()

@@ -5,12 +5,10 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
-import django_rq
 import pytest
 from django.conf import LazySettings
 from django.db import DatabaseError, transaction
-from redis import Redis
-from rq import Queue, SimpleWorker
+from rq import Queue
 from rq.timeouts import JobTimeoutException
 
 from djwebhooks.engines import jobs
@@ -18,7 +16,7 @@ from djwebhooks.inbox import bell
 from djwebhooks.inbox.models import Message, Status
 from djwebhooks.inbox.worker import InboxWorker
 from tests.connections import other_way
-from tests.engines.processes import rqworker
+from tests.engines.processes import rqworker, run_jobs
 from tests.inbox.senders import send, store
 from tests.inbox.shop.models import Effect
 
@@ -33,27 +31,11 @@ def queue_name(settings: LazySettings) -> Iterator[None]:
     jobs._make_queue.cache_clear()
 
 
-@pytest.fixture
-def queue(redis: str) -> Queue:
-    return django_rq.get_queue("default")
-
-
-@pytest.fixture
-def client(queue: Queue) -> Iterator[Redis]:
-    with queue.connection as connection:
-        yield connection
-
-
-def run_jobs(queue: Queue) -> None:
-    """Run what is queued, in this process, until nothing is."""
-    SimpleWorker([queue], connection=queue.connection).work(burst=True, logging_level="WARNING")
-
-
 def all_are_processed() -> bool:
     return not Message.objects.exclude(status=Status.PROCESSED).exists()
 
 
-def test_a_message_wakes_a_worker(client: Redis, queue: Queue) -> None:
+def test_a_message_wakes_a_worker(queue: Queue) -> None:
     """One job stands for any number of messages, until it has begun."""
     for _ in range(3):
         send("order.paid")
@@ -67,7 +49,7 @@ def test_a_message_wakes_a_worker(client: Redis, queue: Queue) -> None:
     assert len(queue) == 1
 
 
-def test_a_job_is_made_at_the_commit(client: Redis, queue: Queue) -> None:
+def test_a_job_is_made_at_the_commit(queue: Queue) -> None:
     """Or not at all."""
     with transaction.atomic():
         send("order.paid")
@@ -77,7 +59,7 @@ def test_a_job_is_made_at_the_commit(client: Redis, queue: Queue) -> None:
     assert len(queue) == 0
 
 
-def test_no_queue_no_job(client: Redis, queue: Queue, settings: LazySettings) -> None:
+def test_no_queue_no_job(queue: Queue, settings: LazySettings) -> None:
     """Workers look by themselves then."""
     settings.DJWEBHOOKS_INBOX_QUEUE = None
 
@@ -96,7 +78,7 @@ def test_a_redis_that_is_down_keeps_nothing_out(settings: LazySettings, caplog: 
     assert [record.getMessage()[:12] for record in caplog.records] == ["Redis failed"]
 
 
-def test_a_retry_is_planned(client: Redis, queue: Queue, settings: LazySettings, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_retry_is_planned(queue: Queue, settings: LazySettings, caplog: pytest.LogCaptureFixture) -> None:
     """When a handler has failed, a job comes once the pause is over."""
     caplog.set_level(logging.ERROR)
     settings.DJWEBHOOKS_INBOX = {"shop": {**settings.DJWEBHOOKS_INBOX["shop"], "retry_schedule": [timedelta(hours=1)]}}
@@ -108,7 +90,7 @@ def test_a_retry_is_planned(client: Redis, queue: Queue, settings: LazySettings,
     assert Message.objects.get().attempt_count == 1
 
 
-def test_what_the_budget_left_is_for_the_next_job(client: Redis, queue: Queue) -> None:
+def test_what_the_budget_left_is_for_the_next_job(queue: Queue) -> None:
     """A job is short, so that others on its queue have their turn."""
     store()
     bell.run_job("default", budget=-1)
@@ -117,7 +99,7 @@ def test_what_the_budget_left_is_for_the_next_job(client: Redis, queue: Queue) -
 
 
 @pytest.mark.django_db(databases="__all__", transaction=True)
-def test_a_database_that_fails_is_tried_again(client: Redis, queue: Queue) -> None:
+def test_a_database_that_fails_is_tried_again(queue: Queue) -> None:
     """The job fails, as RQ is to know, and another one is planned."""
     with other_way(NAME="/nowhere/at_all") as other, pytest.raises(DatabaseError):
         bell.run_job(other)
@@ -127,7 +109,7 @@ def test_a_database_that_fails_is_tried_again(client: Redis, queue: Queue) -> No
 
 @pytest.mark.parametrize("error", [JobTimeoutException("Task exceeded maximum timeout value"), KeyboardInterrupt()])
 def test_a_job_that_ends_badly_is_followed_by_another(
-    client: Redis, queue: Queue, monkeypatch: pytest.MonkeyPatch, error: BaseException
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     """Else what waits behind the message would wait for the next one to come."""
 
@@ -142,7 +124,7 @@ def test_a_job_that_ends_badly_is_followed_by_another(
 
 
 def test_a_job_that_is_killed_is_followed_by_another(
-    client: Redis, queue: Queue, process_environment: Callable[..., dict[str, str]], tmp_path: Path
+    queue: Queue, process_environment: Callable[..., dict[str, str]], tmp_path: Path
 ) -> None:
     """RQ runs it again, and that one plans for when the dead one's lease is over."""
     send("order.killer")
@@ -161,9 +143,7 @@ def test_a_queue_without_workers_runs_handlers_at_once(redis: str, settings: Laz
     assert all_are_processed()
 
 
-def test_a_real_rqworker_runs_handlers(
-    client: Redis, queue: Queue, process_environment: Callable[..., dict[str, str]], tmp_path: Path
-) -> None:
+def test_a_real_rqworker_runs_handlers(queue: Queue, process_environment: Callable[..., dict[str, str]], tmp_path: Path) -> None:
     """From the request to the effects."""
     send("order.paid")
     with rqworker(process_environment(DJWEBHOOKS_INBOX_QUEUE="default"), tmp_path, "--burst") as running:

@@ -14,12 +14,12 @@ from djwebhooks.events import fire
 from djwebhooks.inbox.management.commands.webhooks import Command as InboxAppsCommand
 from djwebhooks.inbox.models import Message, Status
 from djwebhooks.management.commands.webhooks import Command
+from djwebhooks.testing import Receiver, answer
 from tests.connections import server_only
 from tests.engines.processes import wait_until
 from tests.faults.processes import Launcher
 from tests.inbox.senders import store
 from tests.inbox.shop.models import Effect
-from tests.transports.receiver import Receiver, answer_with
 
 processes = pytest.mark.django_db(transaction=True)
 
@@ -76,13 +76,13 @@ def test_what_is_missing_is_asked_for(settings: LazySettings, receiver: Receiver
     store(sequence=19, received_at="2096-09-21T14:13:20Z")
     shop = {**settings.DJWEBHOOKS_INBOX["shop"], "feed_url": f"{receiver.url}?target=1"}
     settings.DJWEBHOOKS_INBOX = {**settings.DJWEBHOOKS_INBOX, "shop": shop}
-    receiver.script = answer_with(200, b'{"after": 19, "has_more": false, "waiting_for": null, "results": []}')
+    receiver.answers = [answer(200, b'{"after": 19, "has_more": false, "waiting_for": null, "results": []}')]
 
     assert run("inbox", "--fetch") == ["shop: 0 stored.", "shop: 18 missing, noticed 2096-09-21 14:13:20 UTC"]
     assert run("inbox", "--fetch", "--source", "shop", "--after", "3")[0] == "shop: 0 stored."
     assert [request.path for request in receiver.requests] == ["/hook?target=1&after=17", "/hook?target=1&after=3"]
 
-    receiver.script = answer_with(503)
+    receiver.answers = [503]
     with pytest.raises(CommandError, match="Not everything could be asked for of shop"):
         run("inbox", "--fetch")
     with pytest.raises(CommandError, match="no source 'github' with a 'feed_url'"):

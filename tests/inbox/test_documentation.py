@@ -1,18 +1,17 @@
 """The example of the documentation does what it says."""
 
-import json
 import sys
 from collections.abc import Iterator
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from django.test import Client
 
 from djwebhooks.inbox import handlers
 from djwebhooks.inbox.models import Message, Status
 from djwebhooks.inbox.sources import read_source
-from djwebhooks.inbox.worker import InboxWorker
-from tests.inbox.senders import post, sign_github
+from djwebhooks.inbox.testing import handle, signed
 from tests.test_docs import DOCS, read_blocks
 
 pytestmark = pytest.mark.django_db
@@ -52,10 +51,9 @@ def test_a_push_updates_its_package_and_a_ping_nothing(packages: Packages) -> No
     deletion = {**push, "head_commit": None}
     sent = [("ping", {"zen": "Design for failure."}, "1"), ("push", push, "2"), ("push", push, "2"), ("push", deletion, "3")]
     for event, content, message_id in sent:
-        body = json.dumps(content).encode()
-        assert post("github", body, sign_github(body, event, message_id)).status_code == 200
+        assert Client().post(**signed("github", content, event=event, message_id=message_id)).status_code == 200
 
-    assert InboxWorker(burst=True).run() == 3
+    assert len(handle()) == 3
     assert packages.updates == [("https://github.com/djangopackages/djangopackages", "2026-09-21T14:13:20+02:00")]
     assert Message.objects.get(message_id="2").status == Status.PROCESSED
 

@@ -9,8 +9,9 @@ from django.utils import timezone
 from djwebhooks.exceptions import ErasedMessage
 from djwebhooks.inbox.erasure import erase_messages
 from djwebhooks.inbox.models import Message, Status
+from djwebhooks.inbox.testing import signed
 from djwebhooks.inbox.worker import InboxWorker
-from tests.inbox.senders import post, sign_standard, store
+from tests.inbox.senders import store
 from tests.inbox.shop.models import Effect
 
 pytestmark = pytest.mark.django_db
@@ -92,7 +93,7 @@ def test_what_was_erased_is_still_known() -> None:
     Message.objects.filter(pk=message.pk).erase()
     body = b'{"type": "order.paid"}'
 
-    assert post("shop", body, sign_standard(body, "msg_1")).status_code == 200
+    assert Client().post(**signed("shop", body, message_id="msg_1")).status_code == 200
     assert bytes(Message.objects.get().body) == b""
 
 

@@ -14,13 +14,13 @@ from djwebhooks.exceptions import ConfigurationError
 from djwebhooks.inbox import feed
 from djwebhooks.inbox.feed import Fetched, fetch_missing, list_feeds
 from djwebhooks.inbox.models import Message, Status
+from djwebhooks.inbox.testing import signed
 from djwebhooks.inbox.worker import InboxWorker
 from djwebhooks.models import WebhookTarget
-from djwebhooks.testing import deliver
+from djwebhooks.testing import Receiver, answer, deliver
 from djwebhooks.transports.base import Reply, Request
 from djwebhooks.transports.memory import MemoryTransport
-from tests.inbox.senders import SHOP_SECRET, make_body, sign_standard
-from tests.transports.receiver import Receiver, answer_with
+from tests.inbox.senders import make_body
 
 pytestmark = pytest.mark.django_db
 
@@ -43,7 +43,7 @@ def target(settings: LazySettings) -> WebhookTarget:
     """A target whose events the source ``shop`` can ask this very application for."""
     owner = User.objects.create(username="owner")
     made = WebhookTarget.objects.register("https://example.com/", ["order.*"], owner=owner)
-    configure(settings, f"{FEED}?target={made.uid}", secrets=[SHOP_SECRET, made.secret])
+    configure(settings, f"{FEED}?target={made.uid}", secrets=[*settings.DJWEBHOOKS_INBOX["shop"]["secrets"], made.secret])
     return made
 
 
@@ -79,9 +79,9 @@ def answering(**page: Any) -> MemoryTransport:
     return MemoryTransport(lambda request: Reply(1, status=200, body=json.dumps(content).encode()))
 
 
-def item(number: int, body: bytes, secret: str = SHOP_SECRET) -> dict[str, Any]:
-    headers = {**sign_standard(body, f"msg_{number}", secret), "webhook-sequence": str(number)}
-    return {"sequence": number, "headers": headers, "body": body.decode()}
+def item(number: int, body: bytes, secret: str = "") -> dict[str, Any]:
+    request = signed("shop", body, message_id=f"msg_{number}", secret=secret, headers={"webhook-sequence": str(number)})
+    return {"sequence": number, "headers": request["headers"], "body": body.decode()}
 
 
 @pytest.fixture
@@ -213,7 +213,7 @@ def test_a_source_without_a_feed_is_named(settings: LazySettings) -> None:
 def test_the_request_goes_through_the_guarded_transport(first: Message, settings: LazySettings, receiver: Receiver) -> None:
     """A signed GET without a body; and to no address that is forbidden."""
     page = {"after": 2, "has_more": False, "waiting_for": None, "results": [item(2, b"{}")]}
-    receiver.script = answer_with(200, json.dumps(page).encode())
+    receiver.answers = [answer(200, json.dumps(page).encode())]
     configure(settings, f"{receiver.url}?target=1")
 
     assert fetch_missing("shop") == Fetched("shop", stored=1)

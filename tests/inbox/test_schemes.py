@@ -13,7 +13,6 @@ from standardwebhooks.webhooks import Webhook
 
 from djwebhooks.exceptions import InvalidSignature
 from djwebhooks.inbox.schemes import SCHEMES, Hmac, Scheme, Standard, Stripe, Unsigned, read_json
-from tests.inbox.senders import sign_github, sign_stripe
 
 STANDARD, GITHUB, STRIPE = SCHEMES["standard"], SCHEMES["github"], SCHEMES["stripe"]
 KEY, OTHER_KEY = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX"
@@ -22,6 +21,17 @@ NOW = 1614265330
 BODY = b'{"test": 2432232314}'
 V1 = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 V1A = "v1a,hnO3f9T8Ytu9HwrXslvumlUpqtNVqkhqw/enGzPCXe5BdqzCInXqYXFymVJaA7AZdpXwVLPo3mNl8EM+m7TBAg=="
+
+
+def sign_github(body: bytes, event: str, message_id: str, secret: str) -> dict[str, str]:
+    code = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+    return {"X-Hub-Signature-256": f"sha256={code}", "X-GitHub-Event": event, "X-GitHub-Delivery": message_id}
+
+
+def sign_stripe(body: bytes, secret: str, now: int) -> dict[str, str]:
+    """As Stripe's documentation has it: the signed text is the time, a dot and the body."""
+    code = hmac.new(secret.encode(), f"{now}.".encode() + body, hashlib.sha256).hexdigest()
+    return {"Stripe-Signature": f"t={now},v1={code},v0=6ffbb59b2300aae63f272406069a9788598b792a944a07aba816edb039989a39"}
 
 
 def lower(headers: dict[str, str]) -> dict[str, str]:
@@ -96,7 +106,7 @@ def test_githubs_own_example() -> None:
 
 def test_github_names_message_and_event_in_headers() -> None:
     """Nothing of the body is looked at for them."""
-    headers = lower(sign_github(b"not JSON", "push", "72d3162e"))
+    headers = lower(sign_github(b"not JSON", "push", "72d3162e", "a secret"))
 
     assert (GITHUB.read_id(headers, b"not JSON"), GITHUB.read_event(headers, b"not JSON")) == ("72d3162e", "push")
     assert GITHUB.read_told_event(headers) == "push"

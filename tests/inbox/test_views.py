@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import threading
-import time
 from http import HTTPStatus
 from typing import Any
 
@@ -15,12 +14,14 @@ from django.conf import LazySettings
 from django.core.cache import cache
 from django.core.handlers.wsgi import WSGIHandler
 from django.db import connections
+from django.http.request import HttpHeaders
 from django.test import AsyncClient, Client, RequestFactory
 from django.urls import reverse
 
 from djwebhooks.inbox.models import Message, Status
+from djwebhooks.inbox.testing import signed
 from tests.connections import Thread
-from tests.inbox.senders import make_body, post, send, sign_github, sign_standard, sign_stripe
+from tests.inbox.senders import make_body, post, send
 
 pytestmark = pytest.mark.django_db
 
@@ -38,9 +39,9 @@ def configure(settings: LazySettings, name: str, **options: Any) -> None:
 def test_a_message_is_stored_as_it_came() -> None:
     """Its bytes, its id, the headers that matter, where it came from and when; nothing is made of it yet."""
     body = b'{ "type":"order.paid",\n"data":"Zo\xc3\xab" }'
-    headers = sign_standard(body, "msg_1") | {"Cookie": "session=1", "Authorization": "Bearer x", "webhook-sequence": "17"}
+    headers = {"Cookie": "session=1", "Authorization": "Bearer x", "webhook-sequence": "17"}
 
-    answer = post("shop", body, headers, REMOTE_ADDR="203.0.113.9")
+    answer = Client(REMOTE_ADDR="203.0.113.9").post(**signed("shop", body, message_id="msg_1", headers=headers))
 
     assert (answer.status_code, answer.content) == (200, b"")
     message = Message.objects.get()
@@ -55,7 +56,7 @@ def test_the_body_is_not_looked_at() -> None:
     """What is signed is stored, be it JSON or not."""
     body = b"\xff\x00 not JSON"
 
-    assert post("shop", body, sign_standard(body, "msg_1")).status_code == 200
+    assert Client().post(**signed("shop", body, message_id="msg_1")).status_code == 200
     assert bytes(Message.objects.get().body) == body
 
 
@@ -63,7 +64,7 @@ def test_github_is_understood() -> None:
     """Its event and its id are known at once."""
     body = b'{"ref": "refs/heads/main"}'
 
-    assert post("github", body, sign_github(body, "push", "72d3162e")).status_code == 200
+    assert Client().post(**signed("github", body, event="push", message_id="72d3162e")).status_code == 200
 
     message = Message.objects.get()
     assert (message.event, message.message_id) == ("push", "72d3162e")
@@ -76,7 +77,7 @@ def test_stripe_is_understood(settings: LazySettings) -> None:
     body = b'{"id": "evt_1", "type": "invoice.paid"}'
 
     for _ in range(2):
-        assert post("stripe", body, sign_stripe(body, "whsec_new", int(time.time()))).status_code == 200
+        assert Client().post(**signed("stripe", body, secret="whsec_new")).status_code == 200
 
     assert Message.objects.get().message_id == "evt_1"
 
@@ -125,7 +126,7 @@ def test_an_id_may_be_longer_than_its_column(settings: LazySettings) -> None:
 def test_a_bad_signature_stores_nothing_and_learns_nothing(change: str, caplog: pytest.LogCaptureFixture) -> None:
     """The answer is the same whatever was wrong; the log says what, and has neither body nor secret."""
     body = make_body("order.paid", "a private matter")
-    headers = sign_standard(body, "msg_1")
+    headers = signed("shop", body, message_id="msg_1")["headers"]
     match change:
         case "nothing":
             headers = {}
@@ -153,7 +154,7 @@ def test_what_is_rejected_can_be_kept(settings: LazySettings) -> None:
     configure(settings, "shop", keep_rejected=True)
     body = make_body("order.paid")
 
-    assert post("shop", body, sign_standard(body, "msg_1") | {"webhook-signature": "v1,bm8="}).status_code == 401
+    assert Client().post(**signed("shop", body, message_id="msg_1", headers={"webhook-signature": "v1,bm8="})).status_code == 401
     assert send("order.paid", message_id="msg_1").status_code == 200
 
     new, rejected = Message.objects.all()
@@ -170,7 +171,7 @@ def test_several_secrets_live(settings: LazySettings) -> None:
     body = make_body("order.paid")
 
     assert send("order.paid").status_code == 200
-    assert post("shop", body, sign_standard(body, "msg_x", new)).status_code == 200
+    assert Client().post(**signed("shop", body, secret=new)).status_code == 200
 
 
 def test_an_unknown_source_is_not_found() -> None:
@@ -190,7 +191,7 @@ def test_the_slash_at_the_end_may_be_missing() -> None:
     """Senders follow no redirects."""
     body = make_body("order.paid")
 
-    answer = Client().post("/inbox/shop", body, content_type="application/json", headers=sign_standard(body, "msg_1"))
+    answer = Client().post(**signed("shop", body) | {"path": "/inbox/shop"})
 
     assert answer.status_code == 200
     assert reverse("djwebhooks_inbox:source", args=["shop"]) == "/inbox/shop/"
@@ -212,7 +213,7 @@ def test_neither_a_token_nor_a_login_is_needed() -> None:
     body = make_body("order.paid")
     client = Client(enforce_csrf_checks=True)
 
-    assert client.post("/inbox/shop/", body, "application/json", headers=sign_standard(body, "msg_1")).status_code == 200
+    assert client.post(**signed("shop", body)).status_code == 200
 
     view = client.get("/inbox/shop/").resolver_match.func
     assert (view.csrf_exempt, view.login_required) == (True, False)
@@ -274,7 +275,7 @@ def test_a_chunked_body_is_taken(settings: LazySettings, size: int) -> None:
     """It comes in pieces of any size, and may have just as many bytes as are allowed."""
     body = make_body("order.paid", "x" * 200_000)
     configure(settings, "shop", body_limit=len(body) + size)
-    headers = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in sign_standard(body, "msg_1").items()}
+    headers = HttpHeaders.to_wsgi_names(signed("shop", body)["headers"])
 
     status, _ = call({"wsgi.input_terminated": True, **headers}, io.BufferedReader(io.BytesIO(body), 7))  # type: ignore[arg-type]
 
@@ -317,8 +318,8 @@ def test_asynchronous_servers_are_served(settings: LazySettings) -> None:
     configure(settings, "shop", body_limit=len(body))
     post_it = async_to_sync(AsyncClient().post)
 
-    taken = post_it("/inbox/shop/", body, content_type="application/json", headers=sign_standard(body, "msg_1"))
-    refused = post_it("/inbox/shop/", body + b" ", content_type="application/json", headers=sign_standard(body, "msg_2"))
+    taken = post_it(**signed("shop", body))
+    refused = post_it(**signed("shop", body + b" "))
 
     assert (taken.status_code, refused.status_code) == (200, 413)
     assert bytes(Message.objects.get().body) == body
@@ -344,7 +345,7 @@ def test_too_much_is_put_off(settings: LazySettings) -> None:
     answer = send("order.paid")
     assert 1 <= int(answer.headers["Retry-After"]) <= 86400
     assert Message.objects.count() == 2
-    assert post("github", body, sign_github(body, "push", "1")).status_code == 200
+    assert Client().post(**signed("github", body, event="push", message_id="1")).status_code == 200
 
 
 @pytest.mark.usefixtures("counting")
@@ -391,7 +392,7 @@ def test_any_address_can_be_kept(address: str, kept: str | None) -> None:
     """Or none, where the server listens on a file."""
     body = make_body("order.paid")
 
-    assert post("shop", body, sign_standard(body, "msg_1"), REMOTE_ADDR=address).status_code == 200
+    assert Client(REMOTE_ADDR=address).post(**signed("shop", body, message_id="msg_1")).status_code == 200
     assert Message.objects.get().remote_address == kept
 
 
@@ -399,5 +400,5 @@ def test_headers_are_json() -> None:
     """Whatever a header holds, the database takes it."""
     body = make_body("order.paid")
 
-    assert post("shop", body, sign_standard(body, "msg_1") | {"User-Agent": "caf\xe9 \x00"}).status_code == 200
+    assert Client().post(**signed("shop", body, message_id="msg_1", headers={"User-Agent": "caf\xe9 \x00"})).status_code == 200
     assert json.dumps(Message.objects.get().headers)

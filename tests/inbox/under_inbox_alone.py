@@ -56,15 +56,14 @@ def run() -> None:
 
     from djwebhooks.inbox.handlers import receive
     from djwebhooks.inbox.models import Message
-    from tests.inbox.senders import sign_github
+    from djwebhooks.inbox.testing import signed
 
     seen: list[str] = []
     receive("github", event="push")(lambda message: seen.append(message.json()["ref"]))
     output = StringIO()
     call_command("check", fail_level="WARNING", stdout=output)
     call_command("migrate", verbosity=0)
-    body = b'{"ref": "main"}'
-    answer = Client().post("/inbox/github/", body, "application/json", headers=sign_github(body, "push", "1"))
+    answer = Client().post(**signed("github", {"ref": "main"}, event="push"))
     call_command("webhooks", "inbox", "--burst", stdout=output)
     call_command("webhooks", "prune", stdout=output)
     call_command("webhooks", "stats", stdout=output)

@@ -22,7 +22,7 @@ from djwebhooks.exceptions import InvalidEvent, InvalidTarget, TooManyTargets, U
 from djwebhooks.models import Attempt, Delivery, Event, Lane, Replay, Subscription, WebhookTarget
 from djwebhooks.models.deliveries import Status
 from djwebhooks.replays import carry_on
-from djwebhooks.testing import deliver, fired
+from djwebhooks.testing import deliver, fired, make_due
 from tests.authentication.test_kinds import OAUTH2
 from tests.builders import URL, live_secrets, make_deliveries, make_target, make_user
 
@@ -761,9 +761,7 @@ def test_replay_builds_again(monkeypatch: pytest.MonkeyPatch) -> None:
     event = shelf_sought()
     for _ in range(6):
         deliver()
-        Event.objects.filter(build_due_at__isnull=False).update(build_due_at=NOW - timedelta(days=999))
-        Delivery.objects.pending().update(due_at=NOW - timedelta(days=999))
-        Lane.objects.update(due_at=NOW - timedelta(days=999))
+        make_due()
     assert list(Delivery.objects.values_list("event", "status", "reason")) == [(event.pk, "failed", "build_error")]
     monkeypatch.setattr(f"{__name__}.has_shelf", True)
 

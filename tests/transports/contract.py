@@ -19,9 +19,9 @@ import pytest
 import trustme
 from django.conf import LazySettings
 
+from djwebhooks.testing.receiver import Answer, Conversation, Receiver, answer, answer_all, hang, raw, reset
 from djwebhooks.transports.base import Reply, Request, Transport
 from tests.keys import YESTERDAY, make_certificate
-from tests.transports.receiver import Conversation, Receiver, Script, answer_with, hang, send_raw
 
 Make = Callable[..., Transport]
 
@@ -180,8 +180,8 @@ class NetworkContract(TransportContract):
     def serve(self) -> Iterator[Callable[..., Receiver]]:
         started: list[Receiver] = []
 
-        def serve(script: Script | None = None, **options: Any) -> Receiver:
-            started.append(Receiver(script, **options).__enter__())
+        def serve(*answers: Answer | int, **options: Any) -> Receiver:
+            started.append(Receiver(*answers, **options).__enter__())
             return started[-1]
 
         yield serve
@@ -249,7 +249,7 @@ class NetworkContract(TransportContract):
 
     def test_answer_is_returned(self, transport: Transport, serve: Callable[..., Receiver]) -> None:
         """Status, headers with lower-case names, body, duration and address are on the reply."""
-        reply = post(transport, serve(answer_with(418, b"short and stout", X_Tea="yes")).url)
+        reply = post(transport, serve(answer(418, b"short and stout", X_Tea="yes")).url)
 
         assert (reply.status, reply.body, reply.error, reply.address) == (418, b"short and stout", "", "127.0.0.1")
         assert reply.headers == {"content-length": "15", "x-tea": "yes"}
@@ -280,7 +280,7 @@ class NetworkContract(TransportContract):
                 conversation.receiver.stopping.wait(SLOW_LOOKUP_MS / 1000)
                 conversation.answer()
 
-        url = serve(script).url
+        url = serve(script=script).url
         first, second = post(transport, url).timing, post(transport, url).timing
 
         assert first.lookup_ms is not None
@@ -301,20 +301,20 @@ class NetworkContract(TransportContract):
 
     def test_no_content(self, transport: Transport, serve: Callable[..., Receiver]) -> None:
         """A 204 without a length is complete with its head."""
-        reply = post(transport, serve(send_raw(b"HTTP/1.1 204 No Content\r\n\r\n")).url)
+        reply = post(transport, serve(raw(b"HTTP/1.1 204 No Content\r\n\r\n")).url)
 
         assert (reply.status, reply.body, reply.error) == (204, b"", "")
 
     def test_body_that_ends_with_the_connection(self, transport: Transport, serve: Callable[..., Receiver]) -> None:
         """Without a length the body is what comes until the receiver closes."""
-        reply = post(transport, serve(send_raw(b"HTTP/1.1 200 OK\r\n\r\nall of it")).url)
+        reply = post(transport, serve(raw(b"HTTP/1.1 200 OK\r\n\r\nall of it")).url)
 
         assert (reply.status, reply.body) == (200, b"all of it")
 
     def test_chunked_body(self, transport: Transport, serve: Callable[..., Receiver]) -> None:
         """Chunks are put together."""
         head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
-        reply = post(transport, serve(send_raw(head + b"3\r\nabc\r\n4;x=y\r\ndefg\r\n0\r\n\r\n")).url)
+        reply = post(transport, serve(raw(head + b"3\r\nabc\r\n4;x=y\r\ndefg\r\n0\r\n\r\n")).url)
 
         assert (reply.status, reply.body) == (200, b"abcdefg")
 
@@ -322,11 +322,11 @@ class NetworkContract(TransportContract):
         """The values of a header that comes twice are joined with a comma (RFC 9110 section 5.2)."""
         head = b"HTTP/1.1 200 OK\r\nX-A: 1\r\nx-a: 2\r\ncontent-length: 0\r\n\r\n"
 
-        assert post(transport, serve(send_raw(head)).url).headers["x-a"] == "1, 2"
+        assert post(transport, serve(raw(head)).url).headers["x-a"] == "1, 2"
 
     def test_set_cookie_is_dropped(self, transport: Transport, serve: Callable[..., Receiver]) -> None:
         """Cookies are neither kept on the reply nor sent with the next request."""
-        receiver = serve(answer_with(200, Set_Cookie="session=secret"))
+        receiver = serve(answer(200, Set_Cookie="session=secret"))
         replies = [post(transport, receiver.url) for _ in range(2)]
 
         assert all("set-cookie" not in reply.headers for reply in replies)
@@ -336,12 +336,12 @@ class NetworkContract(TransportContract):
         """Header bytes are read as latin-1, and none that a database refuses is left."""
         head = b"HTTP/1.1 200 OK\r\nx-a: caf\xe9\x01\x7f\r\ncontent-length: 0\r\n\r\n"
 
-        assert post(transport, serve(send_raw(head)).url).headers["x-a"] == "café\ufffd\ufffd"
+        assert post(transport, serve(raw(head)).url).headers["x-a"] == "café\ufffd\ufffd"
 
     def test_compressed_body_is_kept_as_it_is(self, transport: Transport, serve: Callable[..., Receiver]) -> None:
         """A gzip bomb is not decoded: what is kept is what was on the wire, up to the limit."""
         bomb = gzip.compress(bytes(50_000_000))
-        reply = post(transport, serve(answer_with(200, bomb, Content_Encoding="gzip")).url)
+        reply = post(transport, serve(answer(200, bomb, Content_Encoding="gzip")).url)
 
         assert (reply.status, reply.body) == (200, bomb[:1024])
 
@@ -353,7 +353,7 @@ class NetworkContract(TransportContract):
                 early = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"
                 conversation.send(early + b"HTTP/1.1 201 Created\r\ncontent-length: 2\r\n\r\nok")
 
-        receiver = serve(script)
+        receiver = serve(script=script)
         replies = [post(transport, receiver.url) for _ in range(3)]
 
         assert [(reply.status, reply.body) for reply in replies] == [(201, b"ok")] * 3
@@ -363,7 +363,7 @@ class NetworkContract(TransportContract):
     def test_redirect_is_not_followed(self, transport: Transport, serve: Callable[..., Receiver], status: int) -> None:
         """A redirect is an answer like any other, and where it leads nothing is sent."""
         elsewhere = serve()
-        reply = post(transport, serve(answer_with(status, Location=elsewhere.url)).url)
+        reply = post(transport, serve(answer(status, Location=elsewhere.url)).url)
 
         assert (reply.status, reply.headers["location"]) == (status, elsewhere.url)
         assert elsewhere.connections == 0
@@ -379,13 +379,13 @@ class NetworkContract(TransportContract):
             while True:
                 conversation.send(bytes(65536))
 
-        reply = post(transport, serve(script).url)
+        reply = post(transport, serve(script=script).url)
 
         assert (reply.status, reply.body, reply.error) == (200, bytes(1024), "")
 
     def test_connection_with_unread_rest_is_not_used_again(self, transport: Transport, serve: Callable[..., Receiver]) -> None:
         """After a body was cut, the next request has a new connection and its own answer."""
-        receiver = serve(answer_with(200, bytes(100_000)))
+        receiver = serve(answer(200, bytes(100_000)))
         replies = [post(transport, receiver.url) for _ in range(3)]
 
         assert [(reply.status, reply.body) for reply in replies] == [(200, bytes(1024))] * 3
@@ -393,14 +393,14 @@ class NetworkContract(TransportContract):
 
     def test_body_of_exactly_the_limit(self, transport: Transport, serve: Callable[..., Receiver]) -> None:
         """A body as long as the limit is whole, and its connection good."""
-        receiver = serve(answer_with(200, bytes(1024)))
+        receiver = serve(answer(200, bytes(1024)))
 
         assert [len(post(transport, receiver.url).body) for _ in range(2)] == [1024, 1024]
         assert receiver.connections == 1
 
     def test_body_of_no_interest(self, transport: Transport, serve: Callable[..., Receiver]) -> None:
         """A limit of 0 keeps nothing of a body."""
-        reply = post(transport, serve(answer_with(200, b"text")).url, response_limit=0)
+        reply = post(transport, serve(answer(200, b"text")).url, response_limit=0)
 
         assert (reply.status, reply.body) == (200, b"")
 
@@ -408,7 +408,7 @@ class NetworkContract(TransportContract):
         """Of the headers no more is kept than of a body, save for those that are obeyed."""
         junk = b"".join(b"x-%d: " % number + b"y" * 600 + b"\r\n" for number in range(20))
         obeyed = b"retry-after: 7\r\nretry-after: 8\r\nwebhook-delivery: disable\r\ncontent-length: 0\r\n"
-        reply = post(transport, serve(send_raw(b"HTTP/1.1 503 Busy\r\n" + junk + obeyed + b"\r\n")).url)
+        reply = post(transport, serve(raw(b"HTTP/1.1 503 Busy\r\n" + junk + obeyed + b"\r\n")).url)
 
         assert reply.status == 503
         assert reply.headers == {"x-0": "y" * 600, "retry-after": "7", "webhook-delivery": "disable"}
@@ -417,7 +417,7 @@ class NetworkContract(TransportContract):
         """A header that is obeyed does not get round the limit."""
         head = b"HTTP/1.1 503 Busy\r\nretry-after: " + b"1" * 5000 + b"\r\ncontent-length: 0\r\n\r\n"
 
-        assert "retry-after" not in post(transport, serve(send_raw(head)).url).headers
+        assert "retry-after" not in post(transport, serve(raw(head)).url).headers
 
     @pytest.mark.parametrize(
         "junk",
@@ -430,7 +430,7 @@ class NetworkContract(TransportContract):
     )
     def test_endless_head(self, transport: Transport, serve: Callable[..., Receiver], junk: bytes) -> None:
         """A head of too many or too long lines is an invalid answer."""
-        reply = post(transport, serve(send_raw(b"HTTP/1.1 200 OK\r\n" + junk + b"\r\n")).url)
+        reply = post(transport, serve(raw(b"HTTP/1.1 200 OK\r\n" + junk + b"\r\n")).url)
 
         assert (reply.status, reply.error) == (None, "invalid_response")
 
@@ -442,7 +442,7 @@ class NetworkContract(TransportContract):
             while True:
                 conversation.send(b"HTTP/1.1 102 Processing\r\n\r\n" * 100)
 
-        assert post(transport, serve(script).url).error == "invalid_response"
+        assert post(transport, serve(script=script).url).error == "invalid_response"
 
     @pytest.mark.parametrize("size", [b"-1", b"1;x=" + b"y" * 100])
     def test_hostile_chunks(self, transport: Transport, serve: Callable[..., Receiver], size: bytes) -> None:
@@ -456,7 +456,7 @@ class NetworkContract(TransportContract):
                 conversation.send((size + b"\r\nz\r\n") * 1000)
                 sent.append(1)
 
-        reply = post(transport, serve(script).url, response_limit=16_384)
+        reply = post(transport, serve(script=script).url, response_limit=16_384)
 
         assert (reply.status, reply.error) == (None, "invalid_response")
         # What the kernel takes off a sender's hands comes on top of what is read.
@@ -479,7 +479,7 @@ class NetworkContract(TransportContract):
             conversation.send(b"HTTP/1.1 200 OK\r\n")
             conversation.trickle(b"x: y\r\n")
 
-        assert post(transport, serve(script).url, timeout=0.5).error == "timeout"
+        assert post(transport, serve(script=script).url, timeout=0.5).error == "timeout"
 
     def test_body_byte_by_byte(self, transport: Transport, serve: Callable[..., Receiver]) -> None:
         """Nor does a body that keeps coming."""
@@ -489,13 +489,13 @@ class NetworkContract(TransportContract):
             conversation.send(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n")
             conversation.trickle(b"x")
 
-        reply = post(transport, serve(script).url, timeout=0.5)
+        reply = post(transport, serve(script=script).url, timeout=0.5)
 
         assert (reply.status, reply.error) == (None, "timeout")
 
     def test_receiver_that_reads_nothing(self, transport: Transport, serve: Callable[..., Receiver]) -> None:
         """The deadline ends the sending, too."""
-        receiver = serve(lambda conversation: conversation.receiver.stopping.wait(30))
+        receiver = serve(script=lambda conversation: conversation.receiver.stopping.wait(30))
 
         assert post(transport, receiver.url, body=bytes(50_000_000), timeout=0.5).error == "timeout"
 
@@ -536,7 +536,7 @@ class NetworkContract(TransportContract):
 
     def test_close_before_the_answer(self, transport: Transport, serve: Callable[..., Receiver]) -> None:
         """A receiver that closes instead of answering has reset the connection."""
-        assert post(transport, serve(lambda conversation: conversation.read() and None).url).error == "connection_reset"
+        assert post(transport, serve(script=lambda conversation: conversation.read() and None).url).error == "connection_reset"
 
     @pytest.mark.parametrize(
         "partial",
@@ -551,18 +551,14 @@ class NetworkContract(TransportContract):
     )
     def test_close_in_the_middle(self, transport: Transport, serve: Callable[..., Receiver], partial: bytes) -> None:
         """An answer that breaks off is none, wherever it does."""
-        reply = post(transport, serve(send_raw(partial)).url)
+        reply = post(transport, serve(raw(partial)).url)
 
         assert (reply.status, reply.error) == (None, "connection_reset")
 
     def test_reset(self, transport: Transport, serve: Callable[..., Receiver]) -> None:
         """A RST instead of an answer is told as such."""
 
-        def script(conversation: Conversation) -> None:
-            conversation.read()
-            conversation.reset()
-
-        assert post(transport, serve(script).url).error == "connection_reset"
+        assert post(transport, serve(reset).url).error == "connection_reset"
 
     def test_early_answer_is_read(self, transport: Transport, serve: Callable[..., Receiver]) -> None:
         """An answer that comes before the whole body is sent counts (413), though the receiver then closes."""
@@ -572,7 +568,7 @@ class NetworkContract(TransportContract):
             # Read what has come, so that closing does not reset the answer away.
             conversation.read()
 
-        assert post(transport, serve(script).url, body=bytes(200_000)).status == 413
+        assert post(transport, serve(script=script).url, body=bytes(200_000)).status == 413
 
     def test_early_answer_and_reset(self, transport: Transport, serve: Callable[..., Receiver]) -> None:
         """Whoever answers and resets may have lost the answer by it, and the connection is never used again."""
@@ -581,7 +577,7 @@ class NetworkContract(TransportContract):
             conversation.answer(413)
             conversation.reset()
 
-        receiver = serve(script)
+        receiver = serve(script=script)
         replies = [post(transport, receiver.url, body=bytes(20_000_000)) for _ in range(3)]
 
         assert {(reply.status, reply.error) for reply in replies} <= {(413, ""), (None, "connection_reset")}
@@ -610,7 +606,7 @@ class NetworkContract(TransportContract):
             conversation.wait_closed()
 
         with caplog.at_level(logging.WARNING):
-            reply = post(transport, serve(script).url, timeout=5.0)
+            reply = post(transport, serve(script=script).url, timeout=5.0)
 
         assert (reply.status, reply.error) == (None, "invalid_response")
         assert caplog.records == []
@@ -623,7 +619,7 @@ class NetworkContract(TransportContract):
             conversation.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nabc\r\n")
             conversation.wait_closed()
 
-        assert post(transport, serve(script).url).error == "invalid_response"
+        assert post(transport, serve(script=script).url).error == "invalid_response"
 
     def test_refused_port(self, transport: Transport) -> None:
         """A port that nothing listens on refuses."""
@@ -719,7 +715,7 @@ class NetworkContract(TransportContract):
 
     def test_rebinding(self, make: Make, serve: Callable[..., Receiver]) -> None:
         """The address that is connected to is the one that was checked: one lookup for each connection, each checked."""
-        receiver = serve(answer_with(200, connection="close"))
+        receiver = serve(answer(200, connection="close"))
         # Where a second lookup for the same connection would lead.
         trap = socket.create_server(("127.0.0.2", receiver.port))
         with trap:
@@ -789,7 +785,7 @@ class NetworkContract(TransportContract):
             conversation.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
             conversation.wait_closed()
 
-        receiver = serve(script)
+        receiver = serve(script=script)
 
         assert post(make(), f"https://127.0.0.1:{receiver.port}/").error == "tls_error"
 
@@ -839,7 +835,7 @@ class NetworkContract(TransportContract):
 
     def test_handshake_that_hangs(self, make: Make, serve: Callable[..., Receiver]) -> None:
         """The connect timeout covers the TLS handshake."""
-        receiver = serve(Conversation.wait_closed)
+        receiver = serve(script=Conversation.wait_closed)
         reply = post(make(), f"https://127.0.0.1:{receiver.port}/", connect_timeout=0.3)
 
         assert (reply.error, reply.address) == ("connect_timeout", "127.0.0.1")
@@ -874,7 +870,7 @@ class NetworkContract(TransportContract):
             conversation.close()
             closed.release()
 
-        receiver = serve(script)
+        receiver = serve(script=script)
         replies = []
         for _ in range(5):
             replies.append(post(transport, receiver.url))
@@ -894,7 +890,7 @@ class NetworkContract(TransportContract):
             said.release()
             conversation.wait_closed()
 
-        receiver = serve(script)
+        receiver = serve(script=script)
         first = post(transport, receiver.url)
         rest.set()
         assert said.acquire(timeout=10)
@@ -911,7 +907,7 @@ class NetworkContract(TransportContract):
             conversation.answer()
             conversation.read()
 
-        receiver = serve(script)
+        receiver = serve(script=script)
         replies = [post(transport, receiver.url) for _ in range(2)]
 
         assert [(reply.status, reply.error) for reply in replies] == [(200, ""), (None, "connection_reset")]
@@ -924,11 +920,11 @@ class NetworkContract(TransportContract):
         def script(conversation: Conversation) -> None:
             open_now.add(conversation.number)
             try:
-                answer_with(200)(conversation)
+                answer_all(conversation)
             finally:
                 open_now.discard(conversation.number)
 
-        with Receiver(script) as receiver:
+        with Receiver(script=script) as receiver:
             transport = make(concurrency=2, getaddrinfo=lookup(["127.0.0.1"]))
             for number in range(12):
                 assert post(transport, receiver.url_for(f"host{number}.example")).status == 200
@@ -960,7 +956,7 @@ class NetworkContract(TransportContract):
                 everybody.wait(20)
                 conversation.answer(202)
 
-        receiver = serve(script)
+        receiver = serve(script=script)
         transport = make(concurrency=30)
         for key in range(30):
             transport.submit(build_request(receiver.url, key=key, timeout=20.0))
@@ -974,11 +970,11 @@ class NetworkContract(TransportContract):
         """What is in flight comes back as aborted, and the receiver sees the connections go."""
         gone = threading.Semaphore(0)
 
-        def script(conversation: Conversation) -> None:
+        def vanish(conversation: Conversation) -> None:
             hang(conversation)
             gone.release()
 
-        receiver = serve(script)
+        receiver = serve(vanish)
         for key in range(3):
             transport.submit(build_request(receiver.url, key=key))
         drive(transport, receiver, 3)
@@ -997,7 +993,7 @@ class NetworkContract(TransportContract):
         drive(transport, receiver, 1)
         transport.abort()
         replies = collect(transport, 2)
-        receiver.script = answer_with(200)
+        receiver.answers = [200]
 
         assert {reply.key: reply.error for reply in replies} == {0: "aborted", 1: "aborted"}
         assert post(transport, receiver.url).status == 200
@@ -1027,7 +1023,7 @@ class NetworkContract(TransportContract):
             conversation.wait_closed()
             ended.release()
 
-        with Receiver(script) as receiver:
+        with Receiver(script=script) as receiver:
             transport = make()
             for _ in range(5):
                 post(transport, receiver.url)

@@ -14,10 +14,10 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, RequestReceived, StreamEnded
 
+from djwebhooks.testing.receiver import Conversation, Receiver, hang
 from djwebhooks.transports.base import Transport
 from djwebhooks.transports.curl import CONCURRENCY, OTHER_FILES, CurlTransport, default_concurrency
 from tests.transports.contract import NetworkContract, build_request, collect, drive, lookup, make_server_context, post
-from tests.transports.receiver import Conversation, Receiver, hang
 
 Answer = Callable[[H2Connection, int], None]
 
@@ -223,7 +223,7 @@ class TestCurlTransport(NetworkContract):
                     b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
                 )
 
-        receiver = serve(script)
+        receiver = serve(script=script)
         replies = [post(transport, receiver.url) for _ in range(3)]
 
         assert [(reply.status, reply.body) for reply in replies] == [(200, b"ok")] * 3

@@ -14,6 +14,7 @@ from urllib3 import HTTPConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.connection import is_connection_dropped
 
+from djwebhooks.testing.receiver import Conversation, Receiver
 from djwebhooks.transports.base import Transport
 from djwebhooks.transports.faults import ExchangeFailed
 from djwebhooks.transports.guarded import (
@@ -27,7 +28,6 @@ from djwebhooks.transports.guarded import (
 from djwebhooks.transports.requests import FIRST_THREADS, RequestsTransport
 from tests.keys import make_certificate
 from tests.transports.contract import NetworkContract, build_request, collect, lookup, post
-from tests.transports.receiver import Conversation, Receiver
 
 
 def find_threads() -> set[threading.Thread]:
@@ -62,7 +62,7 @@ class TestRequestsTransport(NetworkContract):
                 hold.wait(20)
                 conversation.answer()
 
-        receiver = serve(script)
+        receiver = serve(script=script)
         others = find_threads()
         concurrency = 2 * FIRST_THREADS
         transport = make(concurrency=concurrency)

@@ -1,15 +1,24 @@
-"""A receiver on loopback that does to each connection what its script says."""
+"""A real HTTP server on loopback that answers as it is told, or does not, and keeps what it was sent."""
 
 import contextlib
+import json
 import socket
 import ssl
 import struct
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
+
+from django.views.decorators.debug import sensitive_variables
+
+from djwebhooks import signing
+from djwebhooks.exceptions import InvalidSignature
+
+#: Settings that let requests through to receivers on this machine: ``override_settings(**LOOPBACK)``.
+LOOPBACK: Mapping[str, Any] = {"DJWEBHOOKS_ALLOW_HTTP": True, "DJWEBHOOKS_ALLOWED_NETWORKS": ("127.0.0.0/8",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +31,16 @@ class Received:
     body: bytes
     connection: int
 
+    @property
+    def content(self) -> Any:
+        """The JSON value that the body is. Raises ValueError if it is none."""
+        return json.loads(self.body)
+
+    @sensitive_variables("keys")
+    def verify(self, keys: str | signing.Verifier | Iterable[str | signing.Verifier]) -> int:
+        """Return which of *keys* it was signed with, as ``djwebhooks.signing.verify`` does. Raises InvalidSignature."""
+        return signing.verify(self.body, self.headers, keys)
+
 
 class Conversation:
     """One connection, from the receiver's side."""
@@ -29,6 +48,8 @@ class Conversation:
     def __init__(self, receiver: "Receiver", sock: socket.socket, number: int) -> None:
         self.receiver = receiver
         self.number = number
+        #: The request that was read last.
+        self.request: Received | None = None
         self._socket = sock
         self._file = sock.makefile("rb")
 
@@ -43,9 +64,9 @@ class Conversation:
             name, _, value = line.partition(":")
             headers[name.lower()] = value.strip()
         body = self._file.read(int(headers.get("content-length", 0)))
-        received = Received(method, path, headers, body, self.number)
-        self.receiver.note(received)
-        return received
+        self.request = Received(method, path, headers, body, self.number)
+        self.receiver.note(self.request)
+        return self.request
 
     def receive(self, most: int) -> bytes:
         """Return *most* bytes or fewer of what comes next, none once the sender has closed."""
@@ -87,45 +108,84 @@ class Conversation:
             socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
 
-Script = Callable[[Conversation], None]
+#: What is done with a request that was read, and what is done with a whole connection.
+Answer = Callable[[Conversation], object]
+Script = Callable[[Conversation], object]
 
 
-def answer_with(status: int = 200, body: bytes = b"", **headers: str) -> Script:
-    """Return a script that answers every request of a connection alike."""
-
-    def script(conversation: Conversation) -> None:
-        while conversation.read():
-            conversation.answer(status, body, **headers)
-
-    return script
+def answer(status: int = 200, body: bytes = b"", **headers: str) -> Answer:
+    """Return what answers with a whole answer; ``_`` in the names of *headers* is sent as ``-``."""
+    return lambda conversation: conversation.answer(status, body, **headers)
 
 
-def send_raw(data: bytes) -> Script:
-    """Return a script that reads a request, sends *data* and closes."""
+def slow(seconds: float, status: int = 200) -> Answer:
+    """Return what answers with *status* after so many seconds."""
 
-    def script(conversation: Conversation) -> None:
-        conversation.read()
+    def answer_late(conversation: Conversation) -> None:
+        if not conversation.receiver.stopping.wait(seconds):
+            conversation.answer(status)
+
+    return answer_late
+
+
+def raw(data: bytes) -> Answer:
+    """Return what sends these bytes, be they an answer or not, and closes the connection."""
+
+    def send_and_close(conversation: Conversation) -> None:
         conversation.send(data)
+        conversation.close()
 
-    return script
+    return send_and_close
 
 
 def hang(conversation: Conversation) -> None:
-    """Read a request and never answer it."""
-    conversation.read()
+    """Never answer, and keep the connection open until the sender closes it."""
     conversation.wait_closed()
+
+
+def reset(conversation: Conversation) -> None:
+    """Break the connection off instead of answering."""
+    conversation.reset()
+
+
+def answer_all(conversation: Conversation) -> None:
+    """Answer the requests of a connection as the receiver's *answers* say."""
+    while conversation.read():
+        conversation.receiver.choose_answer(conversation)(conversation)
+
+
+def read_answer(given: Answer | int) -> Answer:
+    if isinstance(given, int) and not isinstance(given, bool) and 100 <= given <= 599:
+        return answer(given)
+    if callable(given):
+        return given
+    raise TypeError(f"An answer is a status from 100 to 599, or a function of the conversation, not {given!r}.")
 
 
 class Receiver:
     """Serves HTTP on *port* of *host*, by default a free one, or HTTPS with the context *tls*; a context manager.
 
-    *script* is run in a thread for each connection; it may be exchanged at any time for those to come.
+    The first of *answers* is for the first request, and so on; the last one stays. Each is a status, or ``hang``, ``reset``,
+    ``slow(seconds)``, ``raw(data)``, ``answer(status, body, name=value)``, or another function of the ``Conversation``.
+    With *keys*, such as a target's secret, what has no right signature is answered 401 instead. A *script* does what it likes
+    with each connection, in a thread of its own. All of these may be assigned anew at any time.
+
+    Raises TypeError for what is no answer, and ValueError for a malformed key.
     """
 
+    @sensitive_variables("keys")
     def __init__(
-        self, script: Script | None = None, *, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None
+        self,
+        *answers: Answer | int,
+        keys: str | Sequence[str] = (),
+        script: Script = answer_all,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        self.script = script or answer_with(200)
+        self.answers = answers or [200]
+        self.keys = keys
+        self.script = script
         self.host = host
         self.requests: list[Received] = []
         self.connections = 0
@@ -138,11 +198,43 @@ class Receiver:
         self.port: int = self._listener.getsockname()[1]
 
     @property
+    def answers(self) -> Sequence[Answer]:
+        """What is still to be answered, one request after the other; the last one stays."""
+        return self._answers
+
+    @answers.setter
+    def answers(self, answers: Iterable[Answer | int]) -> None:
+        self._answers = [read_answer(each) for each in answers]
+        if not self._answers:
+            raise TypeError("A receiver needs one answer or more, such as 200 or hang.")
+
+    @property
+    def keys(self) -> Sequence[signing.Verifier]:
+        """What requests must be signed with one of; empty if that does not matter."""
+        return self._keys
+
+    @keys.setter
+    @sensitive_variables("keys")
+    def keys(self, keys: str | Sequence[str]) -> None:
+        self._keys = [signing.read_verifier(key) for key in ([keys] if isinstance(keys, str) else keys)]
+
+    @property
     def url(self) -> str:
+        """An address of it, for a target."""
         return f"{'https' if self._tls else 'http'}://{self.host}:{self.port}/hook"
 
     def url_for(self, name: str) -> str:
         return f"{'https' if self._tls else 'http'}://{name}:{self.port}/hook"
+
+    def choose_answer(self, conversation: Conversation) -> Answer:
+        """Return what to do with the request that was read last."""
+        if self.keys and conversation.request is not None:
+            try:
+                conversation.request.verify(self.keys)
+            except InvalidSignature as error:
+                return answer(401, str(error).encode())
+        with self._changed:
+            return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
 
     def note(self, received: Received) -> None:
         with self._changed:
@@ -150,9 +242,11 @@ class Receiver:
             self._changed.notify_all()
 
     def wait_for(self, count: int, timeout: float = 10.0) -> list[Received]:
-        """Return the requests once there are *count*; fail after *timeout* seconds."""
+        """Return the requests once there are *count*. Raises AssertionError after *timeout* seconds."""
+        __tracebackhide__ = True
         with self._changed:
-            assert self._changed.wait_for(lambda: len(self.requests) >= count, timeout), f"only {len(self.requests)} requests"
+            if not self._changed.wait_for(lambda: len(self.requests) >= count, timeout):
+                raise AssertionError(f"Only {len(self.requests)} of {count} requests have come within {timeout:g} s.")
             return list(self.requests)
 
     def __enter__(self) -> Self:
@@ -167,7 +261,8 @@ class Receiver:
         self._listener.close()
         deadline = time.monotonic() + 10
         while alive := [thread for thread in self._threads if thread.is_alive()]:
-            assert time.monotonic() < deadline, "a script of the receiver does not end"
+            if time.monotonic() > deadline:
+                raise RuntimeError("An answer or a script of the receiver does not end, though its connection is closed.")
             for conversation in list(self._open):
                 conversation.shut_down()
             alive[0].join(0.05)
