@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 
+from djwebhooks import senders
 from djwebhooks.models import Attempt, Delivery, WebhookTarget
 from djwebhooks.models.deliveries import Status
 from djwebhooks.signals import attempt_made, delivery_failed, delivery_succeeded, target_disabled
@@ -9,14 +10,20 @@ from djwebhooks.work import Outcome, Recorded
 
 
 def announce(using: str, recorded: Recorded) -> None:
-    """Send the signals for what was recorded. A receiver that raises is logged and harms nothing."""
-    if any(signal.has_listeners() for signal in (attempt_made, delivery_succeeded, delivery_failed)):
+    """Send the signals for what was recorded, and have senders follow up. One that raises is logged and harms nothing."""
+    followed = [outcome for outcome in recorded.outcomes if outcome.work.sender and outcome.sent is not None]
+    followed = [outcome for outcome in followed if senders.wants_attempts(outcome.work.sender)]
+    if followed or any(signal.has_listeners() for signal in (attempt_made, delivery_succeeded, delivery_failed)):
         # All is read before anybody is told, and attempts first, as they are deleted with their delivery.
-        attempts = find_attempts(using, recorded.outcomes) if attempt_made.has_listeners() else {}
+        attempts = find_attempts(using, recorded.outcomes if attempt_made.has_listeners() else followed)
         deliveries = Delivery.objects.using(using).in_bulk([outcome.work.delivery_id for outcome in recorded.outcomes])
         for outcome in recorded.outcomes:
             if outcome.work.delivery_id in deliveries:  # Nobody has pruned it meanwhile.
                 announce_outcome(outcome, deliveries[outcome.work.delivery_id], attempts.get(key_of(outcome)))
+        for outcome in followed:
+            delivery, attempt = deliveries.get(outcome.work.delivery_id), attempts.get(key_of(outcome))
+            if delivery is not None and attempt is not None:
+                senders.follow_up(outcome.work.sender, delivery, attempt)
     if recorded.disabled and target_disabled.has_listeners():
         for target in WebhookTarget.objects.using(using).filter(pk__in=recorded.disabled):
             target_disabled.send_robust(WebhookTarget, target=target, reason=recorded.disabled[target.pk])

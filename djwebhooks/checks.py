@@ -13,15 +13,16 @@ from django.core import checks
 from django.core.checks import CheckMessage, Error, Tags, register
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
+from django.db.models import Count
 from django.utils.module_loading import import_string
 
-from djwebhooks import catalogue, database, network, payload, signing
+from djwebhooks import catalogue, database, network, payload, senders, signing
 from djwebhooks.conf import conf
 from djwebhooks.engines.base import Engine
 from djwebhooks.exceptions import ConfigurationError, DjWebhooksError
 from djwebhooks.model_events import read_all
-from djwebhooks.models import Event
-from djwebhooks.models.events import events_database
+from djwebhooks.models import Event, WebhookTarget
+from djwebhooks.models.events import SENDER_LENGTH, events_database
 from djwebhooks.models.replays import check_rate
 from djwebhooks.owners import owner_model
 from djwebhooks.weaknesses import WEAKNESSES
@@ -149,6 +150,36 @@ def check_envelope(**_: Any) -> Iterator[CheckMessage]:
         payload.envelope_format(conf.ENVELOPE, with_owner=False)
     except ImproperlyConfigured as error:
         yield Error(str(error), id="djwebhooks.E007")
+
+
+def check_senders(**_: Any) -> Iterator[CheckMessage]:
+    """Senders that are none."""
+    if not isinstance(conf.SENDERS, Mapping):
+        yield Error(
+            f"DJWEBHOOKS_SENDERS must be a dictionary of names and dotted paths, not {conf.SENDERS!r}.", id="djwebhooks.E030"
+        )
+        return
+    for name in conf.SENDERS:
+        if not (isinstance(name, str) and SENDER_NAME.fullmatch(name)):
+            yield Error(
+                f"DJWEBHOOKS_SENDERS has the name {name!r}: use up to {SENDER_LENGTH} of a-z, A-Z, 0-9, _ and -.",
+                id="djwebhooks.E030",
+            )
+        elif fault := senders.find_fault(name):
+            yield Error(fault, id="djwebhooks.E030")
+    if conf.SENDER not in ("", *conf.SENDERS):
+        yield Error(f"DJWEBHOOKS_SENDER is {conf.SENDER!r}, which DJWEBHOOKS_SENDERS does not have.", id="djwebhooks.E030")
+
+
+def check_chosen_senders(databases: Sequence[str] | None = None, **_: Any) -> Iterator[CheckMessage]:
+    """Targets whose sender is gone."""
+    alias = router.db_for_write(Event)
+    if alias not in (databases or ()) or WebhookTarget._meta.db_table not in connections[alias].introspection.table_names():
+        return
+    chosen = WebhookTarget.objects.using(alias).exclude(sender="").order_by("sender").values_list("sender").annotate(Count("pk"))
+    for name, count in chosen:
+        if fault := senders.find_fault(name):
+            yield checks.Warning(f"Nothing is sent to {count} of the targets. {fault}", id="djwebhooks.W020")
 
 
 def check_networks(**_: Any) -> Iterator[CheckMessage]:
@@ -369,6 +400,8 @@ KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "JSON_ENCODER": ("a subclass of json.JSONEncoder", _is_encoder),
     "REQUEST_OWNER": ("a function", callable),
 }
+#: What the name of a sender may be.
+SENDER_NAME = re.compile(rf"[a-zA-Z0-9_-]{{1,{SENDER_LENGTH}}}")
 #: A number of requests, and the time for them.
 THROTTLE = re.compile(r"[1-9][0-9]*/(second|minute|hour|day)")
 #: The longest duration that makes sense, in seconds: sums of times must stay in the calendar.
@@ -382,6 +415,7 @@ CHECKS = (
     check_numbers,
     check_rates,
     check_envelope,
+    check_senders,
     check_networks,
     check_ports,
     check_hosts,
@@ -405,6 +439,7 @@ def register_all() -> None:
         register(_listing(function), "djwebhooks")
     register(_listing(check_isolation), Tags.database)
     register(_listing(check_server), Tags.database)
+    register(_listing(check_chosen_senders), Tags.database)
     for function in (check_http, *WEAKNESSES):
         register(_listing(function), "djwebhooks", deploy=True)
 

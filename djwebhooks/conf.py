@@ -40,6 +40,10 @@ class Settings:
     MODEL_EVENTS: Mapping[str, Any] = {}
     #: How a body is wrapped: ``"standard"``, ``"flat"`` or ``"cloudevents"``.
     ENVELOPE: str = "standard"
+    #: Who writes and sends webhooks in another way: names to dotted paths of ``djwebhooks.senders.Sender`` classes.
+    SENDERS: Mapping[str, str] = {}
+    #: The name of the sender where neither target nor event has one; empty changes nothing.
+    SENDER: str = ""
     #: What webhooks are signed with: ``"v1"`` (a shared secret), ``"v1a"`` (a public key), or both.
     SIGNATURES: Sequence[str] = ("v1",)
     #: Dotted path of the JSON encoder class.

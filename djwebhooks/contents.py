@@ -9,17 +9,19 @@ from typing import Any
 from django.apps import apps
 from rq.timeouts import BaseTimeoutException
 
-from djwebhooks import database, payload
-from djwebhooks.exceptions import InvalidPayload
+from djwebhooks import database, senders
+from djwebhooks.exceptions import InvalidPayload, SenderFault
 from djwebhooks.models import Body, Event
 from djwebhooks.models.events import BUILD_TRIES
 from djwebhooks.owners import name_of_owner, owner_model
-from djwebhooks.payload import tells_owner
+from djwebhooks.payload import Message, tells_owner
 
 logger = logging.getLogger(__name__)
 
 #: Stands for the body of an event whose payload does not fit the format.
 UNFIT = b"unfit"
+#: Stands for the body of an event that its sender cannot write.
+FAULTY = b"faulty"
 #: The body of an event whose data was erased.
 ERASED = b""
 
@@ -30,6 +32,8 @@ class Content:
 
     message_id: str
     only_key: str
+    #: The name of the sender that it was fired with, if any.
+    sender: str
     is_erased: bool
     is_built: bool
     #: Whether nobody will try to build its payload again.
@@ -37,16 +41,19 @@ class Content:
     #: Its bodies by their formats; and the formats that somebody wants.
     bodies: dict[str, bytes] = field(default_factory=dict)
     wanted: set[str] = field(default_factory=set)
+    #: The event itself, where a sender wants to know more than its body.
+    message: Message | None = None
 
 
 def read_contents(using: str, event_ids: Collection[int], now: datetime) -> dict[int, Content]:
     """Return what there is to send of each event, by its id; those that were deleted are left out."""
     contents: dict[int, Content] = {}
     rows = database.execute(using, f"{CONTENT} ({', '.join(['%s'] * len(event_ids))})", list(event_ids)) if event_ids else []
-    for pk, uid, only_key, erased_at, is_built, attempts, due_at, body_format, body in rows:
+    for pk, uid, only_key, sender, erased_at, is_built, attempts, due_at, body_format, body in rows:
         if pk not in contents:
             is_given_up = not is_built and attempts >= BUILD_TRIES and (due_at is None or database.as_time(due_at) <= now)
-            contents[pk] = Content(str(database.as_uuid(uid)), only_key, erased_at is not None, bool(is_built), is_given_up)
+            message_id, is_erased = str(database.as_uuid(uid)), erased_at is not None
+            contents[pk] = Content(message_id, only_key, sender, is_erased, bool(is_built), is_given_up)
         if body_format is not None:
             contents[pk].bodies[body_format] = bytes(body)
     return contents
@@ -54,34 +61,42 @@ def read_contents(using: str, event_ids: Collection[int], now: datetime) -> dict
 
 #: An event has a row for each of its bodies, or one without any.
 CONTENT = """
-    SELECT event.id, uid, only_key, erased_at, payload <> '', build_attempts, build_due_at, format, content
+    SELECT event.id, uid, only_key, sender, erased_at, payload <> '', build_attempts, build_due_at, format, content
     FROM djw_event AS event LEFT JOIN djw_body AS body ON body.event_id = event.id WHERE event.id IN
 """
 
 
-def write_bodies(using: str, contents: Mapping[int, Content]) -> None:
-    """Write the bodies that are wanted and that nobody has written yet.
+def write_bodies(using: str, contents: Mapping[int, Content], told: Collection[int] = ()) -> None:
+    """Write the bodies that are wanted and that nobody has written yet, and keep the messages of the events *told*.
 
     Whoever writes first wins, and everybody sends what the database has.
     """
     missing = [(pk, body_format) for pk, content in contents.items() for body_format in content.wanted - content.bodies.keys()]
-    if not missing:
+    if not missing and not told:
         return
-    columns = ("id", "uid", "name", "created_at", "payload", "owner", "erased_at")
-    sources = database.read_many(using, Event, columns, {pk for pk, _ in missing})
-    events = {pk: source for pk, *source, erased_at in sources if erased_at is None}
-    owners = _read_owners(using, {events[pk][-1] for pk, body_format in missing if tells_owner(body_format) and pk in events})
+    messages = _read_messages(using, contents, {pk for pk, _ in missing}.union(told))
+    for pk in told:
+        contents[pk].message = messages.get(pk)
     rows = []
     for pk, body_format in missing:
-        body = _render(pk, events[pk], body_format, owners) if pk in events else ERASED
+        body = _render(pk, messages[pk], body_format) if pk in messages else ERASED
         if body is not None:
             contents[pk].bodies[body_format] = body
-        if body not in (None, UNFIT, ERASED):
-            rows.append((pk, body_format, body))
+            if body is not UNFIT and body is not FAULTY and body:
+                rows.append((pk, body_format, body))
     if not database.insert_many(using, Body, ("event", "format", "content"), rows):
-        written = Body.objects.using(using).filter(event__in=events).values_list("event_id", "format", "content")
+        written = Body.objects.using(using).filter(event__in=messages).values_list("event_id", "format", "content")
         for pk, body_format, content in written:
             contents[pk].bodies[body_format] = bytes(content)
+
+
+def _read_messages(using: str, contents: Mapping[int, Content], ids: Collection[int]) -> dict[int, Message | None]:
+    """Return the events with these *ids*, but for those that were erased; None for one whose owner has no name."""
+    columns = ("id", "uid", "name", "created_at", "payload", "owner", "erased_at")
+    sources = [source for *source, erased_at in database.read_many(using, Event, columns, ids) if erased_at is None]
+    telling = {pk for pk in ids if any(map(tells_owner, contents[pk].wanted))}
+    owners = _read_owners(using, {source[-1] for source in sources if source[0] in telling})
+    return {pk: _make_message(pk, source, owners) for pk, *source in sources}
 
 
 def _read_owners(using: str, ids: Collection[Any]) -> dict[Any, Any]:
@@ -89,15 +104,30 @@ def _read_owners(using: str, ids: Collection[Any]) -> dict[Any, Any]:
     return apps.get_model(owner_model())._base_manager.using(using).in_bulk(list(known)) if known else {}
 
 
-def _render(pk: int, source: Sequence[Any], body_format: str, owners: Mapping[Any, Any]) -> bytes | None:
-    """Return the event's body, or ``None`` when it cannot be made for a reason that nobody thought of."""
+def _make_message(pk: int, source: Sequence[Any], owners: Mapping[Any, Any]) -> Message | None:
     uid, name, created_at, text, owner_id = source
     try:
         owner = owners.get(owner_id)
         owner_name = name_of_owner(owner) if owner is not None or owner_id is None else str(owner_id)
-        return payload.render(body_format, payload.Message(uid, name, created_at, text, owner_name))
+        return Message(uid, name, created_at, text, owner_name)
+    except BaseTimeoutException:
+        raise
+    except Exception:
+        logger.exception("event=%s cannot be written, as its owner has no name.", pk)
+        return None
+
+
+def _render(pk: int, message: Message | None, body_format: str) -> bytes | None:
+    """Return the event's body, or ``None`` when it cannot be made for a reason that nobody thought of."""
+    if message is None:
+        return None
+    try:
+        return senders.render(body_format, message)
     except InvalidPayload:
         return UNFIT
+    except SenderFault as error:
+        logger.warning("event=%s cannot be written: %s", pk, error)
+        return FAULTY
     except BaseTimeoutException:
         raise
     except Exception:

@@ -54,6 +54,7 @@ def hook(
     deliver_at: datetime | Callable[..., datetime | None] | None = None,
     urls: Option = None,
     subjects: Iterable[Model] | Callable[..., Iterable[Model]] | None = None,
+    sender: str | Callable[..., str] = "",
     using: str | None = None,
 ) -> Callable[[Callable[P, R_co]], Hook[P, R_co]]:
     """Make calling a function fire *event*, with what the function returns as the payload.
@@ -82,6 +83,7 @@ def hook(
         "deliver_at": deliver_at,
         "urls": urls,
         "subjects": subjects,
+        "sender": sender,
         "using": using,
     }
 

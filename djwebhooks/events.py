@@ -13,8 +13,8 @@ from django.utils import timezone
 
 from djwebhooks import capture, catalogue
 from djwebhooks import payload as payloads
-from djwebhooks.exceptions import IdempotencyConflict, InvalidEvent, WrongTransaction
-from djwebhooks.models import Event, WebhookTarget
+from djwebhooks.exceptions import IdempotencyConflict, InvalidEvent, InvalidTarget, WrongTransaction
+from djwebhooks.models import Event, WebhookTarget, validation
 from djwebhooks.models.events import events_database
 from djwebhooks.owners import check_owner
 from djwebhooks.signals import work_written
@@ -40,6 +40,7 @@ def fire(
     deliver_at: datetime | None = None,
     urls: URLs | None = None,
     subjects: Iterable[Model] = (),
+    sender: str = "",
     using: str | None = None,
 ) -> Event:
     """Say that *name* happened: save an event in the caller's transaction, to be sent if and only if that commits.
@@ -49,7 +50,8 @@ def fire(
     A second call with the same *idempotency_key* (for this owner and name) returns the first one's event. *deliver_at* and
     *expires_at* are aware times. *urls*, a string, a list or a callable that returns one, sends straight to these addresses.
     *subjects* are the model instances that the payload tells of, besides the owner: ``djwebhooks.erasure.erase`` finds the event
-    by them. *using* is the alias to write to, instead of the one that the database routers choose for events.
+    by them. *sender* is a name of ``DJWEBHOOKS_SENDERS``: who writes and sends it, where a target has none of its own. *using* is
+    the alias to write to, instead of the one that the database routers choose for events.
 
     Raises ``InvalidEvent`` (``UnknownEvent``, ``InvalidPayload``, ``PayloadTooLarge``, ``SchemaMismatch``), ``TypeError`` for a
     wrong owner, ``ValidationError`` for an address that cannot be sent to, ``IdempotencyConflict`` and ``WrongTransaction``: all
@@ -67,6 +69,7 @@ def fire(
         deliver_at=deliver_at,
         urls=urls,
         subjects=subjects,
+        sender=sender,
         using=using,
     )
 
@@ -89,6 +92,7 @@ def save(
     deliver_at: datetime | None = None,
     urls: URLs | None = None,
     subjects: Iterable[Model] = (),
+    sender: str = "",
     using: str | None = None,
 ) -> Event:
     """Check and save *event*, which has its payload or its captured call. The arguments are those of ``fire``."""
@@ -106,6 +110,7 @@ def save(
     event.deliver_at = check_time("deliver_at", deliver_at)
     if event.expires_at is not None and event.deliver_at is not None and event.expires_at <= event.deliver_at:
         raise InvalidEvent(f"expires_at ({expires_at}) must be later than deliver_at ({deliver_at}).")
+    event.sender = check_sender(sender)
     event.subjects = join_digests(check_subjects(subjects), owner)
     if urls is not None:
         event.target_ids = json.dumps(find_targets(urls, owner, alias))
@@ -162,6 +167,16 @@ def check_time(name: str, value: datetime | None) -> datetime | None:
         raise InvalidEvent(f"{name} is {value}, which is too far away: leave it out.")
     # Two times of one zone are compared as its clocks show them, which is wrong in the night when they are put back.
     return value.astimezone(UTC)
+
+
+def check_sender(sender: str) -> str:
+    """Return *sender*. Raises ``InvalidEvent`` for one that ``DJWEBHOOKS_SENDERS`` does not have."""
+    try:
+        if sender:
+            validation.check_sender(sender)
+    except InvalidTarget as error:
+        raise InvalidEvent(str(error.message)) from None
+    return sender
 
 
 def check_subjects(subjects: Iterable[Model]) -> list[Model]:

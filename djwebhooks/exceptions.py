@@ -2,6 +2,7 @@
 
 DjWebhooksError
 ├── ConfigurationError      (ImproperlyConfigured)
+│   └── UnknownSender
 ├── InvalidEvent            (ValueError)
 │   ├── UnknownEvent
 │   └── InvalidPayload
@@ -14,6 +15,7 @@ DjWebhooksError
 ├── InvalidTarget           (ValidationError)
 │   └── TooManyTargets
 ├── ForbiddenAddress
+├── SenderFault
 ├── InvalidReplay           (ValueError)
 ├── InvalidAdoption         (ValueError)
 ├── AlreadyFinished         (ValueError)
@@ -40,6 +42,10 @@ class DjWebhooksError(Exception):
 
 class ConfigurationError(DjWebhooksError, ImproperlyConfigured):
     """A DJWEBHOOKS_* setting has a value that cannot work."""
+
+
+class UnknownSender(ConfigurationError):
+    """DJWEBHOOKS_SENDERS does not have the sender, or leads to none."""
 
 
 class InvalidEvent(DjWebhooksError, ValueError):
@@ -93,6 +99,10 @@ class ForbiddenAddress(DjWebhooksError):
     """The name has an address that webhooks are never sent to."""
 
     # Never an OSError: urllib3 would take it for a failed connection.
+
+
+class SenderFault(DjWebhooksError):
+    """A sender raised, or returned what cannot be sent."""
 
 
 class InvalidReplay(DjWebhooksError, ValueError):

@@ -9,7 +9,7 @@ from typing import Any
 from django.db.models import Case, Count, Value, When
 from django.utils import timezone
 
-from djwebhooks import catalogue, payload
+from djwebhooks import catalogue, payload, senders
 from djwebhooks.conf import conf
 from djwebhooks.database import read_clock
 from djwebhooks.health import UNKNOWN, Health
@@ -188,6 +188,8 @@ def list_holds(using: str, target: WebhookTarget, now: datetime) -> Iterator[str
     health = lane.health if lane is not None else UNKNOWN
     if not target.is_active:
         yield "it is paused; resume it"
+    if fault := senders.find_fault(target.sender):
+        yield f"nobody can send to it: {fault}"
     if health.disabled_at is not None:
         because = DISABLED_BECAUSE.get(health.disabled_reason, health.disabled_reason)
         yield f"it was disabled {describe_time(health.disabled_at, now)}: {because}; resume it once it is mended"
@@ -237,6 +239,8 @@ def describe_event(using: str, event: Event, now: datetime) -> Iterator[str]:
     yield f"Committed: fired {describe_time(event.created_at, now)}"
     audience = "everybody who is subscribed (broadcast)" if event.is_broadcast else describe_owner(event)
     yield f"For: {audience}" + (f", identifier {event.identifier!r}" if event.identifier else "")
+    if event.sender:
+        yield f"Sender: {event.sender!r}"
     if event.ordering_key:
         yield f"Ordering key: {event.ordering_key!r}"
     if event.idempotency_key:
@@ -382,6 +386,8 @@ def list_waits(using: str, delivery: Delivery, event: Event | None, target: Webh
         end = delivery.created_at + timedelta(seconds=conf.seconds("RETENTION"))
         yield from (f"Held: {reason}." for reason in holds)
         yield f"What is held expires {describe_time(end, now)}."
+    if not target.sender and (fault := senders.find_fault(event.sender or conf.SENDER)):
+        yield f"Nobody can send it: {fault}"
     if delivery.due_at is None:
         yield describe_line(using, delivery, now)
     elif delivery.due_at > now:

@@ -6,10 +6,10 @@ from datetime import datetime
 
 from django.views.decorators.debug import sensitive_variables
 
-from djwebhooks import payload, signing
-from djwebhooks.conf import conf
-from djwebhooks.contents import ERASED, UNFIT, Content, read_contents, write_bodies
+from djwebhooks import senders, signing
+from djwebhooks.contents import ERASED, FAULTY, UNFIT, Content, read_contents, write_bodies
 from djwebhooks.database import read_clock
+from djwebhooks.exceptions import UnknownSender
 from djwebhooks.messages import find_keys
 from djwebhooks.models import Delivery, WebhookTarget
 from djwebhooks.models.deliveries import Status
@@ -38,7 +38,8 @@ class Page:
 
     *after* is what to ask for next, and *has_more* whether there is something to get at once. *waiting_for* is the number of an
     event whose payload has yet to be built, and behind which nothing is given before it is. Numbers are left out whose
-    deliveries were cancelled, whose events were erased or could not be built, and of tests of single keys.
+    deliveries were cancelled, whose events were erased or could not be built, or written by their sender as a text, and of tests
+    of single keys.
     """
 
     items: Sequence[Item]
@@ -58,7 +59,7 @@ def read_page(target: WebhookTarget, after: int, using: str) -> Page:
     writer = Writer(target, now)
     items: list[Item] = []
     size = 0
-    for sequence, content in _with_contents(using, rows[:PAGE], writer.body_format, now):
+    for sequence, content in _with_contents(using, rows[:PAGE], writer, now):
         if content is not None and not content.is_built and not content.is_given_up and not content.is_erased:
             return Page(items, after, has_more=False, waiting_for=sequence)
         if size >= PAGE_BYTES:
@@ -71,14 +72,14 @@ def read_page(target: WebhookTarget, after: int, using: str) -> Page:
     return Page(items, after, has_more=len(rows) > PAGE)
 
 
-def _with_contents(using: str, rows: Sequence[Row], body_format: str, now: datetime) -> Iterator[tuple[int, Content | None]]:
+def _with_contents(using: str, rows: Sequence[Row], writer: "Writer", now: datetime) -> Iterator[tuple[int, Content | None]]:
     """Each sequence with what there is to send, read as far as somebody takes it."""
     for start in range(0, len(rows), CHUNK):
         chunk = rows[start : start + CHUNK]
         contents = read_contents(using, {event_id for _, event_id in chunk}, now)
         for content in contents.values():
             if content.is_built and not content.is_erased:
-                content.wanted.add(body_format)
+                content.wanted |= {writer.find_format(content)} - {""}
         write_bodies(using, contents)
         for sequence, event_id in chunk:
             yield sequence, contents.get(event_id)
@@ -92,18 +93,36 @@ class Writer:
         versions = target.signature_versions
         self._signers = [signer for key in find_keys(target, "", now) for signer in key.read_signers(versions)]
         self._timestamp = int(now.timestamp())
-        self.body_format = payload.envelope_format(target.envelope or conf.ENVELOPE, with_owner=target.owner_id is None)
+        self._target = target
+
+    def find_format(self, content: Content) -> str:
+        """Return the format that the target gets *content* in; empty if nobody knows its sender any more."""
+        try:
+            return senders.find_format_for(self._target, content.sender)
+        except UnknownSender:
+            return ""
 
     def write(self, sequence: int, content: Content | None) -> Item | None:
-        """Return the item, or nothing for an event that has no body."""
-        body = content.bodies.get(self.body_format) if content is not None else None
-        if content is None or content.only_key or content.is_erased or body in (None, UNFIT, ERASED):
+        """Return the item, or nothing for an event that has no body, or one that is no text."""
+        if content is None or content.only_key or content.is_erased:
+            return None
+        body_format = self.find_format(content)
+        body = content.bodies.get(body_format, ERASED)
+        if body is UNFIT or body is FAULTY or not body or not is_text(body):
             return None
         headers = {
-            "content-type": payload.content_type(self.body_format),
+            "content-type": senders.content_type(body_format),
             "webhook-id": content.message_id,
             "webhook-timestamp": str(self._timestamp),
             "webhook-signature": signing.sign_all(self._signers, content.message_id, self._timestamp, body),
             "webhook-sequence": str(sequence),
         }
         return Item(sequence, headers, body.decode())
+
+
+def is_text(body: bytes) -> bool:
+    """Whether *body* can be shown in JSON: a sender may write anything."""
+    try:
+        return bool(body.decode())
+    except UnicodeDecodeError:
+        return False

@@ -3,19 +3,19 @@
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, cast
+from datetime import datetime, timedelta
+from typing import Any
 
 from django.db import DatabaseError, InterfaceError
 from django.views.decorators.debug import sensitive_variables
 from rq.timeouts import BaseTimeoutException
 
-from djwebhooks import __version__, payload, retry, signing, tokens
+from djwebhooks import payload, retry, senders, signing, tokens
 from djwebhooks.authentication.base import AccessToken, HeaderAuthentication, TokenAuthentication
 from djwebhooks.conf import conf
-from djwebhooks.contents import ERASED, UNFIT, Content, read_contents, write_bodies
-from djwebhooks.exceptions import InvalidTarget, UndecryptableSecret
-from djwebhooks.models import WebhookTarget
+from djwebhooks.contents import FAULTY, UNFIT, Content, read_contents, write_bodies
+from djwebhooks.exceptions import ForbiddenAddress, InvalidTarget, SenderFault, UndecryptableSecret, UnknownSender
+from djwebhooks.models import Event, WebhookTarget
 from djwebhooks.models.deliveries import Status
 from djwebhooks.models.keyring import UNKNOWN_KEY, Key
 from djwebhooks.models.validation import check_authentication
@@ -23,10 +23,6 @@ from djwebhooks.transports.base import Request
 from djwebhooks.work import OWN_FAULT_PAUSE, Held, Letterhead, Outcome, Work
 
 logger = logging.getLogger(__name__)
-
-#: How deliveries end whose event has no body.
-NO_BODIES = {UNFIT: (Status.FAILED, "invalid_payload"), ERASED: (Status.CANCELLED, "erased")}
-USER_AGENT = f"djwebhooks/{__version__}"
 
 #: A work that needs an access token first, its target, how to read one, and the request for it.
 Tokenless = tuple[Work, WebhookTarget, TokenAuthentication, Request]
@@ -48,9 +44,9 @@ class Prepared:
 def prepare(using: str, works: Sequence[Work], held: Mapping[int, Held], now: datetime) -> Prepared:
     """Make a request of each of *works*, or say why there is none."""
     contents = read_contents(using, {work.event_id for work in works}, now)
-    desk = Desk(contents, held, now)
-    desk.do_each(desk.sort, works)
-    write_bodies(using, contents)
+    desk = Desk(using, contents, held, now)
+    desk.do_each(desk.sort, zip(works, strict=True))
+    write_bodies(using, contents, desk.told)
     desk.do_each(desk.sign, desk.sendable)
     return desk.prepared
 
@@ -58,14 +54,19 @@ def prepare(using: str, works: Sequence[Work], held: Mapping[int, Held], now: da
 class Desk:
     """Makes the requests of one hand-over; what they have in common is looked up once."""
 
-    def __init__(self, contents: Mapping[int, Content], held: Mapping[int, Held], now: datetime) -> None:
+    def __init__(self, using: str, contents: Mapping[int, Content], held: Mapping[int, Held], now: datetime) -> None:
         self.prepared = Prepared()
-        self.sendable: list[Work] = []
+        #: What may be sent: a work, its target, its content, and the format of its body.
+        self.sendable: list[tuple[Work, WebhookTarget, Content, str]] = []
+        #: The ids of events of which somebody wants to know more than their bodies.
+        self.told: set[int] = set()
+        self._using = using
         self._contents = contents
         self._held = held
         self._now = now
         self._timestamp = int(now.timestamp())
         self._envelope = conf.ENVELOPE
+        self._sender = conf.SENDER
         self._allows_http = conf.ALLOW_HTTP is True
         self._limits: dict[str, Any] = {
             "timeout": conf.seconds("TIMEOUT"),
@@ -73,17 +74,35 @@ class Desk:
             "response_limit": conf.RESPONSE_LIMIT,
         }
 
-    def do_each(self, act: Callable[[Work], None], works: Iterable[Work]) -> None:
+    def do_each(self, act: Callable[..., None], items: Iterable[tuple[Work, *tuple[Any, ...]]]) -> None:
         """Put off what cannot be prepared for a reason that nobody thought of: it must not hold up all the others."""
-        for work in works:
+        for item in items:
             try:
-                act(work)
+                act(*item)
             except (DatabaseError, InterfaceError, BaseTimeoutException):
                 raise
             except Exception:
-                logger.exception("delivery=%s cannot be prepared; it is tried again in a minute.", work.delivery_id)
-                rest = Outcome(work, Status.PENDING, "internal_error", due_at=self._now + OWN_FAULT_PAUSE)
-                self.prepared.outcomes.append(rest)
+                logger.exception("delivery=%s cannot be prepared; it is tried again in a minute.", item[0].delivery_id)
+                self._put_off(item[0], "internal_error")
+
+    def _put_off(self, work: Work, reason: str) -> None:
+        """Try *work* again in a minute: the fault is ours, and may be its own alone."""
+        self.prepared.outcomes.append(Outcome(work, Status.PENDING, reason, due_at=self._now + OWN_FAULT_PAUSE))
+
+    def _put_off_or_fail(self, work: Work, reason: str, error: object) -> None:
+        """As above; but what nobody has mended for as long as anything is kept has failed."""
+        logger.warning("delivery=%s cannot be sent: %s", work.delivery_id, error)
+        too_old = self._now - timedelta(seconds=conf.seconds("RETENTION"))
+        if Event.objects.using(self._using).filter(pk=work.event_id, created_at__lt=too_old).exists():
+            self.prepared.outcomes.append(Outcome(work, Status.FAILED, reason))
+        else:
+            self._put_off(work, reason)
+
+    def _hold(self, work: Work, target: WebhookTarget, reason: str, error: Exception) -> None:
+        """Try the whole lane again in a minute: the fault is ours, nothing is counted, and nothing is lost."""
+        logger.warning("target=%s cannot be sent to: %s", target.uid, error)
+        rest = Outcome(work, Status.PENDING, reason, due_at=self._now, hold_until=self._now + OWN_FAULT_PAUSE)
+        self.prepared.outcomes.append(rest)
 
     # -- what may be sent -----------------------------------------------------------------------------------------------
 
@@ -96,8 +115,26 @@ class Desk:
         elif content is None or target is None or not content.is_built:
             self.prepared.unbuilt.append(work)
         else:
-            content.wanted.add(self._find_format(target))
-            self.sendable.append(work)
+            self._sort_written(work, target, content)
+
+    def _sort_written(self, work: Work, target: WebhookTarget, content: Content) -> None:
+        sender = target.sender or content.sender or self._sender
+        envelope, with_owner = target.envelope or self._envelope, target.owner_id is None
+        if sender:
+            try:
+                body_format = senders.find_format(sender, envelope, with_owner=with_owner)
+            except UnknownSender as error:
+                if sender == content.sender:
+                    self._put_off_or_fail(work, "unknown_sender", error)
+                else:
+                    self._hold(work, target, "unknown_sender", error)
+                return
+            work = work._replace(sender=sender)
+            self.told.add(work.event_id)
+        else:
+            body_format = payload.envelope_format(envelope, with_owner=with_owner)
+        content.wanted.add(body_format)
+        self.sendable.append((work, target, content, body_format))
 
     def _find_end(self, work: Work, content: Content | None, target: WebhookTarget | None) -> tuple[str, str] | None:
         if content is None:
@@ -113,20 +150,14 @@ class Desk:
             return Status.FAILED, retry.INVALID_URL
         return None
 
-    def _find_format(self, target: WebhookTarget) -> str:
-        return payload.envelope_format(target.envelope or self._envelope, with_owner=target.owner_id is None)
-
     # -- requests -------------------------------------------------------------------------------------------------------
 
     @sensitive_variables("letterhead", "by", "request")
-    def sign(self, work: Work) -> None:
+    def sign(self, work: Work, target: WebhookTarget, content: Content, body_format: str) -> None:
         """Make the request of *work*, whose body there is."""
-        held, content = self._held[work.target_id], self._contents[work.event_id]
-        target = cast("WebhookTarget", held.target)  # ``sort`` has seen to it.
-        body_format = self._find_format(target)
-        body = content.bodies[body_format]
-        if body in (UNFIT, ERASED):
-            self.prepared.outcomes.append(Outcome(work, *NO_BODIES[body]))
+        held, body = self._held[work.target_id], content.bodies[body_format]
+        if body is UNFIT or body is FAULTY or not body:
+            self._end_bodiless(work, body)
             return
         if content.only_key:
             work = work._replace(only_key=content.only_key)
@@ -136,18 +167,30 @@ class Desk:
             if isinstance(by, TokenAuthentication):
                 self.prepared.tokenless.append((work, target, by, tokens.ask(work, by)))
                 return
-            request = self._write(work, letterhead, by, content.message_id, body_format, body)
+            request = self._write(work, letterhead, by, content, body_format, body)
         except (UndecryptableSecret, InvalidTarget) as error:
-            # Our own fault: nothing is counted, and nothing is lost.
             reason = "undecryptable_secret" if isinstance(error, UndecryptableSecret) else "invalid_authentication"
-            logger.warning("target=%s cannot be sent to: %s", target.uid, error)
-            rest = Outcome(work, Status.PENDING, reason, due_at=self._now, hold_until=self._now + OWN_FAULT_PAUSE)
-            self.prepared.outcomes.append(rest)
+            self._hold(work, target, reason, error)
+            return
+        except ForbiddenAddress as error:
+            logger.warning("delivery=%s cannot be sent: %s", work.delivery_id, error)
+            self.prepared.outcomes.append(Outcome(work, Status.FAILED, retry.INVALID_URL))
+            return
+        except SenderFault as error:
+            self._put_off_or_fail(work, "sender_error", error)
             return
         if not letterhead.signers:
             self.prepared.outcomes.append(Outcome(work, Status.CANCELLED, "key_retired"))
             return
         self.prepared.ready.append((work, target, request))
+
+    def _end_bodiless(self, work: Work, body: bytes) -> None:
+        if body is FAULTY:
+            self._put_off_or_fail(work, "sender_error", "its body cannot be written.")
+        elif body is UNFIT:
+            self.prepared.outcomes.append(Outcome(work, Status.FAILED, "invalid_payload"))
+        else:
+            self.prepared.outcomes.append(Outcome(work, Status.CANCELLED, "erased"))
 
     def _find_letterhead(self, held: Held, target: WebhookTarget, only_key: str) -> Letterhead:
         if only_key:
@@ -163,25 +206,42 @@ class Desk:
         work: Work,
         letterhead: Letterhead,
         by: HeaderAuthentication | AccessToken | None,
-        message_id: str,
+        content: Content,
         body_format: str,
         body: bytes,
     ) -> Request:
-        own, url = letterhead.headers, letterhead.target.target_url
+        own, message_id = letterhead.headers, content.message_id
+        if work.sender:
+            letter = self._begin_letter(work, letterhead, content, body_format, body)
+            url, headers = senders.address(work.sender, letter), senders.write(work.sender, letter)
+        else:
+            url, content_type = letterhead.target.target_url, payload.content_type(body_format)
+            headers = senders.write_headers(content_type, message_id, self._timestamp, work.sequence, work.attempt_count + 1)
+            headers["webhook-signature"] = signing.sign_all(letterhead.signers, message_id, self._timestamp, body)
         if by is not None:
             credentials = by.headers(url, self._now)
             own = {name: value for name, value in own.items() if name.lower() not in credentials} | credentials
-        headers = {
-            **own,
-            "content-type": payload.content_type(body_format),
-            "user-agent": USER_AGENT,
-            "webhook-id": message_id,
-            "webhook-timestamp": str(self._timestamp),
-            "webhook-signature": signing.sign_all(letterhead.signers, message_id, self._timestamp, body),
-            "webhook-sequence": str(work.sequence),
-            "webhook-attempt": str(work.attempt_count + 1),
-        }
+        if own:
+            headers = {name: value for name, value in own.items() if name.lower() not in headers} | headers
         return Request(work.delivery_id, url, body, headers, client_certificate=letterhead.certificate, **self._limits)
+
+    @sensitive_variables("letterhead")
+    def _begin_letter(
+        self, work: Work, letterhead: Letterhead, content: Content, body_format: str, body: bytes
+    ) -> senders.Letter:
+        if content.message is None:
+            raise SenderFault("The name of the event's owner is not known.")
+        return senders.Letter(
+            target=letterhead.target,
+            message=senders.tell(content.message, body_format),
+            body=body,
+            content_type=senders.content_type(body_format),
+            timestamp=self._timestamp,
+            sequence=work.sequence,
+            attempt=work.attempt_count + 1,
+            secrets=letterhead.secrets,
+            signers=letterhead.signers,
+        )
 
 
 @sensitive_variables("keys", "signers")
@@ -195,6 +255,7 @@ def _make_letterhead(target: WebhookTarget, only_key: str, now: datetime) -> Let
         target,
         headers=target.headers,
         signers=[signer for key in keys for signer in key.read_signers(versions)],
+        secrets=[key.secret for key in keys],
         kind=check_authentication(target.authentication),
         certificate=target.client_certificate,
         until=min((key.until for key in keys if key.until is not None), default=None),

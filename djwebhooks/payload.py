@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from pathlib import PurePath
+from typing import Any
 from uuid import UUID
 
 from django.db.models import QuerySet
@@ -275,6 +276,11 @@ class Message:
     payload: str
     owner: str | None
 
+    @property
+    def data(self) -> Any:
+        """The payload, read."""
+        return json.loads(self.payload)
+
 
 def envelope_format(envelope: str, *, with_owner: bool) -> str:
     """Return the format that *envelope* has for a target: the key of a ``Body`` and the argument of ``render``.
@@ -319,7 +325,7 @@ def render_standard_with_owner(message: Message) -> str:
 
 def render_flat(message: Message) -> str:
     """The payload itself. Its own ``event`` and ``owner`` give way, as they did in dj-webhooks."""
-    data = json.loads(message.payload)
+    data = message.data
     if not isinstance(data, dict):
         raise InvalidPayload(f"The flat envelope needs a payload that is an object, and that of {message.name!r} is none.")
     return write_json({**data, "event": message.name, "owner": message.owner})

@@ -20,7 +20,7 @@ SAYS_NOTHING = frozenset({408, 425, 429})
 def judge(flight: Flight, reply: Reply, now: datetime) -> Outcome:
     """Return what a reply means for its delivery."""
     work, target = flight.work, flight.target
-    sent = _sent(reply, flight.asks_for.token_url if flight.asks_for is not None else target.target_url, flight.started_at)
+    sent = _sent(reply, flight.url, flight.started_at)
     if tokens.is_refused(flight, reply) and work.reason != retry.TOKEN_REFUSED:
         # It may have been revoked. With a new one it is tried once more, as if this had not been.
         return Outcome(work, Status.PENDING, retry.TOKEN_REFUSED, due_at=now, sent=sent, counts=False)

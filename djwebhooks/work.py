@@ -39,6 +39,8 @@ class Work(NamedTuple):
     reason: str = ""
     #: The key that alone signs it, by its id, if it is a check of that key.
     only_key: str = ""
+    #: The name of the sender that sends it; empty if nobody changes how that is done.
+    sender: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class Letterhead:
     #: The target's own.
     headers: Mapping[str, str] = field(repr=False)
     signers: Sequence[signing.Signer] = field(repr=False)
+    secrets: Sequence[str] = field(repr=False)
     kind: AnyAuthentication | None
     certificate: str = field(repr=False)
     #: When one of its keys ends.
@@ -220,6 +223,7 @@ class Flight(NamedTuple):
 
     work: Work
     target: WebhookTarget
+    url: str
     started_at: datetime
     started: float
     access_token: AccessToken | None = None

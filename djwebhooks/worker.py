@@ -458,11 +458,12 @@ class Worker:
             self._wait_for_build(work)
         for work, target, kind, request in self._choose_askers(prepared.tokenless):
             self._held[work.target_id].asks_for_token = True
-            self._launch(request, Flight(work, target, self._clock(), time.monotonic(), asks_for=kind))
+            self._launch(request, Flight(work, target, request.url, self._clock(), time.monotonic(), asks_for=kind))
         for work, target, request in prepared.ready:
             held, now = self._held[work.target_id], self._clock()
             held.note_start(work.delivery_id, now)
-            self._launch(request, Flight(work, target, now, time.monotonic(), access_token=held.access_token))
+            flight = Flight(work, target, request.url, now, time.monotonic(), access_token=held.access_token)
+            self._launch(request, flight)
 
     def _launch(self, request: Request, flight: Flight) -> None:
         self._flights[request.key] = flight

@@ -856,6 +856,23 @@ def test_a_delivery_that_was_not_tried_has_no_body_yet(admin_client: Client) -> 
     assert "paused" in page
 
 
+def test_a_targets_sender_is_chosen_among_those_of_the_setting(admin_client: Client, settings: LazySettings) -> None:
+    """One that is gone stays what it is until somebody chooses, and its bodies are shown all the same."""
+    settings.DJWEBHOOKS_SENDERS = {"form": "djwebhooks.senders.FormSender"}
+    target = make_target(owner=make_owner(), sender="form")
+    delivery = send(target)
+    page = text_of(admin_client.get(page_of(delivery)))
+    settings.DJWEBHOOKS_SENDERS = {"other": "djwebhooks.senders.Sender"}
+
+    form = admin_client.get(page_of(target)).content.decode()
+    later = text_of(admin_client.get(page_of(delivery)))
+
+    assert "as application/x-www-form-urlencoded in the format sender:form+owner" in page
+    assert '<option value="form" selected>form</option>' in form
+    assert '<option value="other">other</option>' in form
+    assert "as an unknown type in the format sender:form+owner" in later
+
+
 @pytest.mark.parametrize("envelope", ["standard", "flat"])
 def test_a_delivery_shows_the_body_of_its_targets_format(envelope: str, admin_client: Client) -> None:
     """Of an event's bodies, only the one that this target gets is shown; all of them when the target is gone."""

@@ -70,6 +70,11 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("djwebhooks.E006", {"CONCURRENCY": -1}, "DJWEBHOOKS_CONCURRENCY"),
     ("djwebhooks.E007", {"ENVELOPE": "letter"}, "'letter'"),
     ("djwebhooks.E007", {"ENVELOPE": None}, "None"),
+    ("djwebhooks.E030", {"SENDERS": ["slack"]}, "must be a dictionary of names and dotted paths, not ['slack']"),
+    ("djwebhooks.E030", {"SENDERS": {"sl/ack": "djwebhooks.senders.Sender"}}, "'sl/ack'"),
+    ("djwebhooks.E030", {"SENDERS": {"slack": "djwebhooks.senders.find"}}, "not a subclass of djwebhooks.senders.Sender"),
+    ("djwebhooks.E030", {"SENDERS": {"slack": None}}, "The sender 'slack' is None"),
+    ("djwebhooks.E030", {"SENDER": "slack"}, "DJWEBHOOKS_SENDER is 'slack', which DJWEBHOOKS_SENDERS does not have."),
     ("djwebhooks.E008", {"ALLOWED_NETWORKS": ("10.0.0.0/33",)}, "10.0.0.0/33"),
     ("djwebhooks.E008", {"ALLOWED_NETWORKS": "127.0.0.0/8"}, "must be a list, such as ['127.0.0.0/8'], not '127.0.0.0/8'"),
     ("djwebhooks.E008", {"ALLOWED_NETWORKS": 5}, "must be a list, such as ['127.0.0.0/8'], not 5"),
@@ -129,6 +134,7 @@ GOOD: list[dict[str, Any]] = [
     {"RETRY_SCHEDULE": [0, 1.5, timedelta(hours=1)]},
     {"RQ_JOBS": 2, "CONCURRENCY": 5},
     {"ENVELOPE": "flat"},
+    {"SENDERS": {"form": "djwebhooks.senders.FormSender"}, "SENDER": "form"},
     {"ALLOWED_NETWORKS": ["10.0.0.0/8", "fd00::/8"]},
     {"EVENTS": {"project.update": {"description": "x"}, "project": {}}},
     {"EVENTS": {"a": {"description": "x", "schema": {}, "sample": {}, "internal": True, "deprecated": "Use b."}}},
@@ -308,10 +314,19 @@ def test_old_servers_and_mysql_are_not_supported(version: tuple[int, ...], is_ma
 def test_ids_are_unique() -> None:
     """One id means one thing, and each is tested here."""
     checks_of = defaultdict(set)
-    for function in (*checks.CHECKS, checks.check_isolation, checks.check_server, checks.check_http, *WEAKNESSES):
+    for function in (
+        *checks.CHECKS,
+        checks.check_isolation,
+        checks.check_server,
+        checks.check_chosen_senders,
+        checks.check_http,
+        *WEAKNESSES,
+    ):
         for identifier in re.findall(r"djwebhooks\.[EW]\d{3}", getsource(function)):
             checks_of[identifier].add(function.__name__)
-    elsewhere = {f"djwebhooks.{name}" for name in ("E011", "E015", "E021", "E026", "E027", "W001", "W002", "W003", "W014")}
+    elsewhere = {
+        f"djwebhooks.{name}" for name in ("E011", "E015", "E021", "E026", "E027", "W001", "W002", "W003", "W014", "W020")
+    }
     tested = {case[0] for case in BAD} | elsewhere | {f"djwebhooks.{case[0]}" for case in WEAK} | {"djwebhooks.W011"}
 
     assert all(len(functions) == 1 for functions in checks_of.values())

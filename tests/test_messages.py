@@ -54,7 +54,7 @@ class Sender:
     def judge(self, reply: Reply) -> Outcome:
         work, target, _ = self.prepare().ready[0]
         now = read_clock(DB)
-        return verdicts.judge(Flight(work, target, now, 0.0), reply, now)
+        return verdicts.judge(Flight(work, target, target.target_url, now, 0.0), reply, now)
 
 
 def request_for(target: WebhookTarget) -> Request:

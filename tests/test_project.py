@@ -40,7 +40,7 @@ LAYERS = (
     ),
     ("catalogue",),
     ("transports", "models"),
-    ("work",),
+    ("work", "senders"),
     ("dispatch", "lanes", "build", "contents", "fairness", "announce", "notices", "replays", "tokens", "listener"),
     ("messages", "verdicts"),
     ("worker", "inline", "feed"),

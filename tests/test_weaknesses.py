@@ -63,6 +63,8 @@ CANNOT_BE_WEAK = {
     "INBOX": "has checks of its own, those of the app that receives",
     "INBOX_QUEUE": "is a name; what stands behind it is looked at as W011",
     "ENVELOPE": "all three are signed as a whole",
+    "SENDERS": "is code: what it sends is the application's business, and where to is looked at like any target's address",
+    "SENDER": "names one of them",
     "SIGNATURES": "both versions are strong, and none at all is an error",
     "JSON_ENCODER": "is code, and what it makes is only ever data",
     "GIVE_UP_ON": "ends deliveries earlier, as its owner wants it",

@@ -9,11 +9,10 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from djwebhooks import payload
+from djwebhooks import senders
 from djwebhooks.admin.pages import find_event, find_target, may_touch
-from djwebhooks.conf import conf
 from djwebhooks.database import read_clock
-from djwebhooks.exceptions import AlreadyFinished
+from djwebhooks.exceptions import AlreadyFinished, UnknownSender
 from djwebhooks.explain import describe_replay, describe_time, list_waits
 from djwebhooks.models import Attempt, Body, Delivery, Event, Replay, WebhookTarget
 from djwebhooks.models.events import events_database
@@ -245,7 +244,7 @@ class DeliveryAdmin(ReadOnlyAdmin, ActingAdmin):
         parts = []
         for body in bodies:
             text = bytes(body.content).decode(errors="replace")
-            title = f"{len(body.content)} bytes, as {payload.content_type(body.format)} in the format {body.format}"
+            title = f"{len(body.content)} bytes, as {describe_type(body.format)} in the format {body.format}"
             parts.append((title, text_block(pretty(text)), folded("exactly as sent", text)))
         return format_html_join("", "<p>{}</p>{}{}", parts)
 
@@ -256,5 +255,16 @@ def list_bodies(delivery: Delivery) -> list[Body]:
     target = find_target(delivery)
     if target is None:
         return bodies
-    wanted = payload.envelope_format(target.envelope or conf.ENVELOPE, with_owner=target.owner_id is None)
+    event = find_event(delivery)
+    try:
+        wanted = senders.find_format_for(target, event.sender if event is not None else "")
+    except UnknownSender:
+        return bodies
     return [body for body in bodies if body.format == wanted] or bodies
+
+
+def describe_type(body_format: str) -> str:
+    try:
+        return senders.content_type(body_format)
+    except UnknownSender:
+        return "an unknown type"

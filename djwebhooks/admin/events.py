@@ -68,7 +68,7 @@ class EventAdmin(ReadOnlyAdmin, ActingAdmin):
     fieldsets = (
         (None, {"fields": ("name", "uid", "owner_link", "identifier", "is_broadcast", "ordering_key", "idempotency_key")}),
         ("Progress", {"fields": ("progress", "deliveries", *TIMES)}),
-        ("Payload", {"fields": ("hook", "build_attempts", "build_due_at", "build_error_text", "payload_text")}),
+        ("Payload", {"fields": ("hook", "sender", "build_attempts", "build_due_at", "build_error_text", "payload_text")}),
     )
 
     row_actions = (

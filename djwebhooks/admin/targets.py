@@ -22,6 +22,7 @@ from django.utils.safestring import SafeString
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
 from djwebhooks.admin.pages import SYSTEM_PERMISSION, may_touch, name_owner
+from djwebhooks.conf import conf
 from djwebhooks.database import read_clock
 from djwebhooks.exceptions import DjWebhooksError, InvalidTarget, UndecryptableSecret
 from djwebhooks.explain import list_holds, list_troubles
@@ -207,6 +208,15 @@ class SecretTextarea(forms.Textarea):
         return ""
 
 
+class SenderSelect(forms.Select):
+    """The senders that there are, and the one that is set even if there is no such any more."""
+
+    def optgroups(self, name: str, value: list[str], attrs: dict[str, Any] | None = None) -> Any:
+        names = dict.fromkeys([*conf.SENDERS, *filter(None, value)])
+        self.choices = [("", NOTHING), *((sender, sender) for sender in names)]
+        return super().optgroups(name, value, attrs)
+
+
 class TargetForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptable at run time
     """A target of an owner's."""
 
@@ -233,6 +243,7 @@ class TargetForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptabl
             "target_url": forms.TextInput(attrs={"class": "vLargeTextField", "placeholder": "https://"}),
             "description": forms.TextInput(attrs={"class": "vLargeTextField"}),
             "headers": forms.Textarea(attrs={"rows": 3, "class": "vLargeTextField", "placeholder": '{"x-key": "value"}'}),
+            "sender": SenderSelect,
             "retry_schedule": forms.TextInput(attrs={"class": "vLargeTextField"}),
         }
         field_classes = {"headers": HeadersField, "retry_schedule": OptionalJSONField}
@@ -455,7 +466,7 @@ class WebhookTargetAdmin(ActingAdmin):
         # What a header holds may be a password of the receiver's.
         headers = "headers" if can_write else "header_names"
         limits = (("rate_limit", "rate_period"), "concurrency_limit")
-        sending = ("is_ordered", "envelope", "signatures", headers, "retry_schedule", *limits)
+        sending = ("is_ordered", "envelope", "sender", "signatures", headers, "retry_schedule", *limits)
         shown = ("authentication_now", "certificate_now") if obj else ()
         written = ("authentication_type", "authentication_parts", "new_certificate", *(("remove_certificate",) if obj else ()))
         knowing = (*shown, *(written if can_write else ()))

@@ -28,7 +28,14 @@ from djwebhooks.models import Attempt, Delivery, Event, Replay, WebhookTarget
 from djwebhooks.models.events import BUILD_TRIES, events_database
 from djwebhooks.models.keyring import KeyState
 from djwebhooks.models.replays import LOWEST_RATE, MOST_TARGETS, REPLAYABLE, Through, check_event
-from djwebhooks.models.validation import check_authentication, check_certificate, check_headers, check_rate, check_schedule
+from djwebhooks.models.validation import (
+    check_authentication,
+    check_certificate,
+    check_headers,
+    check_rate,
+    check_schedule,
+    check_sender,
+)
 from djwebhooks.network import check_url
 from djwebhooks.payload import encode
 
@@ -125,7 +132,7 @@ class TargetSerializer(StrictSerializer[Any], RowSerializer):
 
     class Meta:
         model = WebhookTarget
-        fields: tuple[str, ...] = (
+        fields = (
             "id",
             "target_url",
             "identifier",
@@ -139,6 +146,7 @@ class TargetSerializer(StrictSerializer[Any], RowSerializer):
             "client_certificate",
             "client_certificate_summary",
             "envelope",
+            "sender",
             "signatures",
             "retry_schedule",
             "rate_limit",
@@ -152,7 +160,11 @@ class TargetSerializer(StrictSerializer[Any], RowSerializer):
             "modified_at",
         )
         read_only_fields = ("created_at", "modified_at")
-        extra_kwargs = {"identifier": {"trim_whitespace": False}, "concurrency_limit": {"min_value": 1, "max_value": 2**31 - 1}}
+        extra_kwargs = {
+            "identifier": {"trim_whitespace": False},
+            "sender": {"validators": [check_sender]},
+            "concurrency_limit": {"min_value": 1},
+        }
 
     def validate_target_url(self, url: str) -> str:
         """Return *url* as it is kept. Raises ``InvalidTarget``."""
@@ -252,9 +264,9 @@ class ReplaySerializer(RowSerializer):
 
     id = serializers.UUIDField(source="uid", read_only=True)
     state = ChoiceField(REPLAY_STATES, read_only=True)
-    requested_by = serializers.SerializerMethodField(help_text="Who asked for it through the API.")
-    criteria = serializers.SerializerMethodField(help_text="Which deliveries it is about.")
-    progress = serializers.SerializerMethodField(help_text="How many of them have which status now.")
+    requested_by = serializers.SerializerMethodField()
+    criteria = serializers.SerializerMethodField()
+    progress = serializers.SerializerMethodField()
 
     class Meta:
         model = Replay
@@ -301,7 +313,7 @@ class ListedEventSerializer(RowSerializer):
     """An event of a list, without its payload."""
 
     id = serializers.UUIDField(source="uid", read_only=True)
-    payload_state = serializers.SerializerMethodField(help_text="How far its payload is.")
+    payload_state = serializers.SerializerMethodField()
 
     class Meta:
         model = Event
@@ -334,7 +346,7 @@ class ListedEventSerializer(RowSerializer):
 class EventSerializer(ListedEventSerializer):
     """An event, with its payload once that is built."""
 
-    payload = serializers.SerializerMethodField(help_text="What it tells; null until it is built and after it was erased.")
+    payload = serializers.SerializerMethodField()
 
     class Meta(ListedEventSerializer.Meta):
         fields = (*ListedEventSerializer.Meta.fields, "payload")
@@ -415,10 +427,9 @@ class DeliverySerializer(RowSerializer):
 class AttemptSerializer(RowSerializer):
     """One request, and what was answered."""
 
-    id = serializers.SerializerMethodField(help_text="The delivery's, a hyphen and the number.")
+    id = serializers.SerializerMethodField()
     delivery = serializers.UUIDField(source="delivery.uid", read_only=True)
-    duration_ms = serializers.SerializerMethodField(help_text="Milliseconds from the first step to the last byte.")
-    response_headers = serializers.DictField(child=serializers.CharField(), read_only=True)
+    duration_ms = serializers.SerializerMethodField()
 
     class Meta:
         model = Attempt

@@ -12,6 +12,7 @@ from django.views.decorators.debug import sensitive_variables
 from djwebhooks import authentication, certificates, network, payload
 from djwebhooks.database import DatabaseNow, ExactCharField
 from djwebhooks.exceptions import InvalidTarget, UndecryptableSecret
+from djwebhooks.models.events import SENDER_LENGTH
 from djwebhooks.models.keyring import new_secrets
 from djwebhooks.models.lanes import Lane
 from djwebhooks.models.sealed import SealedField
@@ -22,6 +23,7 @@ from djwebhooks.models.validation import (
     check_one_authorization,
     check_rate,
     check_schedule,
+    check_sender,
     check_storable,
     is_rate,
 )
@@ -88,6 +90,11 @@ class Endpoint(models.Model):
         choices=[(name, name) for name in payload.ENVELOPES],
         help_text="How the body is wrapped; empty is the setting's.",
     )
+    sender = ExactCharField(
+        max_length=SENDER_LENGTH,
+        blank=True,
+        help_text="Who writes and sends: a name of DJWEBHOOKS_SENDERS; empty is the event's.",
+    )
     signatures = models.CharField(
         max_length=16,
         blank=True,
@@ -117,6 +124,7 @@ class Endpoint(models.Model):
         """Raise ``InvalidTarget`` for an address, header, schedule or limit that cannot be."""
         self.target_url = network.check_url(self.target_url)
         self._check_sealed()
+        check_sender(self.sender)
         check_schedule(self.retry_schedule)
         check_rate(self.rate_limit)
         if self.concurrency_limit == 0:

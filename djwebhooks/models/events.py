@@ -15,6 +15,8 @@ from djwebhooks.uid import uuid7
 
 #: Characters of a traceback that are kept: its end says what happened.
 ERROR_LIMIT = 16 * 1024
+#: How long the name of a sender may be.
+SENDER_LENGTH = 64
 #: How often a hook's function may be run for one event.
 BUILD_TRIES = 5
 
@@ -71,6 +73,7 @@ class Event(models.Model):
     hook = models.CharField(max_length=255, blank=True, help_text="The function that builds the payload.")
     call = models.TextField(blank=True, help_text="The function's captured arguments, until they are used.")
     payload = models.TextField(blank=True, help_text="The payload's JSON text, once it is built.")
+    sender = ExactCharField(max_length=SENDER_LENGTH, blank=True, help_text="Who writes and sends it; empty is the setting's.")
     target_ids = models.TextField(blank=True, help_text="The targets of an event that goes straight to URLs.")
     subjects = models.TextField(blank=True, editable=False, help_text="What it is about, until that is indexed at its dispatch.")
     only_key = models.CharField(
@@ -125,7 +128,7 @@ class Body(models.Model):
     """An event's exact bytes in one format: written once, sent at every attempt."""
 
     event = models.ForeignKey(Event, models.DO_NOTHING, db_constraint=False, db_index=False, related_name="bodies")
-    format = ExactCharField(max_length=32)
+    format = ExactCharField(max_length=SENDER_LENGTH + 32)
     content = models.BinaryField()
 
     objects = WriterManager()

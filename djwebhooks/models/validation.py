@@ -9,6 +9,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from djwebhooks import authentication, catalogue, certificates, network, payload
 from djwebhooks.authentication.base import AnyAuthentication, TokenAuthentication
+from djwebhooks.conf import conf
 from djwebhooks.exceptions import InvalidEvent, InvalidTarget
 
 
@@ -29,22 +30,47 @@ def check_headers(headers: object) -> None:
     if not isinstance(headers, dict) or not all(isinstance(part, str) for pair in headers.items() for part in pair):
         raise InvalidTarget("Headers are an object of names and strings.")
     for name, value in headers.items():
-        if len(name) > 256:
-            raise InvalidTarget(f"The name of a header has {len(name)} characters; at most 256 are possible.")
-        if not HEADER_NAME.fullmatch(name):
-            raise InvalidTarget(f"{name!r} is not the name of a header.")
+        _check_header(name, value)
         if name.lower() in OUR_HEADERS or name.lower().startswith("webhook-"):
             raise InvalidTarget(f"The header {name!r} is set by djwebhooks; choose another name.")
-        if not HEADER_VALUE.fullmatch(value):
-            raise InvalidTarget(f"The value of the header {name!r} has characters that a header cannot hold.")
+
+
+def check_sender_headers(headers: object) -> dict[str, str]:
+    """Return *headers* with their names in lower case.
+
+    Raises ``InvalidTarget`` for what HTTP cannot hold, and for headers that say where a request ends.
+    """
+    if not isinstance(headers, Mapping) or not all(isinstance(part, str) for pair in headers.items() for part in pair):
+        raise InvalidTarget("Headers are an object of names and strings.")
+    for name, value in headers.items():
+        _check_header(name, value)
+        if name.lower() in FRAMING_HEADERS:
+            raise InvalidTarget(f"The header {name!r} is the connection's own.")
+    return {name.lower(): value for name, value in headers.items()}
+
+
+def _check_header(name: str, value: str) -> None:
+    if len(name) > 256:
+        raise InvalidTarget(f"The name of a header has {len(name)} characters; at most 256 are possible.")
+    if not HEADER_NAME.fullmatch(name):
+        raise InvalidTarget(f"{name!r} is not the name of a header.")
+    if not HEADER_VALUE.fullmatch(value):
+        raise InvalidTarget(f"The value of the header {name!r} has characters that a header cannot hold.")
 
 
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-OUR_HEADERS = frozenset({
-    "connection", "content-encoding", "content-length", "content-type", "expect", "host", "keep-alive", "te", "trailer",
-    "transfer-encoding", "upgrade", "user-agent",
+FRAMING_HEADERS = frozenset({
+    "connection", "content-length", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade",
 })  # fmt: skip
+OUR_HEADERS = FRAMING_HEADERS | {"content-encoding", "content-type", "user-agent"}
+
+
+def check_sender(name: str) -> None:
+    """Raise ``InvalidTarget`` for a sender that ``DJWEBHOOKS_SENDERS`` does not have."""
+    if name and not (isinstance(name, str) and name in conf.SENDERS):
+        there_are = ", ".join(map(repr, conf.SENDERS)) or "none"
+        raise InvalidTarget(f"There is no sender {name!r}. In DJWEBHOOKS_SENDERS there are: {there_are}.")
 
 
 @sensitive_variables()

@@ -67,6 +67,18 @@ def test_a_new_target_is_answered_with_its_secret() -> None:
     assert datetime.fromisoformat(answer.data["created_at"]) == target.created_at
 
 
+def test_an_owner_chooses_among_the_senders_of_the_setting(settings: LazySettings) -> None:
+    """By name; empty is what the project says."""
+    settings.DJWEBHOOKS_SENDERS = {"form": "djwebhooks.senders.FormSender"}
+    api = Api(make_owner())
+
+    made = api.post("targets/", NEW | {"sender": "form"})
+    emptied = api.patch(f"targets/{made.data['id']}/", {"sender": ""})
+
+    assert (made.status, made.data["sender"]) == (201, "form")
+    assert (emptied.status, emptied.data["sender"]) == (200, "")
+
+
 def test_the_same_target_again_gets_further_events_and_no_secret() -> None:
     """POST is registering: 200, the same target, its events and the new ones."""
     api = Api(make_owner())
@@ -191,6 +203,7 @@ def test_fields_that_cannot_be_written_are_refused(method: str, name: str) -> No
         ("headers", ["a"]),
         ("headers", {f"x-{number}": "" for number in range(51)}),
         ("envelope", "brown"),
+        ("sender", "slak"),
         ("retry_schedule", [-1]),
         ("retry_schedule", [True]),
         ("retry_schedule", [10**400]),
