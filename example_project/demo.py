@@ -1,7 +1,8 @@
-"""Show the whole way of a webhook on this machine: a comment in the Retro Guestbook, delivered, verified and recorded.
+"""Show the whole way of a webhook on this machine: a comment in the Retro Guestbook, sent, recorded, taken in and handled.
 
-It starts a Redis (or takes the one in ``REDIS_URL``), an RQ worker, the guestbook and a receiver, leaves a comment as a visitor
-would, prints what became of its webhook and stays up until Ctrl-C. All that it makes is in a temporary directory.
+It starts a Redis (or takes the one in ``REDIS_URL``), the guestbook and an RQ worker, and a receiver with a worker of its own,
+which share nothing with the guestbook but HTTP and a secret. It leaves a comment as a visitor would, prints what became of its
+webhook on both sides and stays up until Ctrl-C. All that it makes is in a temporary directory.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import os
 import secrets
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -43,6 +45,18 @@ EVENT = "guestbook.comment.created"
 USER = PASSWORD = "demo"
 #: Seconds within which a server answers and a delivery is recorded. Generous: a slow machine is not an error.
 PATIENCE = 60
+MANAGE = [sys.executable, str(ROOT / "example_project" / "manage.py")]
+#: What the receiver, a project of its own, does before it starts.
+PREPARE = """
+import django, sys
+from django.core.management import call_command
+django.setup()
+call_command("migrate", verbosity=0)
+from django.contrib.auth.models import User
+User.objects.create_superuser(sys.argv[1], password=sys.argv[1])
+"""
+#: The name that the receiver has for the guestbook: a part of its address.
+SOURCE = "webhooks/guestbook/"
 #: How many characters of a child's log are shown.
 LOG_TAIL = 6000
 
@@ -67,8 +81,7 @@ class Child:
         self.programs = programs
         self.name = name
         self.log = log
-        command = [sys.executable, str(ROOT / "example_project" / "manage.py"), *arguments]
-        self.number = programs.start(command, {**os.environ, **environment, "PYTHONUNBUFFERED": "1"}, log)
+        self.number = programs.start([*MANAGE, *arguments], {**os.environ, **environment, "PYTHONUNBUFFERED": "1"}, log)
 
     def has_ended(self) -> bool:
         return self.programs.has_ended(self.number)
@@ -92,10 +105,10 @@ class Stage:
         self.children: list[Child] = []
         self.is_interrupted = False
 
-    def start(self, name: str, *arguments: str) -> Child:
-        """Start ``manage.py`` with *arguments*."""
+    def start(self, name: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Child:
+        """Start ``manage.py`` with *arguments*, in the guestbook's environment unless it is given another one."""
         log = None if self.verbose else self.programs.directory / f"{name}.log"
-        child = Child(self.programs, name, arguments, self.environment, log)
+        child = Child(self.programs, name, arguments, self.environment if environment is None else environment, log)
         self.children.append(child)
         return child
 
@@ -208,12 +221,16 @@ def model(label: str) -> Any:
     return apps.get_model(label)
 
 
-def start_site(stage: Stage, name: str, port: int) -> str:
-    """Start a process of the site on *port*, or on a free one for 0; return its address when it answers."""
+def start_site(stage: Stage, name: str, port: int, prepare: Callable[[str], dict[str, str] | None]) -> str:
+    """Start a site on *port*, or on a free one for 0; return its address when it answers.
+
+    *prepare* is told the address before, and returns the site's environment, or nothing for the guestbook's.
+    """
     # Somebody may take the free port before our process does; a port that was asked for is tried once.
     for chance in range(1 if port else 3, 0, -1):
         url = f"http://127.0.0.1:{port or pick_free_port()}/"
-        child = stage.start(name, "runserver", "--noreload", urlsplit(url).netloc)
+        environment = prepare(url)
+        child = stage.start(name, "runserver", "--noreload", urlsplit(url).netloc, environment=environment)
         try:
             if not stage.wait_for(partial(has_answer, url), PATIENCE):
                 raise DemoError(f"The {name} does not answer at {url} after {PATIENCE} s.")
@@ -257,11 +274,25 @@ def has_answer(url: str) -> bool:
 # -- the story ---------------------------------------------------------------------------------------------------------
 
 
-def register_receiver(receiver: str) -> None:
-    """Add the receiver as a webhook of the keeper's, and tell it the secret."""
+def prepare_receiver(stage: Stage) -> dict[str, str]:
+    """Make the receiver's own tables, and a user of its admin; return its environment."""
+    environment = {
+        "DJANGO_SETTINGS_MODULE": "example_project.receiver.settings",
+        "RECEIVER_DATABASE": str(stage.programs.directory / "receiver.sqlite3"),
+    }
+    command = [sys.executable, "-c", PREPARE, USER]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise DemoError(f"The receiver's tables could not be made:\n{done.stderr}")
+    return environment
+
+
+def introduce(environment: dict[str, str], site: str, receiver: str) -> dict[str, str]:
+    """Have the keeper add the receiver as a webhook; tell the receiver the secret, and where the feed is."""
     keeper = model("auth.User").objects.get(username=USER)
-    target = model("djwebhooks.WebhookTarget").objects.register(f"{receiver}receiver/inbox/", [EVENT], owner=keeper)
-    model("receiver.Secret").objects.create(text=target.secret)
+    target = model("djwebhooks.WebhookTarget").objects.register(f"{receiver}{SOURCE}", [EVENT], owner=keeper)
+    environment |= {"RECEIVER_SECRET": str(target.secret), "RECEIVER_FEED": f"{site}api/feed/?target={target.uid}"}
+    return environment
 
 
 def leave_comment(site: str) -> None:
@@ -306,7 +337,7 @@ def await_delivery(stage: Stage) -> Any:
 
 
 def print_delivery(delivery: Any) -> None:
-    """Print a delivery and its attempts as they are in the database, and what the receiver says."""
+    """Print a delivery and its attempts as they are in the guestbook's database."""
     show("event", f"{delivery.event.name}  {delivery.event.uid}")
     show("target", delivery.target.target_url)
     attempts = list(delivery.attempts.all())
@@ -314,14 +345,27 @@ def print_delivery(delivery: Any) -> None:
     show("delivery", f"{delivery.status}{reason}, sequence {delivery.sequence}, attempts: {delivery.attempt_count}")
     for attempt in attempts:
         show(f"attempt {attempt.number}", describe_attempt(attempt))
-    for arrival in model("receiver.Arrival").objects.filter(message_id=delivery.event.uid).order_by("pk"):
-        verdict = "verified the signature" if arrival.is_verified else f"refused it: {arrival.reason}"
-        show("receiver", f"{verdict}, attempt {arrival.attempt}, sequence {arrival.sequence}")
+
+
+def await_message(stage: Stage, receiver: str, message_id: str) -> None:
+    """Print what the receiver says of the message once its handler has run. Raises ``DemoError`` if it does not, in time."""
+    told: dict[str, Any] = {}
+
+    def is_handled() -> bool:
+        with browser() as session:
+            answer = session.get(f"{receiver}messages/{message_id}/", timeout=PATIENCE)
+        told.update(answer.json() if answer.ok else {"status": f"not there: {answer.status_code}"})
+        return bool(told["status"] == "processed")
+
+    if not stage.wait_for(is_handled, PATIENCE):
+        raise DemoError(f"The receiver's message is {told.get('status')} after {PATIENCE} s.")
+    show("message", f"verified, stored and {told['status']}, attempt {told['attempt']}, sequence {told['sequence']}")
+    show("handler", f"printed {told['printed']!r}")
 
 
 def describe_attempt(attempt: Any) -> str:
-    answer = f"{attempt.error}: {attempt.detail}" if attempt.error else f"{attempt.status_code} {attempt.response_body.strip()!r}"
-    return f"{attempt.started_at:%H:%M:%S} to {attempt.address or 'nowhere'}, {attempt.duration:.3f} s: {answer}"
+    answer = f"{attempt.error}: {attempt.detail}" if attempt.error else f"{attempt.status_code} {attempt.response_body}"
+    return f"{attempt.started_at:%H:%M:%S} to {attempt.address or 'nowhere'}, {attempt.duration:.3f} s: {answer.strip()}"
 
 
 def show(title: str, text: str) -> None:
@@ -333,29 +377,35 @@ def play(stack: ExitStack, stage: Stage, options: argparse.Namespace) -> None:
     for port in (options.port, options.receiver_port):
         if port:
             check_port(port)
-    say("Starting Redis, the database, the guestbook, its receiver and an RQ worker …")
+    say("Starting Redis, the guestbook with an RQ worker, and a receiver with a worker of its own …")
     provide_redis(stack, stage)
     # After Redis, so that it ends before: whoever loses its Redis first complains.
     stack.callback(stage.end)
     stage.watch()
     prepare_database(stage)
     stage.watch()
-    receiver = start_site(stage, "receiver", options.receiver_port)
-    site = start_site(stage, "guestbook", options.port)
-    register_receiver(receiver)
+    site = start_site(stage, "guestbook", options.port, lambda url: None)
+    environment = prepare_receiver(stage)
+    receiver = start_site(stage, "receiver", options.receiver_port, partial(introduce, environment, site))
+    stage.start("handlers", "webhooks", "inbox", environment=environment)
     queue = stage.environment["GUESTBOOK_QUEUE"]
     stage.start("worker", "rqworker", queue, "--with-scheduler", "--name", f"{queue}-worker")
     stage.watch()
-    say("A visitor leaves a comment. Its webhook, as it is recorded:\n")
+    say("A visitor leaves a comment. Its webhook, as the guestbook has recorded it, and as the receiver has:\n")
     leave_comment(site)
-    print_delivery(await_delivery(stage))
+    delivery = await_delivery(stage)
+    print_delivery(delivery)
+    await_message(stage, receiver, str(delivery.event.uid))
     if options.once:
         return
     say("\nLook around:\n")
     show("guestbook", site)
-    show("webhooks", f"{site}webhooks/  (user {USER}, password {PASSWORD})")
-    show("receiver", f"{receiver}receiver/")
-    show("admin", f"{site}admin/  (user {USER}, password {PASSWORD})")
+    show("webhooks", f"{site}webhooks/")
+    show("queue", f"{site}django-rq/")
+    show("admin", f"{site}admin/")
+    show("receiver", receiver)
+    show("its inbox", f"{receiver}admin/")
+    say(f"\nLog in as {USER} with the password {PASSWORD}.")
     say("\nCtrl-C ends it, and takes everything away.")
     with suppress(Interrupted):
         stage.wait_for(lambda: False, float("inf"))

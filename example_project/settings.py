@@ -21,7 +21,6 @@ INSTALLED_APPS = [
     "django_rq",
     "djwebhooks",
     "example_project.guestbook",
-    "example_project.receiver",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",

@@ -49,14 +49,15 @@ def assert_nothing_is_left(directory: Path) -> None:
 
 
 def test_a_comment_becomes_a_recorded_delivery(tmp_path: Path) -> None:
-    """One command shows the delivery, its attempt and what the receiver says of its signature, and cleans up."""
+    """One command shows the delivery, its attempt and what the receiver's handler made of it, and cleans up."""
     done = run_demo(tmp_path, "--once")
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"event +guestbook\.comment\.created  [0-9a-f-]{36}\n", done.stdout)
     assert "delivery   succeeded, sequence 1, attempts: 1" in done.stdout
-    assert re.search(r"attempt 1 .+ to 127\.0\.0\.1, [\d.]+ s: 200 'Thank you\.'", done.stdout)
-    assert "receiver   verified the signature, attempt 1, sequence 1" in done.stdout
+    assert re.search(r"attempt 1 .+ to 127\.0\.0\.1, [\d.]+ s: 200\n", done.stdout)
+    assert "message    verified, stored and processed, attempt 1, sequence 1" in done.stdout
+    assert "handler    printed 'Daisy: What a lovely guestbook!" in done.stdout
     assert_nothing_is_left(tmp_path)
 
 
@@ -98,7 +99,7 @@ def test_it_stays_up_until_it_is_told_to_end(tmp_path: Path, end: signal.Signals
     with subprocess.Popen(command, env=surroundings(tmp_path), stdout=subprocess.PIPE, text=True) as demo:
         assert demo.stdout is not None
         lines = list(iter(demo.stdout.readline, "Ctrl-C ends it, and takes everything away.\n"))
-        assert any(f"http://127.0.0.1:{receiver_port}/receiver/" in line for line in lines)
+        assert any(f"http://127.0.0.1:{receiver_port}/admin/" in line for line in lines)
         assert is_listening(port)
         demo.send_signal(end)
         demo.communicate(timeout=PATIENCE)
@@ -113,8 +114,8 @@ def test_a_killed_demo_leaves_nothing(tmp_path: Path) -> None:
     with subprocess.Popen([*COMMAND], env=surroundings(tmp_path), stdout=subprocess.PIPE, text=True) as demo:
         assert demo.stdout is not None
         assert "Ctrl-C ends it, and takes everything away.\n" in iter(demo.stdout.readline, "")
-        # The demo, the guards of Redis and of the programs, Redis, two servers and a worker.
-        assert len(find_processes(tmp_path)) >= 7
+        # The demo, the guards of Redis and of the programs, Redis, two servers and the worker of each.
+        assert len(find_processes(tmp_path)) >= 8
         demo.kill()
 
     assert wait_until(lambda: find_processes(tmp_path) == [], PATIENCE)

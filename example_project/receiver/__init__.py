@@ -1,1 +1,1 @@
-"""A stranger's server that receives webhooks, verifies them and shows what arrives."""
+"""A stranger's server: a project of its own, which takes webhooks in with ``djwebhooks.inbox`` and prints what they say."""

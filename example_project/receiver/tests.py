@@ -1,94 +1,84 @@
-"""The receiver: what it trusts, what it refuses, and what it shows."""
+"""The receiver: what it takes in, what it refuses, what its handler makes of it, and what it shows."""
 
 import json
 import time
 from typing import Any
 
-from django.http import HttpResponse
-from django.test import TestCase
+from django.test import TestCase, override_settings
 from django.urls import reverse
 
 from djwebhooks import signing
-from example_project.receiver.models import Arrival, Secret
+from djwebhooks.inbox.models import Message, Status
+from djwebhooks.inbox.worker import InboxWorker
+from example_project.receiver.models import Printed
 
-BODY = json.dumps({"type": "guestbook.comment.created", "data": {"name": "Zoë"}}).encode()
+EVENT = "guestbook.comment.created"
+COMMENT = {"id": 1, "name": "Zoë", "message": "Hello!", "left_at": "2026-09-21T14:13:20Z"}
+SECRET = signing.new_secret()
 
 
+@override_settings(DJWEBHOOKS_INBOX={"guestbook": {"scheme": "standard", "secrets": [SECRET], "keep_rejected": True}})
 class ReceiverTests(TestCase):
     """Receiving and showing."""
 
-    def setUp(self) -> None:
-        self.secret = signing.new_secret()
-
-    def send(self, body: bytes = BODY, **headers: str) -> HttpResponse:
+    def send(self, content: Any = None, message_id: str = "message-1", sequence: int = 17, **headers: str) -> int:
+        body = json.dumps({"type": EVENT, "timestamp": "2026-09-21T14:13:20Z", "data": content or COMMENT}).encode()
         now = int(time.time())
         signed = {
-            "webhook-id": "message-1",
+            "webhook-id": message_id,
             "webhook-timestamp": str(now),
-            "webhook-signature": signing.sign(self.secret, "message-1", now, BODY),
+            "webhook-signature": signing.sign(SECRET, message_id, now, body),
             "webhook-attempt": "1",
-            "webhook-sequence": "17",
+            "webhook-sequence": str(sequence),
         }
-        answer: Any = self.client.post(
-            reverse("receiver-inbox"), body, content_type="application/json", headers={**signed, **headers}
-        )
-        return answer
+        headers = {**signed, **headers}
+        status: int = self.client.post("/webhooks/guestbook/", body, "application/json", headers=headers).status_code
+        return status
 
-    def test_what_is_signed_is_verified(self) -> None:
-        """It is answered at once and shown with all its particulars."""
-        Secret.objects.create(text=self.secret)
+    def test_what_is_signed_is_printed(self) -> None:
+        """It is stored at once; the handler comes later, and prints it once."""
+        assert (self.send(), self.send()) == (200, 200)
+        assert not Printed.objects.exists()
 
-        assert self.send().status_code == 200
+        InboxWorker(burst=True).run()
 
+        printed = Printed.objects.get()
+        assert (printed.message_id, printed.name, printed.text) == ("message-1", "Zoë", "Hello!")
         page = self.client.get(reverse("receiver"))
-        for words in ("verified", "message-1", "guestbook.comment.created", "17", "&quot;name&quot;: &quot;Zoë&quot;"):
+        for words in ("processed", "message-1", EVENT, "17", "&quot;name&quot;: &quot;Zoë&quot;"):
             self.assertContains(page, words)
+        told = self.client.get(reverse("message", args=["message-1"])).json()
+        assert told == {"event": EVENT, "status": "processed", "attempt": "1", "sequence": 17, "printed": "Zoë: Hello!"}
 
     def test_what_is_forged_is_refused(self) -> None:
-        """The sender and the page are told why."""
-        Secret.objects.create(text=self.secret)
+        """The page shows it, and why; nothing is printed."""
+        assert self.send(**{"webhook-signature": "v1,bm8="}) == 401
 
-        answer = self.send(b'{"type": "guestbook.comment.created", "data": {"name": "Mallory"}}')
+        InboxWorker(burst=True).run()
 
-        self.assertContains(answer, "Refused: No signature matches", status_code=401)
+        assert not Printed.objects.exists()
+        assert Message.objects.get().status == Status.REJECTED
         self.assertContains(self.client.get(reverse("receiver")), "No signature matches")
 
+    def test_a_handler_that_fails_is_tried_again(self) -> None:
+        """What it could not read is kept, and the page says what went wrong."""
+        self.send({"name": "Zoë"})
+
+        InboxWorker(burst=True).run()
+
+        message = Message.objects.get()
+        assert (message.status, message.attempt_count) == (Status.NEW, 1)
+        self.assertContains(self.client.get(reverse("receiver"), {"list": ""}), "KeyError")
+
+    def test_a_gap_is_shown(self) -> None:
+        """A number is missing, which the guestbook's feed may have."""
+        self.send(sequence=1)
+        self.send(message_id="message-2", sequence=3)
+
+        self.assertContains(self.client.get(reverse("receiver")), "Number 2 is missing")
+
     def test_without_a_secret_nothing_is_trusted(self) -> None:
-        """A secret is told on the page; from then on what it signs is trusted."""
-        assert self.send().status_code == 401
-
-        self.client.post(reverse("receiver-secret"), {"text": self.secret})
-
-        assert self.send().status_code == 200
-
-    def test_a_malformed_secret_is_not_learnt(self) -> None:
-        """The form says what a secret looks like."""
-        page = self.client.post(reverse("receiver-secret"), {"text": "hunter2"})
-
-        self.assertContains(page, "errorlist")
-        assert not Secret.objects.exists()
-
-    def test_a_repeat_is_noticed(self) -> None:
-        """The same id twice is the same event twice."""
-        Secret.objects.create(text=self.secret)
-        self.send()
-        self.send()
-
-        assert list(Arrival.objects.values_list("is_repeat", flat=True)) == [True, False]
-        self.assertContains(self.client.get(reverse("receiver")), "seen before")
-
-    def test_anything_may_arrive(self) -> None:
-        """What is not JSON, not UTF-8 or has no headers is stored and shown, not an error of the receiver's."""
-        for body in (b"", b"\xff\x00<b>", b"[1]", b'"text"'):
-            with self.subTest(body=body):
-                answer = self.client.post(reverse("receiver-inbox"), body, content_type="text/plain")
-                assert answer.status_code == 401
-        self.assertContains(self.client.get(reverse("receiver")), "(no event)", count=4)
-
-    def test_the_page_asks_for_what_is_new(self) -> None:
-        """The script gets only what came after the arrival that it knows."""
-        self.send()
-        latest = Arrival.objects.get().pk
-
-        self.assertContains(self.client.get(reverse("receiver"), {"after": "0"}), "message-1")
-        assert self.client.get(reverse("receiver"), {"after": str(latest)}).content.strip() == b""
+        """As the settings have it when they are told none."""
+        with override_settings(DJWEBHOOKS_INBOX={"guestbook": {"scheme": "standard", "secrets": [signing.new_secret()]}}):
+            assert self.send() == 401
+        assert not Message.objects.exists()

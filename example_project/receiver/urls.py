@@ -1,11 +1,13 @@
-"""The addresses of the receiver."""
+"""The addresses of the receiver: the guestbook sends to ``webhooks/guestbook/``."""
 
-from django.urls import path
+from django.contrib import admin
+from django.urls import include, path
 
 from example_project.receiver import views
 
 urlpatterns = [
-    path("", views.arrivals, name="receiver"),
-    path("inbox/", views.receive, name="receiver-inbox"),
-    path("secret/", views.add_secret, name="receiver-secret"),
+    path("", views.receiver, name="receiver"),
+    path("messages/<str:message_id>/", views.message, name="message"),
+    path("webhooks/", include("djwebhooks.inbox.urls")),
+    path("admin/", admin.site.urls),
 ]

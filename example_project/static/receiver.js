@@ -1,14 +1,13 @@
-// Print new arrivals at the top as they come. Without JavaScript the page reloads itself instead.
-const list = document.getElementById("arrivals");
+// Show what has come and what has become of it, as it happens. Without JavaScript the page reloads itself instead.
+const list = document.getElementById("messages");
+let shown = "";
 
 async function look() {
-  const latest = list.querySelector("[data-id]")?.dataset.id ?? 0;
   try {
-    const answer = await fetch(`${list.dataset.url}?after=${latest}`);
-    const html = answer.ok ? (await answer.text()).trim() : "";
-    if (html) {
-      list.querySelector(".waiting")?.remove();
-      list.insertAdjacentHTML("afterbegin", html);
+    const answer = await fetch(list.dataset.url);
+    const html = answer.ok ? await answer.text() : shown;
+    if (html !== shown) {
+      list.innerHTML = shown = html;
     }
   } catch {
     // The server is away; it may come back.
