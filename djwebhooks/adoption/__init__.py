@@ -10,14 +10,16 @@ from django.apps import apps
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.views.decorators.debug import sensitive_variables
 
-from djwebhooks import database, network, payload
-from djwebhooks.adoption import dj_webhooks, rest_hooks
+from djwebhooks import database, network, payload, signing
+from djwebhooks.adoption import dj_webhooks, django_webhook, rest_hooks
 from djwebhooks.adoption.packages import Package
-from djwebhooks.adoption.tables import Found, Row
+from djwebhooks.adoption.tables import Found, OldSecret, Row
 from djwebhooks.exceptions import DjWebhooksError, InvalidAdoption
 from djwebhooks.models import WebhookTarget
 from djwebhooks.models.events import events_database
+from djwebhooks.models.keyring import LIVE_KEYS, Key, Keyring
 from djwebhooks.models.validation import check_subscription
 from djwebhooks.owners import check_owner, owner_model
 
@@ -27,7 +29,14 @@ OwnerOf = Callable[[Row], Any]
 SYSTEM = object()
 
 PACKAGES: Mapping[str, Package] = {
-    package.name: package for package in (dj_webhooks.PACKAGE, rest_hooks.DJANGO_REST_HOOKS, rest_hooks.DRF_HOOKS)
+    package.name: package
+    for package in (
+        dj_webhooks.PACKAGE,
+        rest_hooks.DJANGO_REST_HOOKS,
+        rest_hooks.DRF_HOOKS,
+        django_webhook.DJANGO_WEBHOOK,
+        django_webhook.DJANGO_WEBHOOK2,
+    )
 }
 
 
@@ -57,6 +66,8 @@ class Adopted:
     unchanged: list[Adoptee] = field(default_factory=list)
     #: What was left out of which row, and why.
     left_out: list[tuple[str, str]] = field(default_factory=list)
+    #: What is not as it was, by row.
+    remarks: list[tuple[str, str]] = field(default_factory=list)
     #: The settings that mean what the package's own meant, and are not there yet.
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -97,7 +108,7 @@ def adopt(
     with database.engine_transaction(alias):
         found = list(source.read(alias, adopted.table))
         adopted.row_count = len(found)
-        adoption = Adoption(adopted, owner_of or find_owners(source, alias), renamed, alias)
+        adoption = Adoption(adopted, owner_of or find_owners(source, alias), owner_of is None, renamed, alias)
         for wanted in adoption.gather(found):
             adoption.take(wanted, subscribe=subscribe)
         suggested = source.suggest(adoption.rename).items()
@@ -123,7 +134,12 @@ def find_owners(package: Package, using: str) -> OwnerOf:
     def find(pk: object) -> Any:
         return users.filter(pk=pk).first()
 
-    return lambda row: find(row.get(package.owner_column))
+    def owner_of(row: Row) -> Any:
+        if package.owner_column not in row:
+            raise InvalidAdoption(f"The rows have no column {package.owner_column!r}: say by --owner-by whose they are.")
+        return find(row[package.owner_column])
+
+    return owner_of
 
 
 @dataclass(slots=True)
@@ -132,11 +148,13 @@ class Adoption:
 
     adopted: Adopted
     owner_of: OwnerOf
+    #: Whether that is the row's own user.
+    is_by_user: bool
     renamed: Mapping[str, str]
     using: str
 
     def rename(self, event: str) -> str:
-        return self.renamed.get(event, event)
+        return self.renamed.get(event) or self.adopted.package.name_event(event)
 
     def leave_out(self, what: str, why: str) -> None:
         self.adopted.left_out.append((what, why))
@@ -159,17 +177,20 @@ class Adoption:
                 self.leave_out(found.name, reason(error))
                 continue
             events = list(self._list_events(found, is_owned=owner is not None))
+            if not events:
+                continue
             wanted = targets.setdefault((owner_pk, url, found.identifier), Wanted(owner, found, url))
             if differs(found, wanted.first):
                 self.leave_out(found.name, f"{wanted.first.name} has the same URL, but {differs(found, wanted.first)}.")
-            elif events:
+            else:
                 wanted.rows.append(found.name)
                 wanted.events.update(dict.fromkeys(events))
-        return [wanted for wanted in targets.values() if wanted.events]
+        return targets.values()
 
     def _miss_owner(self, found: Found) -> str:
-        pk = found.row.get(self.adopted.package.owner_column)
-        return f"There is no {owner_model()} with the primary key {pk!r}." if pk is not None else "It is nobody's."
+        if not self.is_by_user:
+            return "It is nobody's, as the function says that finds its owner."
+        return f"There is no {owner_model()} with the primary key {found.row[self.adopted.package.owner_column]!r}."
 
     def _check_owner(self, found: Found, owner: object) -> object:
         try:
@@ -199,6 +220,8 @@ class Adoption:
                 if known is None:
                     targets.save_new(self._make(wanted))
                     self.adopted.made.append(describe(wanted, wanted.events))
+                    if wanted.first.remark:
+                        self.adopted.remarks.append((wanted.first.name, wanted.first.remark))
                     return
                 lacking = list_lacking(known, wanted.events)
                 if lacking and (subscribe or known.is_hidden):
@@ -221,6 +244,10 @@ class Adoption:
         )
         if first.created_at is not None:
             target.created_at = first.created_at
+        if first.secrets:
+            target.secrets = keep(first.secrets)
+        if first.uid is not None and not WebhookTarget.objects.using(self.using).filter(uid=first.uid).exists():
+            target.uid = first.uid
         target.events = list(wanted.events)
         return target
 
@@ -229,9 +256,16 @@ def reason(error: Exception) -> str:
     return " ".join(error.messages) if isinstance(error, ValidationError) else str(error)
 
 
+@sensitive_variables()
+def keep(secrets: Iterable[OldSecret]) -> str:
+    """Return the encrypted keys of a target that signs with *secrets*: with all of them, until it is given another."""
+    keys = [Key(secret.text, signing.new_key_pair(), secret.created_at) for secret in secrets]
+    return Keyring(tuple(keys[:LIVE_KEYS])).seal()
+
+
 def differs(found: Found, other: Found) -> str:
     """Return in what two rows differ that a target has once; nothing if in nothing."""
-    for name, what in (("headers", "other headers"), ("is_active", "another state"), ("tokens", "other secrets")):
+    for name, what in (("headers", "other headers"), ("is_active", "another state"), ("secrets", "other secrets")):
         if getattr(found, name) != getattr(other, name):
             return what
     return ""

@@ -25,5 +25,7 @@ class Package:
     read: Callable[[str, str], Iterable[Found]]
     #: Returns the settings that mean here what the package's own settings meant.
     suggest: Callable[[Rename], Mapping[str, Any]]
+    #: Returns what an event is called here.
+    name_event: Rename = str
     #: What is different from now on, beyond what rows and settings can tell.
     remarks: tuple[str, ...] = ()

@@ -16,6 +16,14 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
+class OldSecret:
+    """A secret as ``whsec_…``, empty if it cannot be one, and since when it is there."""
+
+    text: str = field(repr=False)
+    created_at: datetime = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """What a row says of an endpoint."""
 
@@ -27,10 +35,12 @@ class Found:
     headers: Any = field(default_factory=dict, repr=False)
     is_active: bool = True
     envelope: str = ""
-    #: Keys that have signed, the newest first.
-    tokens: tuple[str, ...] = field(default=(), repr=False)
+    #: What signs, the newest first; without any, a new one is made.
+    secrets: tuple[OldSecret, ...] = ()
     uid: UUID | None = None
     created_at: datetime | None = None
+    #: What is not as it was.
+    remark: str = ""
 
     @property
     def name(self) -> str:

@@ -24,6 +24,9 @@ def describe_adopted(adopted: Adopted, *, is_dry: bool) -> Iterator[str]:
     if adopted.left_out:
         yield f"{would} left out:"
         yield from (f"  {make_printable(what)}: {make_printable(why, 400)}" for what, why in adopted.left_out)
+    if adopted.remarks:
+        yield "To be told to whom it concerns:"
+        yield from (f"  {what}: {remark}" for what, remark in adopted.remarks)
     yield from describe_rest(adopted)
 
 
@@ -40,5 +43,6 @@ def describe_rest(adopted: Adopted) -> Iterator[str]:
             yield from (f"  {line}" for line in f"{name} = {pprint.pformat(value, width=100, sort_dicts=False)}".splitlines())
     yield "From now on:"
     yield from (f"  {remark}" for remark in adopted.package.remarks)
-    yield "When its tables are not needed any more (until then an owner with rows in them cannot be deleted):"
+    until = " (until then, a user who has rows in them cannot be deleted)" if adopted.package.owner_column else ""
+    yield f"When its tables are not needed any more{until}:"
     yield from (f"  DROP TABLE {table};" for table in (*adopted.package.other_tables, adopted.table))

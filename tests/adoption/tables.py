@@ -1,12 +1,17 @@
 """The tables of other packages, as their migrations make them; the column of a user is one without a constraint."""
 
 from typing import Any
+from uuid import uuid4
 
 from django.apps.registry import Apps
 from django.db import connection, models
 from django.utils import timezone
 
 registry = Apps()
+
+URL = "https://shop.example/hook"
+#: As ``secrets.token_urlsafe()`` makes them.
+TOKEN = "fZ3c0uNcLZ0OwzMZ8dTwTnmJx1qPzvWqk3s-Xx1Yb2E"
 
 
 class OldRow(models.Model):
@@ -83,7 +88,57 @@ class DrfHook(OldRow):
         db_table = "drf_hooks_hook"
 
 
-TABLES: tuple[type[models.Model], ...] = (DjWebhooksTarget, ReleasedDjWebhooksTarget, RestHook, DrfHook)
+class Webhook(OldRow):
+    """django-webhook 0.0.15, and django-webhook2 0.11.0."""
+
+    url = models.URLField()
+    active = models.BooleanField(default=True)
+    uuid = models.UUIDField(default=uuid4, editable=False)
+    created = models.DateTimeField(auto_now_add=True)
+    modified = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        apps = registry
+        app_label = "django_webhook"
+        db_table = "django_webhook_webhook"
+
+
+class WebhookTopic(OldRow):
+    name = models.CharField(max_length=250, unique=True)
+
+    class Meta:
+        apps = registry
+        app_label = "django_webhook"
+        db_table = "django_webhook_webhooktopic"
+
+
+class WebhookTopics(OldRow):
+    """What Django makes of ``Webhook.topics``."""
+
+    webhook = models.ForeignKey(Webhook, models.CASCADE)
+    webhooktopic = models.ForeignKey(WebhookTopic, models.CASCADE)
+
+    class Meta:
+        apps = registry
+        app_label = "django_webhook"
+        db_table = "django_webhook_webhook_topics"
+
+
+class WebhookSecret(OldRow):
+    webhook = models.ForeignKey(Webhook, models.CASCADE)
+    token = models.CharField(max_length=100)
+    created = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        apps = registry
+        app_label = "django_webhook"
+        db_table = "django_webhook_webhooksecret"
+
+
+TABLES: tuple[type[models.Model], ...] = (
+    *(DjWebhooksTarget, ReleasedDjWebhooksTarget, RestHook, DrfHook),
+    *(Webhook, WebhookTopic, WebhookTopics, WebhookSecret),
+)
 
 
 def make_tables() -> None:
@@ -100,3 +155,13 @@ def drop_tables() -> None:
 
 def make_row(model: Any, **fields: Any) -> Any:
     return model.objects.create(**fields)
+
+
+def make_webhook(*topics: str, url: str = URL, tokens: tuple[str, ...] = (TOKEN,), active: bool = True) -> Webhook:
+    webhook = Webhook.objects.create(url=url, active=active)
+    for name in topics:
+        topic, _ = WebhookTopic.objects.get_or_create(name=name)
+        WebhookTopics.objects.create(webhook=webhook, webhooktopic=topic)
+    for token in tokens:
+        WebhookSecret.objects.create(webhook=webhook, token=token)
+    return webhook

@@ -6,15 +6,13 @@ import pytest
 from django.conf import LazySettings
 from django.contrib.auth.models import User
 
-from djwebhooks.adoption import PACKAGES, SYSTEM, Adopted, adopt
+from djwebhooks.adoption import PACKAGES, SYSTEM, Adopted, adopt, find_owners
 from djwebhooks.exceptions import InvalidAdoption
 from djwebhooks.models import WebhookTarget
-from tests.adoption.tables import DjWebhooksTarget, make_row
+from tests.adoption.tables import URL, DjWebhooksTarget, make_row
 from tests.builders import make_user
 
 pytestmark = pytest.mark.django_db
-
-URL = "https://shop.example/hook"
 
 
 def make(owner: User | None = None, event: str = "a", url: str = URL, **fields: Any) -> str:
@@ -166,7 +164,7 @@ def test_a_function_says_whose_a_row_becomes() -> None:
     adopted = run(owner_of=lambda row: bob if row["identifier"] else None)
 
     assert list(WebhookTarget.objects.values_list("owner", flat=True)) == [bob.pk]
-    assert [name for name, _ in adopted.left_out] == [left_out]
+    assert adopted.left_out == [(left_out, "It is nobody's, as the function says that finds its owner.")]
 
 
 def test_system_targets_are_made_on_request_only() -> None:
@@ -191,6 +189,8 @@ def test_a_missing_table_is_named() -> None:
         run(table="hooks")
     with pytest.raises(InvalidAdoption, match="'auth_user' has no column 'event', as that of dj-webhooks has"):
         run(table="auth_user")
+    with pytest.raises(InvalidAdoption, match="The rows have no column 'owner_id': say by --owner-by whose they are"):
+        find_owners(PACKAGES["dj-webhooks"], "default")({"id": 1})
     with pytest.raises(InvalidAdoption, match="Nothing is known of 'webhooks'"):
         adopt("webhooks")
 

@@ -7,12 +7,11 @@ from django.conf import LazySettings
 
 from djwebhooks.adoption import adopt
 from djwebhooks.models import WebhookTarget
-from tests.adoption.tables import DjWebhooksTarget, ReleasedDjWebhooksTarget, make_row
+from tests.adoption.tables import URL, DjWebhooksTarget, ReleasedDjWebhooksTarget, make_row
 from tests.builders import make_user
 
 pytestmark = pytest.mark.django_db
 
-URL = "https://shop.example/hook"
 SINCE = datetime(2014, 5, 25, 12, tzinfo=UTC)
 
 

@@ -8,9 +8,12 @@ import pytest
 from django.conf import LazySettings
 from django.core.management import call_command
 
-from djwebhooks.adoption import adopt
+from djwebhooks import signing
+from djwebhooks.adoption import SYSTEM, adopt
+from djwebhooks.events import fire
 from djwebhooks.models import WebhookTarget
-from tests.adoption.tables import DjWebhooksTarget, make_row
+from djwebhooks.testing import deliver
+from tests.adoption.tables import TOKEN, DjWebhooksTarget, make_row, make_webhook
 from tests.builders import make_user
 from tests.test_docs import DOCS, Block, read_blocks
 
@@ -66,3 +69,15 @@ def test_the_settings_of_rest_hooks_become_those_that_are_shown(settings: LazySe
     settings.HOOK_EVENTS = before["HOOK_EVENTS"]
 
     assert adopt("drf-hooks").settings == after
+
+
+def test_a_receiver_that_knows_its_token_knows_its_secret() -> None:
+    """What it computes verifies what the adopted target signs."""
+    names: dict[str, Any] = {}
+    exec(find_block("def as_secret").text, names)
+    make_webhook("shop.Order/create", tokens=(TOKEN,))
+    adopt("django-webhook", owner_of=lambda row: SYSTEM)
+    fire("shop.Order.create", {"id": 1})
+    [request] = deliver()
+
+    assert signing.verify(request.body, request.headers, names["as_secret"](TOKEN)) == 0

@@ -8,12 +8,11 @@ from django.conf import LazySettings
 from djwebhooks.adoption import adopt
 from djwebhooks.model_events import read_all
 from djwebhooks.models import WebhookTarget
-from tests.adoption.tables import DrfHook, RestHook, make_row
+from tests.adoption.tables import URL, DrfHook, RestHook, make_row
 from tests.builders import make_user
 
 pytestmark = pytest.mark.django_db
 
-URL = "https://shop.example/hook"
 JSON = {"Content-Type": "application/json"}
 
 

@@ -1,0 +1,113 @@
+"""What becomes of the rows and settings of django-webhook and django-webhook2."""
+
+import base64
+from datetime import timedelta
+
+import pytest
+from django.conf import LazySettings
+from django.utils import timezone
+
+from djwebhooks.adoption import SYSTEM, Adopted, adopt
+from djwebhooks.exceptions import InvalidAdoption
+from djwebhooks.model_events import read_all
+from djwebhooks.models import WebhookTarget
+from tests.adoption.tables import TOKEN, URL, Webhook, make_webhook
+from tests.builders import live_secrets, make_user
+
+pytestmark = pytest.mark.django_db
+
+
+def run(package: str = "django-webhook") -> Adopted:
+    return adopt(package, owner_of=lambda row: SYSTEM)
+
+
+def as_secret(token: str) -> str:
+    return "whsec_" + base64.b64encode(token.encode()).decode()
+
+
+@pytest.mark.parametrize("package", ["django-webhook", "django-webhook2"])
+def test_topics_become_the_events_of_a_target(package: str) -> None:
+    """It keeps its id, which receivers have seen, and whether it is active; a topic's slash becomes a dot."""
+    old = make_webhook("shop.Order/create", "shop.Order/delete", active=False)
+    run(package)
+    target = WebhookTarget.objects.get()
+
+    assert (target.owner, target.target_url, target.events) == (None, URL, ["shop.Order.create", "shop.Order.delete"])
+    assert (target.uid, target.is_active, target.created_at) == (old.uuid, False, old.created)
+
+
+def test_secrets_sign_on() -> None:
+    """Each as the bytes that it had, in the order of their age, until they are rotated away."""
+    make_webhook("shop.Order/create", tokens=("o" * 24, TOKEN))
+    run()
+    target = WebhookTarget.objects.get()
+
+    assert live_secrets(target) == [as_secret(TOKEN), as_secret("o" * 24)]
+
+    target.rotate_secret(overlap=60)
+
+    assert live_secrets(target)[1:] == [as_secret(TOKEN), as_secret("o" * 24)]
+    assert live_secrets(target, timezone.now() + timedelta(minutes=2)) == [target.secret]
+
+
+def test_a_secret_that_is_too_short_or_too_long_is_replaced() -> None:
+    """The report says so, row by row; a secret in it is nowhere to be seen."""
+    short, mixed = (
+        make_webhook("a.B/create", tokens=("x" * 12,)),
+        make_webhook("a.B/update", url=URL + "1", tokens=("x" * 65, TOKEN)),
+    )
+    none = make_webhook("a.B/delete", url=URL + "2", tokens=())
+    adopted = run()
+
+    assert adopted.remarks == [
+        (f"row {short.pk}", "1 of its secrets cannot be kept, as a secret has 24 to 64 bytes. It gets a new one."),
+        (f"row {mixed.pk}", "1 of its secrets cannot be kept, as a secret has 24 to 64 bytes. The others go on signing."),
+        (f"row {none.pk}", "It had no secret, and gets one."),
+    ]
+    assert live_secrets(WebhookTarget.objects.get(target_url=URL + "1")) == [as_secret(TOKEN)]
+    assert TOKEN not in repr(adopted)
+
+
+def test_an_endpoint_without_topics_is_left_out() -> None:
+    """Nothing was ever sent to it; and one that is there twice with another secret waits for somebody to decide."""
+    idle, first, second = make_webhook(), make_webhook("a.B/create"), make_webhook("a.B/update", tokens=("x" * 24,))
+    adopted = run()
+
+    assert adopted.left_out == [
+        (f"row {idle.pk}", "It wants no event."),
+        (f"row {second.pk}", f"row {first.pk} has the same URL, but other secrets."),
+    ]
+
+
+def test_an_id_that_is_taken_is_not_kept() -> None:
+    """The table does not hold them unique."""
+    old = make_webhook("a.B/create")
+    Webhook.objects.filter(pk=make_webhook("a.B/create", url="https://other.example/").pk).update(uuid=old.uuid)
+    run()
+
+    assert WebhookTarget.objects.count() == 2
+
+
+def test_somebody_has_to_say_whose_they_become() -> None:
+    """They were nobody's, and a system target sees every owner's events."""
+    make_webhook("a.B/create")
+    with pytest.raises(InvalidAdoption, match="are nobody's: say whose the targets become, with --owner or --owner-by"):
+        adopt("django-webhook")
+    ada = make_user("ada")
+    adopt("django-webhook", owner_of=lambda row: ada)
+
+    assert WebhookTarget.objects.get().owner == ada
+
+
+def test_settings_are_translated(settings: LazySettings) -> None:
+    """Each model has three events, which are nobody's, under the names that its topics have got."""
+    settings.DJANGO_WEBHOOK = {"MODELS": ["library.Book"]}
+    suggested = adopt("django-webhook", owner_of=lambda row: SYSTEM, renamed={"library.Book/create": "book.added"}).settings
+
+    assert suggested["DJWEBHOOKS_MODEL_EVENTS"] == {
+        "book.added": {"on": "library.Book.created", "owner": None},
+        "library.Book.update": {"on": "library.Book.updated", "owner": None},
+        "library.Book.delete": {"on": "library.Book.deleted", "owner": None},
+    }
+    assert list(suggested["DJWEBHOOKS_EVENTS"]) == list(suggested["DJWEBHOOKS_MODEL_EVENTS"])
+    assert read_all(suggested["DJWEBHOOKS_MODEL_EVENTS"])
