@@ -5,9 +5,12 @@ from typing import Any
 from rest_framework import serializers
 
 from djwebhooks.api.fields import AnyField
-from djwebhooks.api.serializers import EventSerializer
+from djwebhooks.api.serializers import EventSerializer, TargetSerializer
 from djwebhooks.catalogue import EventType
 from djwebhooks.feed import Item, Page
+
+#: What is in an answer only where it means something.
+SOMETIMES = ("errors",)
 
 
 class EventTypeSerializer(serializers.Serializer[EventType]):
@@ -57,3 +60,24 @@ class FeedPageSerializer(serializers.Serializer[Page]):
     has_more = serializers.BooleanField(help_text="Whether there is something to get at once.")
     waiting_for = serializers.IntegerField(allow_null=True, help_text="The event whose payload has yet to be built, or null.")
     results = FeedItemSerializer(many=True, source="items")
+
+
+class NewTargetSerializer(TargetSerializer):
+    """A target with its secret, which is shown this once."""
+
+    secret = serializers.CharField(read_only=True, help_text="``whsec_…``: what its receiver verifies with.")
+
+    class Meta(TargetSerializer.Meta):
+        fields: tuple[str, ...] = (*TargetSerializer.Meta.fields, "secret")
+
+
+class ErrorSerializer(serializers.Serializer[Any]):
+    """What went wrong."""
+
+    code = serializers.CharField(help_text="A word for programs.")
+    detail = serializers.CharField(help_text="A sentence for people.")
+    errors = serializers.DictField(  # type: ignore[assignment]  # not what a serializer calls so
+        child=serializers.ListField(child=serializers.CharField()),
+        required=False,
+        help_text="The mistakes in fields, by field: ``events.0`` is the first of the ``events``.",
+    )

@@ -1,6 +1,7 @@
 """Pages of rows, newest first, that cost the same however many rows there are."""
 
 import json
+from typing import Any
 
 from rest_framework.exceptions import ValidationError
 from rest_framework.pagination import Cursor, CursorPagination
@@ -28,6 +29,12 @@ class NewestFirst(CursorPagination):
         if not 1 <= size <= self.max_page_size:
             raise ValidationError({"page_size": [f"The page size is a number from 1 to {self.max_page_size}, not {given!r}."]})
         return size
+
+    def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
+        """Return the JSON Schema of a page of what *schema* describes."""
+        address = {"type": ["string", "null"], "format": "uri"}
+        properties = {"next": address, "previous": address, "results": schema}
+        return {"type": "object", "properties": properties, "required": list(properties)}
 
     def decode_cursor(self, request: Request) -> Cursor | None:
         """Return where the wanted page begins. Raises ``ValidationError`` for a cursor that we never gave out."""

@@ -132,7 +132,7 @@ class TargetSerializer(StrictSerializer[Any], RowSerializer):
 
     class Meta:
         model = WebhookTarget
-        fields = (
+        fields: tuple[str, ...] = (
             "id",
             "target_url",
             "identifier",
@@ -163,7 +163,7 @@ class TargetSerializer(StrictSerializer[Any], RowSerializer):
         extra_kwargs = {
             "identifier": {"trim_whitespace": False},
             "sender": {"validators": [check_sender]},
-            "concurrency_limit": {"min_value": 1},
+            "concurrency_limit": {"min_value": 1, "max_value": 2**31 - 1},
         }
 
     def validate_target_url(self, url: str) -> str:
@@ -264,9 +264,9 @@ class ReplaySerializer(RowSerializer):
 
     id = serializers.UUIDField(source="uid", read_only=True)
     state = ChoiceField(REPLAY_STATES, read_only=True)
-    requested_by = serializers.SerializerMethodField()
-    criteria = serializers.SerializerMethodField()
-    progress = serializers.SerializerMethodField()
+    requested_by = serializers.SerializerMethodField(help_text="Who asked for it through the API.")
+    criteria = serializers.SerializerMethodField(help_text="Which deliveries it is about.")
+    progress = serializers.SerializerMethodField(help_text="How many of them have which status now.")
 
     class Meta:
         model = Replay
@@ -313,7 +313,7 @@ class ListedEventSerializer(RowSerializer):
     """An event of a list, without its payload."""
 
     id = serializers.UUIDField(source="uid", read_only=True)
-    payload_state = serializers.SerializerMethodField()
+    payload_state = serializers.SerializerMethodField(help_text="How far its payload is.")
 
     class Meta:
         model = Event
@@ -346,7 +346,7 @@ class ListedEventSerializer(RowSerializer):
 class EventSerializer(ListedEventSerializer):
     """An event, with its payload once that is built."""
 
-    payload = serializers.SerializerMethodField()
+    payload = serializers.SerializerMethodField(help_text="What it tells; null until it is built and after it was erased.")
 
     class Meta(ListedEventSerializer.Meta):
         fields = (*ListedEventSerializer.Meta.fields, "payload")
@@ -427,9 +427,10 @@ class DeliverySerializer(RowSerializer):
 class AttemptSerializer(RowSerializer):
     """One request, and what was answered."""
 
-    id = serializers.SerializerMethodField()
+    id = serializers.SerializerMethodField(help_text="The delivery's, a hyphen and the number.")
     delivery = serializers.UUIDField(source="delivery.uid", read_only=True)
-    duration_ms = serializers.SerializerMethodField()
+    duration_ms = serializers.SerializerMethodField(help_text="Milliseconds from the first step to the last byte.")
+    response_headers = serializers.DictField(child=serializers.CharField(), read_only=True)
 
     class Meta:
         model = Attempt

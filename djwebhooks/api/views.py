@@ -177,7 +177,7 @@ class TargetViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.Des
         return self.show(target)
 
     def partial_update(self, request: Request, **kwargs: Any) -> Response:
-        """See ``update``."""
+        """Change what is given, and nothing else."""
         return self.update(request, partial=True, **kwargs)
 
     @action(["post"], detail=True)
