@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
+from importlib import metadata
 from inspect import isabstract
 from typing import Any
 
@@ -324,6 +325,16 @@ def check_queue(**_: Any) -> Iterator[CheckMessage]:
         )
 
 
+def check_namesake(**_: Any) -> Iterator[CheckMessage]:
+    """dj-webhooks, which is installed into the same directory."""
+    if list(metadata.distributions(name="dj-webhooks")):
+        yield checks.Warning(
+            "dj-webhooks is installed into the same directory: of each file that both have, one has replaced the other.",
+            hint="pip uninstall dj-webhooks, and then pip install --force-reinstall --no-deps djwebhooks.",
+            id="djwebhooks.W021",
+        )
+
+
 def check_time_zones(**_: Any) -> Iterator[CheckMessage]:
     """Times without a zone, which cannot be compared with the database's clock."""
     if not settings.USE_TZ:
@@ -426,6 +437,7 @@ CHECKS = (
     check_statuses,
     check_owner_field,
     check_keys,
+    check_namesake,
     check_time_zones,
     check_switches,
     check_locking,

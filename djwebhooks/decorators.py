@@ -1,10 +1,11 @@
 """The ``hook`` decorator: a function that builds a payload becomes one that fires an event."""
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import wraps
-from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
 from django.db.models import Model
 
@@ -21,6 +22,8 @@ S = TypeVar("S")
 Option = Any
 #: Parameters of the function that are options by their name alone.
 BY_NAME = ("owner", "identifier")
+#: What dj-webhooks called ``hook``, by how it sent.
+OLD_NAMES = {"webhook"} | {f"{way}_{noun}" for way in ("redis", "redisq", "redislog") for noun in ("hook", "webhook")}
 
 
 class Hook(Protocol[P, R_co]):
@@ -124,3 +127,13 @@ def choose_options(given: Mapping[str, Option], bound: inspect.BoundArguments) -
     if options.get("identifier") is None:
         options.pop("identifier", None)
     return options
+
+
+if not TYPE_CHECKING:  # For type checkers any name would exist.
+
+    def __getattr__(name: str) -> Any:
+        """Return ``hook`` for a name that dj-webhooks had for it."""
+        if name not in OLD_NAMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        warnings.warn(f"{name} is called hook now: import that from {__name__}.", DeprecationWarning, stacklevel=2)
+        return hook

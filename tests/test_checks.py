@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from inspect import getsource
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -206,6 +207,17 @@ def test_a_network_that_is_none_is_said_once(settings: LazySettings) -> None:
     assert found.msg.count("DJWEBHOOKS_ALLOWED_NETWORKS") == 1
 
 
+def test_a_package_in_the_same_directory_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pip lets dj-webhooks and this overwrite each other's files, and removes those of both with either."""
+    (tmp_path / "dj_webhooks-0.2.1.dist-info").mkdir()
+    (tmp_path / "dj_webhooks-0.2.1.dist-info" / "METADATA").write_text("Name: dj-webhooks\nVersion: 0.2.1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    [found] = run_checks()
+
+    assert found.id == "djwebhooks.W021"
+    assert "pip uninstall dj-webhooks" in str(found.hint)
+
+
 def test_rq_needs_the_app_of_django_rq(settings: LazySettings) -> None:
     """The first thing to add is the app, so it is said before the queue."""
     settings.DJWEBHOOKS_ENGINE = "djwebhooks.engines.rq.RQEngine"
@@ -325,7 +337,7 @@ def test_ids_are_unique() -> None:
         for identifier in re.findall(r"djwebhooks\.[EW]\d{3}", getsource(function)):
             checks_of[identifier].add(function.__name__)
     elsewhere = {
-        f"djwebhooks.{name}" for name in ("E011", "E015", "E021", "E026", "E027", "W001", "W002", "W003", "W014", "W020")
+        f"djwebhooks.{name}" for name in ("E011", "E015", "E021", "E026", "E027", "W001", "W002", "W003", "W014", "W020", "W021")
     }
     tested = {case[0] for case in BAD} | elsewhere | {f"djwebhooks.{case[0]}" for case in WEAK} | {"djwebhooks.W011"}
 

@@ -14,6 +14,7 @@ from django.utils.functional import SimpleLazyObject
 from django_rq import get_worker, job
 from rq import SimpleWorker
 
+from djwebhooks import decorators
 from djwebhooks.decorators import hook
 from djwebhooks.events import fire
 from djwebhooks.exceptions import CaptureError, ConfigurationError, IdempotencyConflict, InvalidEvent, InvalidPayload
@@ -622,3 +623,17 @@ def test_a_login_between_two_calls_is_no_other_payload() -> None:
     assert book_shelved(1, owner=owner).pk == first.pk
     with pytest.raises(IdempotencyConflict):
         book_shelved(2, owner=owner)
+
+
+@pytest.mark.parametrize("name", ["webhook", "redis_hook", "redisq_webhook", "redislog_hook"])
+def test_names_of_dj_webhooks_are_hook(name: str) -> None:
+    """They work on, and warn where they are imported, however the package had sent."""
+    with pytest.warns(DeprecationWarning, match=f"{name} is called hook now: import that") as warned:
+        assert getattr(decorators, name) is hook
+    assert warned[0].filename == __file__
+
+
+def test_other_names_are_none() -> None:
+    """The module has what it has."""
+    with pytest.raises(AttributeError, match=r"^module 'djwebhooks\.decorators' has no attribute 'hooks'$"):
+        _ = decorators.hooks  # type: ignore[attr-defined]
