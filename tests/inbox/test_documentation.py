@@ -1,7 +1,10 @@
-"""The example of the documentation does what it says."""
+"""The examples of the documentation do what they say."""
 
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -12,7 +15,7 @@ from djwebhooks.inbox import handlers
 from djwebhooks.inbox.models import Message, Status
 from djwebhooks.inbox.sources import read_source
 from djwebhooks.inbox.testing import handle, signed
-from tests.test_docs import DOCS, read_blocks
+from tests.test_docs import DOCS, PROJECT, read_blocks
 
 pytestmark = pytest.mark.django_db
 
@@ -67,3 +70,31 @@ def test_the_sources_of_the_reference_are_possible() -> None:
                 exec(block.text, names)
                 for name, options in names["DJWEBHOOKS_INBOX"].items():
                     assert read_source(name, options).name == name
+
+
+SITE = """
+SECRET_KEY = "x" * 50
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
+INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes"]
+ROOT_URLCONF = "urls"
+USE_TZ = True
+MIGRATION_MODULES = {"packages": None}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+"""
+
+
+def test_the_site_of_the_page_about_github_passes_its_own_tests(tmp_path: Path) -> None:
+    """Its blocks are the files of a project, which has no other part of djwebhooks."""
+    (tmp_path / "settings.py").write_text(SITE)
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages" / "__init__.py").touch()
+    for block in read_blocks(DOCS / "how-to" / "github.rst"):
+        with (tmp_path / block.caption).open("a") as file:
+            file.write(f"\n{block.text}")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DJ")}
+    environment |= {"PYTHONPATH": str(PROJECT), "DJANGO_SETTINGS_MODULE": "settings", "GITHUB_WEBHOOK_SECRET": "x" * 32}
+    command = [sys.executable, "-m", "django", "test", "--pythonpath", str(tmp_path)]
+
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+
+    assert (done.returncode, "Ran 5 tests" in done.stderr) == (0, True), done.stderr
