@@ -21,7 +21,7 @@ from djwebhooks.worker import work
 from tests.api.world import Api
 from tests.hostile.names import SILENCE, NameServer
 from tests.hostile.runs import MakeTransport
-from tests.test_admin import add_target
+from tests.admin.builders import add_target
 from tests.transports.contract import post
 
 pytestmark = pytest.mark.django_db
@@ -125,7 +125,7 @@ def by_api(url: str, owner: User) -> None:
     answer = Api(owner).post("targets/", {"target_url": url, "events": ["*"]})
 
     assert answer.status == 400
-    assert "target_url" in answer.data
+    assert "target_url" in answer.data["errors"]
 
 
 def by_change_in_api(url: str, owner: User) -> None:

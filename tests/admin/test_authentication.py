@@ -14,8 +14,8 @@ from django.test import Client
 from django.views.debug import get_exception_reporter_filter
 
 from djwebhooks.models import WebhookTarget
+from tests.admin.builders import add_target, fill_form, make_owner, make_staff, make_target, page_of, text_of
 from tests.keys import make_certificate
-from tests.test_admin import add_target, fill_form, make_owner, make_staff, make_target, page_of, text_of
 from tests.test_secrets import Watch
 
 SECRET = "hunter2-is-not-shown"

@@ -1,0 +1,1 @@
+"""Tests of the admin, a module for each of its own."""
