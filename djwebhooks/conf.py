@@ -38,7 +38,7 @@ class Settings:
     VALIDATE_PAYLOADS: str | None = "warn"
     #: Event name to what becomes of which model's rows. Read once, when Django starts.
     MODEL_EVENTS: Mapping[str, Any] = {}
-    #: How a body is wrapped: ``"standard"``, ``"flat"`` or ``"cloudevents"``.
+    #: How a body is wrapped: one of ``djwebhooks.payload.ENVELOPES``.
     ENVELOPE: str = "standard"
     #: Who writes and sends webhooks in another way: names to dotted paths of ``djwebhooks.senders.Sender`` classes.
     SENDERS: Mapping[str, str] = {}

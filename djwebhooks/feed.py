@@ -6,7 +6,7 @@ from datetime import datetime
 
 from django.views.decorators.debug import sensitive_variables
 
-from djwebhooks import senders, signing
+from djwebhooks import payload, senders, signing
 from djwebhooks.contents import ERASED, FAULTY, UNFIT, Content, read_contents, write_bodies
 from djwebhooks.database import read_clock
 from djwebhooks.exceptions import UnknownSender
@@ -77,10 +77,13 @@ def _with_contents(using: str, rows: Sequence[Row], writer: "Writer", now: datet
     for start in range(0, len(rows), CHUNK):
         chunk = rows[start : start + CHUNK]
         contents = read_contents(using, {event_id for _, event_id in chunk}, now)
-        for content in contents.values():
+        told = set()
+        for pk, content in contents.items():
             if content.is_built and not content.is_erased:
-                content.wanted |= {writer.find_format(content)} - {""}
-        write_bodies(using, contents)
+                body_format = writer.find_format(content)
+                content.wanted |= {body_format} - {""}
+                told |= {pk} if body_format.startswith(payload.BINARY) else set()
+        write_bodies(using, contents, told)
         for sequence, event_id in chunk:
             yield sequence, contents.get(event_id)
 
@@ -117,6 +120,8 @@ class Writer:
             "webhook-signature": signing.sign_all(self._signers, content.message_id, self._timestamp, body),
             "webhook-sequence": str(sequence),
         }
+        if content.message is not None:
+            headers |= payload.envelope_headers(body_format, content.message)
         return Item(sequence, headers, body.decode())
 
 

@@ -133,6 +133,8 @@ class Desk:
             self.told.add(work.event_id)
         else:
             body_format = payload.envelope_format(envelope, with_owner=with_owner)
+            if envelope == payload.BINARY:
+                self.told.add(work.event_id)
         content.wanted.add(body_format)
         self.sendable.append((work, target, content, body_format))
 
@@ -217,6 +219,8 @@ class Desk:
         else:
             url, content_type = letterhead.target.target_url, payload.content_type(body_format)
             headers = senders.write_headers(content_type, message_id, self._timestamp, work.sequence, work.attempt_count + 1)
+            if self.told and body_format.startswith(payload.BINARY):
+                headers |= payload.envelope_headers(body_format, _message_of(content))
             headers["webhook-signature"] = signing.sign_all(letterhead.signers, message_id, self._timestamp, body)
         if by is not None:
             credentials = by.headers(url, self._now)
@@ -229,19 +233,25 @@ class Desk:
     def _begin_letter(
         self, work: Work, letterhead: Letterhead, content: Content, body_format: str, body: bytes
     ) -> senders.Letter:
-        if content.message is None:
-            raise SenderFault("The name of the event's owner is not known.")
+        message = _message_of(content)
         return senders.Letter(
             target=letterhead.target,
-            message=senders.tell(content.message, body_format),
+            message=senders.tell(message, body_format),
             body=body,
             content_type=senders.content_type(body_format),
+            envelope_headers=payload.envelope_headers(body_format, message),
             timestamp=self._timestamp,
             sequence=work.sequence,
             attempt=work.attempt_count + 1,
             secrets=letterhead.secrets,
             signers=letterhead.signers,
         )
+
+
+def _message_of(content: Content) -> payload.Message:
+    if content.message is None:
+        raise ValueError(f"The event {content.message_id} cannot be told of: the log says why.")
+    return content.message
 
 
 @sensitive_variables("keys", "signers")

@@ -11,6 +11,7 @@ from decimal import Decimal
 from enum import Enum
 from pathlib import PurePath
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 from django.db.models import QuerySet
@@ -31,12 +32,15 @@ NAME_LENGTH = 255
 #: How many levels of objects and arrays a payload may have: receivers' parsers have limits of that order, such as Ruby's 100.
 DEPTH_LIMIT = 90
 #: What ``DJWEBHOOKS_ENVELOPE``, and a target's own envelope, may be.
-ENVELOPES = ("standard", "flat", "cloudevents")
+ENVELOPES = ("standard", "flat", "cloudevents", "cloudevents-binary")
+#: The envelope that is written around the body, in headers.
+BINARY = "cloudevents-binary"
 #: The ``source`` of a CloudEvent: a constant, because ``id`` is unique in the whole world.
 CLOUDEVENTS_SOURCE = "/djwebhooks"
 
 NAME = re.compile(r"[a-zA-Z0-9_]+(?:\.[a-zA-Z0-9_]+)*")
 SURROGATE = re.compile("[\ud800-\udfff]")
+UNQUOTED = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
 CONTAINERS = (dict, list, tuple)
 SEPARATORS = (",", ":")
 
@@ -310,7 +314,23 @@ def render(body_format: str, message: Message) -> bytes:
 
 def content_type(body_format: str) -> str:
     """Return the ``content-type`` header for a body in *body_format*."""
-    return "application/cloudevents+json" if body_format.startswith("cloudevents") else "application/json"
+    is_structured = body_format.startswith("cloudevents") and not body_format.startswith(BINARY)
+    return "application/cloudevents+json" if is_structured else "application/json"
+
+
+def envelope_headers(body_format: str, message: Message) -> dict[str, str]:
+    """Return what of *message* is said in headers: all but the data in CloudEvents' binary mode, else nothing.
+
+    CloudEvents 1.0.2, HTTP protocol binding, section 3.1.
+    """
+    if not body_format.startswith(BINARY):
+        return {}
+    attributes = cloudevents_head(message)
+    del attributes["datacontenttype"]  # That is the content-type.
+    if tells_owner(body_format) and message.owner is not None:
+        attributes["owner"] = message.owner
+    # All printable ASCII but the space, the double quote and the percent sign stays as it is.
+    return {f"ce-{name}": quote(value, safe=UNQUOTED) for name, value in attributes.items()}
 
 
 def render_standard(message: Message) -> str:
@@ -329,6 +349,11 @@ def render_flat(message: Message) -> str:
     if not isinstance(data, dict):
         raise InvalidPayload(f"The flat envelope needs a payload that is an object, and that of {message.name!r} is none.")
     return write_json({**data, "event": message.name, "owner": message.owner})
+
+
+def render_data(message: Message) -> str:
+    """CloudEvents 1.0.2, HTTP protocol binding, binary mode: the data alone. ``envelope_headers`` has the rest."""
+    return message.payload
 
 
 def cloudevents_head(message: Message) -> dict[str, str]:
@@ -359,6 +384,8 @@ FORMATS: Mapping[str, Callable[[Message], str]] = {
     "flat": render_flat,
     "cloudevents": render_cloudevents,
     "cloudevents+owner": render_cloudevents_with_owner,
+    "cloudevents-binary": render_data,
+    "cloudevents-binary+owner": render_data,
 }
 
 

@@ -48,6 +48,8 @@ class Letter:
     message: Message = field(repr=False)
     body: bytes = field(repr=False)
     content_type: str
+    #: What the envelope says in headers, and not in the body.
+    envelope_headers: Mapping[str, str] = field(repr=False)
     timestamp: int
     sequence: int
     attempt: int
@@ -94,7 +96,8 @@ class Sender:
     def headers(self, letter: Letter) -> Mapping[str, str]:
         """Return the headers, but for the target's own, its authentication and the signature."""
         message_id = str(letter.message.uid)
-        return write_headers(letter.content_type, message_id, letter.timestamp, letter.sequence, letter.attempt)
+        headers = write_headers(letter.content_type, message_id, letter.timestamp, letter.sequence, letter.attempt)
+        return {**headers, **letter.envelope_headers}
 
     def sign(self, letter: Letter) -> Mapping[str, str]:
         """Return the headers that prove who sends."""

@@ -58,6 +58,23 @@ def test_an_item_is_what_was_sent(target: WebhookTarget) -> None:
         signing.verify(item.body.encode(), item.headers, target.secret)
 
 
+def test_a_cloudevent_in_binary_mode_has_its_headers(target: WebhookTarget) -> None:
+    """Without them, nobody would know what it is."""
+    WebhookTarget.objects.update(envelope="cloudevents-binary")
+    target.refresh_from_db()
+    outbox.clear()
+    fire_some(target, 1)
+    deliver()
+
+    [item] = read(target).items
+
+    [request] = outbox
+    told = {name: value for name, value in request.headers.items() if name.startswith("ce-")}
+    assert len(told) == 5
+    assert {name: value for name, value in item.headers.items() if name.startswith("ce-")} == told
+    assert item.body == '{"number":0}'
+
+
 def test_it_goes_on_after_a_sequence(target: WebhookTarget) -> None:
     """Nothing is given twice, and nothing is left out."""
     fire_some(target)

@@ -26,6 +26,7 @@ from djwebhooks.work import Flight
 from tests.builders import make_target, make_user
 
 DB = "default"
+URLS = [f"http://127.0.0.1/{number}" for number in range(3)]
 PAYLOAD = {"title": "é", "text": "</script>\u2028"}
 
 pytestmark = pytest.mark.django_db
@@ -225,6 +226,25 @@ def test_the_standard_body() -> None:
     assert list(body) == ["type", "timestamp", "data"]
     assert (body["type"], body["data"]) == ("a.b", PAYLOAD)
     assert datetime.fromisoformat(body["timestamp"]) == event.created_at
+
+
+def test_a_cloudevent_in_binary_mode_says_in_headers_what_it_is() -> None:
+    """Its body is the payload alone, with its content type. Others of the same event are as they always are."""
+    ada = make_user("ada")
+    binary, plain = make_target(ada, url=URLS[0], envelope="cloudevents-binary"), make_target(ada, url=URLS[1])
+    system = make_target(url=URLS[2], envelope="cloudevents-binary")
+    event = fire("a.b", PAYLOAD, owner=ada)
+    event.refresh_from_db()
+
+    sent = {target: request for _, target, request in Sender().prepare().ready}
+
+    told = {name: value for name, value in sent[binary].headers.items() if name.startswith("ce-")}
+    assert json.loads(sent[binary].body) == PAYLOAD
+    assert sent[binary].headers["content-type"] == "application/json"
+    assert (told["ce-id"], told["ce-type"]) == (sent[binary].headers["webhook-id"], "a.b")
+    assert datetime.fromisoformat(told["ce-time"]) == event.created_at
+    assert {name: value for name, value in sent[system].headers.items() if name.startswith("ce-")} == told | {"ce-owner": "ada"}
+    assert not any(name.startswith("ce-") for name in sent[plain].headers)
 
 
 def test_system_targets_are_told_the_owner() -> None:

@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, IntEnum
 from pathlib import PurePosixPath
+from urllib.parse import unquote
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -34,6 +35,7 @@ from djwebhooks.payload import (
     content_type,
     encode,
     envelope_format,
+    envelope_headers,
     matches,
     patterns_for,
     render,
@@ -427,8 +429,41 @@ def test_cloudevents_envelope() -> None:
     assert json.loads(render("cloudevents+owner", replace(MESSAGE, owner=None))) == event
 
 
+def test_binary_cloudevents() -> None:
+    """The body is the data alone; the attributes are headers, owner among them where it is told and has a value."""
+    headers = {
+        "ce-specversion": "1.0",
+        "ce-id": str(UID),
+        "ce-source": "/djwebhooks",
+        "ce-type": "project.update",
+        "ce-time": "2026-09-21T14:13:20Z",
+    }
+    assert render("cloudevents-binary", MESSAGE) == render("cloudevents-binary+owner", MESSAGE) == b'{"title":"x"}'
+    assert envelope_headers("cloudevents-binary", MESSAGE) == headers
+    assert envelope_headers("cloudevents-binary+owner", MESSAGE) == headers | {"ce-owner": "acme"}
+    assert envelope_headers("cloudevents-binary+owner", replace(MESSAGE, owner=None)) == headers
+    assert [envelope_headers(other, MESSAGE) for other in FORMATS if "binary" not in other] == [{}] * 5
+
+
+@given(texts)
+def test_values_of_attributes_fit_into_headers(owner: str) -> None:
+    """They are percent-encoded, and what a receiver decodes is what was said."""
+    value = envelope_headers("cloudevents-binary+owner", replace(MESSAGE, owner=owner))["ce-owner"]
+
+    assert unquote(value) == owner
+    assert set(value) <= {chr(code) for code in range(0x21, 0x7F)} - {'"'}
+
+
+def test_no_more_of_a_value_is_encoded_than_must_be() -> None:
+    """The example of the HTTP protocol binding, and all of ASCII that may stay as it is."""
+    kept = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
+    message = replace(MESSAGE, owner=f"Euro € 😀{kept}")
+
+    assert envelope_headers("cloudevents-binary+owner", message)["ce-owner"] == f"Euro%20%E2%82%AC%20%F0%9F%98%80{kept}"
+
+
 @patient
-@given(json_values, texts, st.sampled_from(sorted(set(FORMATS) - {"flat"})))
+@given(json_values, texts, st.sampled_from(sorted(name for name in FORMATS if name != "flat" and "binary" not in name)))
 def test_data_is_the_payload_in_every_format(data: object, owner: str, body_format: str) -> None:
     """The payload's own text is in the body, unchanged."""
     payload = encode(data)
@@ -461,8 +496,9 @@ def test_timestamp_of_a_naive_datetime_is_refused() -> None:
 def test_every_envelope_has_a_format(envelope: str, with_owner: bool) -> None:
     """What envelope_format names, render knows."""
     body_format = envelope_format(envelope, with_owner=with_owner)
-    assert b"project.update" in render(body_format, MESSAGE)
-    assert (b"acme" in render(body_format, MESSAGE)) == (with_owner or envelope == "flat")
+    sent = render(body_format, MESSAGE).decode() + str(envelope_headers(body_format, MESSAGE))
+    assert "project.update" in sent
+    assert ("acme" in sent) == (with_owner or envelope == "flat")
 
 
 def test_flat_has_one_format() -> None:
@@ -478,6 +514,8 @@ def test_content_types() -> None:
         "flat": "application/json",
         "cloudevents": "application/cloudevents+json",
         "cloudevents+owner": "application/cloudevents+json",
+        "cloudevents-binary": "application/json",
+        "cloudevents-binary+owner": "application/json",
     }
 
 

@@ -24,7 +24,7 @@ from djwebhooks.explain import explain_uid
 from djwebhooks.feed import read_page
 from djwebhooks.models import Attempt, Body, Delivery, Event, Lane, WebhookTarget
 from djwebhooks.models.deliveries import Status
-from djwebhooks.payload import Message
+from djwebhooks.payload import ENVELOPES, Message
 from djwebhooks.senders import FormSender, Letter, Sender, find
 from djwebhooks.testing import deliver
 from djwebhooks.transports.base import Request
@@ -132,7 +132,7 @@ def ends() -> list[tuple[str, str]]:
 # -- choosing ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("envelope", ["standard", "flat", "cloudevents"])
+@pytest.mark.parametrize("envelope", ENVELOPES)
 def test_a_sender_that_overrides_nothing_changes_nothing(envelope: str) -> None:
     """The base class is what is sent without any, in whichever envelope."""
     plain, changed = make_target(url=f"{URL}/1", envelope=envelope), make_target(url=f"{URL}/2", envelope=envelope)
@@ -334,7 +334,7 @@ def test_a_letter_shows_no_secret_and_no_payload() -> None:
     """In whatever log it ends up."""
     target = make_target()
     letter = Letter(
-        target, Message(Event().uid, "a.b", timezone.now(), '"words"', None), b"words", "", 1, 1, 1, [target.secret], []
+        target, Message(Event().uid, "a.b", timezone.now(), '"words"', None), b"words", "", {}, 1, 1, 1, [target.secret], []
     )
 
     assert target.secret not in repr(letter)
@@ -435,7 +435,7 @@ def test_an_owner_without_a_name_puts_its_deliveries_off(settings: LazySettings)
     Lane.objects.update(due_at=timezone.now())
 
     assert deliver() == []
-    assert ends() == [(Status.PENDING, "sender_error")]
+    assert ends() == [(Status.PENDING, "internal_error")]
 
 
 # -- afterwards --------------------------------------------------------------------------------------------------------

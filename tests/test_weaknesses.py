@@ -62,7 +62,7 @@ CANNOT_BE_WEAK = {
     "VALIDATE_PAYLOADS": "looks at what is sent, and changes nothing of it",
     "INBOX": "has checks of its own, those of the app that receives",
     "INBOX_QUEUE": "is a name; what stands behind it is looked at as W011",
-    "ENVELOPE": "all three are signed as a whole",
+    "ENVELOPE": "all bodies are signed as a whole; what binary mode says in headers is told on the page about the wire",
     "SENDERS": "is code: what it sends is the application's business, and where to is looked at like any target's address",
     "SENDER": "names one of them",
     "SIGNATURES": "both versions are strong, and none at all is an error",

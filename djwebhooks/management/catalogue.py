@@ -98,12 +98,20 @@ def _operation(event_type: EventType) -> Schema:
         body["example"] = _fill(event_type)
     operation: Schema = {
         "operationId": event_type.name,
-        "parameters": [{"$ref": f"#/components/parameters/{name}"} for name in HEADERS],
+        "parameters": [{"$ref": f"#/components/parameters/{name}"} for name in HEADERS] + _list_attributes(event_type),
         "requestBody": {"required": True, "content": {payload.content_type(conf.ENVELOPE): body}},
         "responses": {status: {"description": description} for status, description in RESPONSES.items()},
     }
     told = " ".join(filter(None, [event_type.description, event_type.deprecated]))
     return operation | ({"description": told} if told else {}) | ({"deprecated": True} if event_type.deprecated else {})
+
+
+def _list_attributes(event_type: EventType) -> list[Schema]:
+    """The headers of the envelope, for targets of owners."""
+    body_format = payload.envelope_format(conf.ENVELOPE, with_owner=False)
+    message = payload.Message(SAMPLE_UID, event_type.name, SAMPLE_TIME, "null", None)
+    headers = payload.envelope_headers(body_format, message)
+    return [_parameter(name, "An attribute of the CloudEvent.") | {"example": value} for name, value in headers.items()]
 
 
 def _envelop(name: str, schema: Mapping[str, Any] | None) -> Schema:
@@ -112,6 +120,8 @@ def _envelop(name: str, schema: Mapping[str, Any] | None) -> Schema:
     if conf.ENVELOPE == "flat":
         told = _object({"event": {"const": name}, "owner": {"type": ["string", "null"]}})
         return {"allOf": [data, told]} if data else told
+    if conf.ENVELOPE == payload.BINARY:
+        return data
     time = {"type": "string", "format": "date-time"}
     if conf.ENVELOPE == "cloudevents":
         source, kind = payload.CLOUDEVENTS_SOURCE, "application/json"

@@ -48,7 +48,7 @@ class Migration(migrations.Migration):
                 ('headers', djwebhooks.models.sealed.SealedField(blank=True, default=dict, help_text='Additional request headers, name to value.')),
                 ('authentication', djwebhooks.models.sealed.SealedField(blank=True, default=dict, editable=False, help_text='How the receiver is told who sends: a type and its parts.')),
                 ('client_certificate', djwebhooks.models.sealed.SealedField(blank=True, default=str, editable=False, help_text='For receivers that want one: the certificate chain and its key, in PEM.')),
-                ('envelope', models.CharField(blank=True, choices=[('standard', 'standard'), ('flat', 'flat'), ('cloudevents', 'cloudevents')], help_text="How the body is wrapped; empty is the setting's.", max_length=16)),
+                ('envelope', models.CharField(blank=True, choices=[('standard', 'standard'), ('flat', 'flat'), ('cloudevents', 'cloudevents'), ('cloudevents-binary', 'cloudevents-binary')], help_text="How the body is wrapped; empty is the setting's.", max_length=24)),
                 ('sender', djwebhooks.database.ExactCharField(blank=True, help_text="Who writes and sends: a name of DJWEBHOOKS_SENDERS; empty is the event's.", max_length=64)),
                 ('signatures', models.CharField(blank=True, choices=[('v1', 'v1'), ('v1a', 'v1a'), ('v1 v1a', 'v1 and v1a')], help_text="What it is signed with: v1 (a shared secret), v1a (a public key) or both; empty is the setting's.", max_length=16)),
                 ('retry_schedule', models.JSONField(blank=True, help_text="Seconds between attempts, such as [5, 300, 1800]; empty is the setting's.", null=True)),

@@ -85,7 +85,7 @@ class Endpoint(models.Model):
         help_text="For receivers that want one: the certificate chain and its key, in PEM.",
     )
     envelope = models.CharField(
-        max_length=16,
+        max_length=24,
         blank=True,
         choices=[(name, name) for name in payload.ENVELOPES],
         help_text="How the body is wrapped; empty is the setting's.",
