@@ -16,11 +16,11 @@ from djwebhooks import database, network, payload, signing
 from djwebhooks.adoption import dj_webhooks, django_webhook, rest_hooks
 from djwebhooks.adoption.packages import Package
 from djwebhooks.adoption.tables import Found, OldSecret, Row
-from djwebhooks.exceptions import DjWebhooksError, InvalidAdoption
+from djwebhooks.exceptions import DjWebhooksError, InvalidAdoption, InvalidTarget
 from djwebhooks.models import WebhookTarget
 from djwebhooks.models.events import events_database
 from djwebhooks.models.keyring import LIVE_KEYS, Key, Keyring
-from djwebhooks.models.validation import check_subscription
+from djwebhooks.models.validation import check_sender, check_subscription
 from djwebhooks.owners import check_owner, owner_model
 
 #: Whose a row's target becomes: an owner, ``SYSTEM``, or ``None`` for nobody, and then the row is left out.
@@ -89,6 +89,7 @@ def adopt(
     owner_of: OwnerOf | None = None,
     renamed: Mapping[str, str] = MappingProxyType({}),
     table: str = "",
+    sender: str = "",
     subscribe: bool = False,
     dry_run: bool = False,
     using: str | None = None,
@@ -97,18 +98,23 @@ def adopt(
 
     All is done in one transaction; with *dry_run* nothing is. A target that is there already is not changed, unless
     *subscribe* says that it is to get the events that it lacks. *owner_of* returns whose a row's target becomes, without it the
-    row's own user. *renamed* has new names for events, *table* the name of another table than the package's own.
+    row's own user. *renamed* has new names for events, *table* names another table than the package's own, and *sender* a sender
+    for the targets that are made.
 
-    Raises ``InvalidAdoption`` when there is no such package or table, or nobody whose the targets could be.
+    Raises ``InvalidAdoption`` when there is no such package, table or sender, or nobody whose the targets could be.
     """
     if package not in PACKAGES:
         raise InvalidAdoption(f"Nothing is known of {package!r}: there are {', '.join(PACKAGES)}.")
+    try:
+        check_sender(sender)
+    except InvalidTarget as error:
+        raise InvalidAdoption(reason(error)) from error
     source, alias = PACKAGES[package], using or events_database()
     adopted = Adopted(source, table or source.table)
     with database.engine_transaction(alias):
         found = list(source.read(alias, adopted.table))
         adopted.row_count = len(found)
-        adoption = Adoption(adopted, owner_of or find_owners(source, alias), owner_of is None, renamed, alias)
+        adoption = Adoption(adopted, owner_of or find_owners(source, alias), owner_of is None, renamed, sender, alias)
         for wanted in adoption.gather(found):
             adoption.take(wanted, subscribe=subscribe)
         suggested = source.suggest(adoption.rename).items()
@@ -151,6 +157,7 @@ class Adoption:
     #: Whether that is the row's own user.
     is_by_user: bool
     renamed: Mapping[str, str]
+    sender: str
     using: str
 
     def rename(self, event: str) -> str:
@@ -241,6 +248,7 @@ class Adoption:
             headers=first.headers,
             is_active=first.is_active,
             envelope=first.envelope,
+            sender=self.sender,
         )
         if first.created_at is not None:
             target.created_at = first.created_at

@@ -41,6 +41,6 @@ PACKAGE = Package(
     suggest=suggest,
     remarks=(
         "A target without an identifier gets its owner's events with any; dj-webhooks sent it those without one alone.",
-        "Bodies are JSON: the payload's keys, event and owner. dj-webhooks sent forms, which had hash, url and attempt, too.",
+        "Bodies are JSON: the payload's keys, event and owner. dj-webhooks sent forms, as djwebhooks.senders.FormSender does.",
     ),
 )

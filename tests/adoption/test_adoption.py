@@ -183,6 +183,17 @@ def test_what_is_no_owner_is_refused() -> None:
     assert list_targets() == []
 
 
+def test_targets_get_the_sender_that_is_asked_for(settings: LazySettings) -> None:
+    """Until their receivers know another way; one that does not exist is refused before anything is made."""
+    settings.DJWEBHOOKS_SENDERS = {"form": "djwebhooks.senders.FormSender"}
+    make(make_user("ada"))
+    with pytest.raises(InvalidAdoption, match="'forms'"):
+        run(sender="forms")
+    run(sender="form")
+
+    assert WebhookTarget.objects.get().sender == "form"
+
+
 def test_a_missing_table_is_named() -> None:
     """So is one that is none of this package, and a package that nobody knows."""
     with pytest.raises(InvalidAdoption, match="The database 'default' has no table 'hooks': say --table"):

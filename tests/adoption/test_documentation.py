@@ -1,8 +1,13 @@
 """The page about moving runs as it is written."""
 
+import hmac
+import json
+import sys
 from collections.abc import Callable
 from io import StringIO
+from types import ModuleType
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 from django.conf import LazySettings
@@ -13,8 +18,9 @@ from djwebhooks.adoption import SYSTEM, adopt
 from djwebhooks.events import fire
 from djwebhooks.models import WebhookTarget
 from djwebhooks.testing import deliver
-from tests.adoption.tables import TOKEN, DjWebhooksTarget, make_row, make_webhook
+from tests.adoption.tables import TOKEN, URL, DjWebhooksTarget, RestHook, make_row, make_webhook
 from tests.builders import make_user
+from tests.library.models import Author
 from tests.test_docs import DOCS, Block, read_blocks
 
 pytestmark = pytest.mark.django_db
@@ -81,3 +87,75 @@ def test_a_receiver_that_knows_its_token_knows_its_secret() -> None:
     [request] = deliver()
 
     assert signing.verify(request.body, request.headers, names["as_secret"](TOKEN)) == 0
+
+
+def install(caption: str, settings: LazySettings, monkeypatch: pytest.MonkeyPatch, **senders: str) -> dict[str, Any]:
+    """Run the block with this caption as a module, and make its senders known by their names."""
+    [block] = [block for block in BLOCKS if block.caption == caption]
+    path = f"tests.adoption.{caption.removesuffix('.py').replace('/', '_')}"
+    module = ModuleType(path)
+    exec(block.text, vars(module))
+    monkeypatch.setitem(sys.modules, path, module)
+    settings.DJWEBHOOKS_SENDERS = {name: f"{path}.{sender}" for name, sender in senders.items()}
+    return vars(module)
+
+
+def test_receivers_of_dj_webhooks_get_forms_at_first(settings: LazySettings) -> None:
+    """The target that the command makes with the sender of the page sends one."""
+    names: dict[str, Any] = {}
+    exec(find_block("FormSender").text, names)
+    settings.DJWEBHOOKS_SENDERS = names["DJWEBHOOKS_SENDERS"]
+    ada = make_user("ada")
+    make_row(DjWebhooksTarget, owner_id=ada.pk, event="project.update", target_url=URL)
+    call_command("webhooks", "adopt", "dj-webhooks", "--sender", "form", stdout=StringIO())
+    event = fire("project.update", {"title": "x"}, owner=ada)
+    [request] = deliver()
+
+    assert request.headers["content-type"] == "application/x-www-form-urlencoded"
+    assert dict(parse_qsl(request.body.decode())) == {
+        "title": "x",
+        "hash": event.uid.hex,
+        "owner": "ada",
+        "event": "project.update",
+        "attempt": "1",
+    }
+
+    WebhookTarget.objects.update(sender="")
+    fire("project.update", {"title": "y"}, owner=ada)
+    [request] = deliver()
+
+    assert json.loads(request.body) == {"title": "y", "event": "project.update", "owner": "ada"}
+
+
+def test_hooks_can_go_out_as_rest_hooks_sent_them(settings: LazySettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the row as Django's serializer writes it."""
+    names = install("library/webhooks.py", settings, monkeypatch, rest_hooks="RestHooksSender")
+    ada = make_user("ada")
+    make_row(RestHook, user_id=ada.pk, event="book.added", target=URL)
+    adopt("django-rest-hooks", sender="rest_hooks")
+    author = Author.objects.create(name="Ann")
+    fire("book.added", names["serialize"](author), owner=ada)
+    [request] = deliver()
+
+    assert json.loads(request.body) == {
+        "hook": {"event": "book.added"},
+        "data": {"model": "library.author", "pk": author.pk, "fields": {"name": "Ann", "born_on": None}},
+    }
+
+
+def test_a_receiver_of_django_webhook_can_check_what_it_checked(settings: LazySettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each secret signs the timestamp, a colon and the body, as the package did it; and the standard's signature is there."""
+    install("shop/senders.py", settings, monkeypatch, old="DjangoWebhookSender")
+    old = make_webhook("shop.Order/create", tokens=("o" * 24, TOKEN))
+    adopt("django-webhook", owner_of=lambda row: SYSTEM, sender="old")
+    fire("shop.Order.create", {"id": 1})
+    [request] = deliver()
+    timestamp = request.headers["django-webhook-request-timestamp"]
+    signed = f"{timestamp}:{request.body.decode()}".encode()
+
+    assert request.headers["django-webhook-uuid"] == str(old.uuid)
+    assert request.headers["django-webhook-signature-v1"] == ",".join(
+        hmac.new(token.encode(), signed, "sha256").hexdigest() for token in (TOKEN, "o" * 24)
+    )
+    assert signing.verify(request.body, request.headers, WebhookTarget.objects.get().secret) == 0
+    assert json.loads(request.body) == {"object": {"id": 1}, "topic": "shop.Order/create", "object_type": "shop.Order"}

@@ -292,6 +292,7 @@ class Command(VerbCommand):
             "--rename", metavar="OLD=NEW", type=read_renaming, action="append", default=[], help="Of an event; repeatable."
         )
         parser.add_argument("--table", metavar="NAME", default="", help="Instead of the package's own.")
+        parser.add_argument("--sender", metavar="NAME", default="", help="The targets' sender, one of DJWEBHOOKS_SENDERS.")
         parser.add_argument("--subscribe", action="store_true", help="Give targets that are there already the events they lack.")
         parser.add_argument("--dry-run", action="store_true", help="Only say what would be made.")
 
@@ -302,6 +303,7 @@ class Command(VerbCommand):
                 owner_of=choose_owner(options),
                 renamed=dict(options["rename"]),
                 table=options["table"],
+                sender=options["sender"],
                 subscribe=options["subscribe"],
                 dry_run=options["dry_run"],
                 using=alias_of(options),
