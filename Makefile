@@ -10,7 +10,7 @@ ARGS ?=
 RUN = $(VENV)/bin/python
 comma := ,
 # The driver for MariaDB is compiled on the spot, for which its headers must be there.
-TESTS = test-postgres$(shell command -v mariadb_config >/dev/null && echo -mysql)
+TESTS = test-fuzz-postgres$(shell command -v mariadb_config >/dev/null && echo -mysql)
 
 .DELETE_ON_ERROR:
 .PHONY: test soak demo bench lint types docs migrations clean

@@ -13,12 +13,17 @@ def list_event_types() -> list[EventType]:
     return [event_type for event_type in catalogue.list_event_types() if not event_type.internal]
 
 
-def check_event_type(name: str) -> None:
-    """Raise ``ValidationError`` unless an event can be called *name*."""
+def check_event_name(name: str) -> None:
+    """Raise ``ValidationError`` unless *name* is made as names of events are."""
     try:
         check_name(name)
     except InvalidEvent as error:
         raise ValidationError(str(error)) from error
+
+
+def check_event_type(name: str) -> None:
+    """Raise ``ValidationError`` unless an event can be called *name*."""
+    check_event_name(name)
     names = _list_names()
     if not catalogue.is_open() and name not in names:
         raise ValidationError(f"There is no event {name!r}: there are {', '.join(names)}.")

@@ -8,6 +8,7 @@ from rest_framework.exceptions import ValidationError
 from rest_framework.filters import BaseFilterBackend
 from rest_framework.request import Request
 
+from djwebhooks.api.catalogue import check_event_name
 from djwebhooks.api.fields import ChoiceField, StrictSerializer, TimeField
 from djwebhooks.models.deliveries import Status
 
@@ -28,7 +29,7 @@ class RowFilters(StrictSerializer[Any]):
 class TargetFilters(RowFilters):
     is_active = serializers.BooleanField(required=False)
     identifier = serializers.CharField(required=False, max_length=255, allow_blank=True, trim_whitespace=False)
-    event = serializers.CharField(required=False, max_length=255)
+    event = serializers.CharField(required=False, max_length=255, validators=[check_event_name])
 
     def narrow(self, rows: Any) -> QuerySet[Any]:
         """Return those of *rows* that are asked for; with ``event``, those that get it, by a wildcard or by its name."""

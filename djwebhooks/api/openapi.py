@@ -18,6 +18,7 @@ from djwebhooks.api import serializers as own
 from djwebhooks.api.fields import AnyField, SealedDictField, StrictSerializer
 from djwebhooks.api.filters import RowFilters
 from djwebhooks.models.replays import REPLAYABLE
+from djwebhooks.payload import NAME
 
 try:
     from drf_spectacular.extensions import (
@@ -147,6 +148,8 @@ SUMMARIES = {"retrieve": "Show one of them.", "destroy": "Delete it, and cancel 
 #: An attempt's id is its delivery's and its number; all others are random.
 ATTEMPT_ID = {"type": "string", "pattern": f"^{views.ATTEMPT_ID.pattern}$"}
 UUID = {"type": "string", "format": "uuid"}
+#: What fields of requests are, besides what their serializers say.
+HINTS: dict[str, dict[str, Any]] = {"target_url": {"format": "uri"}, "name": {"pattern": f"^{NAME.pattern}$"}}
 #: What says how the database keeps an answer.
 REMARKS = ("maximum", "minimum", "maxLength")
 
@@ -233,6 +236,8 @@ class Description(AutoSchema):
         told = super()._map_basic_serializer(serializer, direction)
         if direction == "request" and isinstance(serializer, StrictSerializer):
             told["additionalProperties"] = False
+            for name, schema in told.get("properties", {}).items():
+                schema.update(HINTS.get(name, {}))
         if direction == "response":
             told["required"] = [name for name in told["properties"] if name not in answers.SOMETIMES]
             for schema, remark in product(told["properties"].values(), REMARKS):

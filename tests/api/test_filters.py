@@ -103,6 +103,7 @@ def test_events_by_name() -> None:
         ("deliveries/?since=2026-01-01T00:00:00+02:00", "since"),
         ("deliveries/?until=0001-01-01T00:00:00%2B23:00", "until"),
         ("deliveries/?status=failed&status=pending", "status"),
+        ("targets/?event=no+name", "event"),
         ("deliveries/?target__owner=1", "target__owner"),
         ("attempts/?delivery=x", "delivery"),
         ("attempts/?error=" + "x" * 33, "error"),
