@@ -35,6 +35,7 @@ from djwebhooks.api.filters import (
     read_filters,
 )
 from djwebhooks.api.formats import ASCIIRenderer, BoundedJSONParser, JSONOnly
+from djwebhooks.api.idempotency import is_repeated, mark_creation, read_key
 from djwebhooks.api.owners import find_owner
 from djwebhooks.api.pagination import NewestFirst
 from djwebhooks.api.permissions import MayPublish
@@ -63,17 +64,8 @@ from djwebhooks.uid import uuid7
 ATTEMPT_ID = re.compile(r"([0-9a-f-]{36})-([1-9][0-9]{0,8})")
 
 
-#: A text in quotes, in which a backslash stands before quotes and backslashes.
-QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"')
-
 #: The actions on a target that have requests made to it.
 TARGET_THROTTLES = MappingProxyType({"test": "test", "check_keys": "test", "probe": "test", "replay": "replay"})
-
-
-def read_key(header: str) -> str:
-    """Return the key in an ``Idempotency-Key`` header: a string of RFC 9651 (section 3.3.3), or a bare text."""
-    quoted = QUOTED.fullmatch(header)
-    return re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else header
 
 
 class OwnerViewSet(GenericViewSet[Any]):
@@ -159,12 +151,13 @@ class TargetViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.Des
         return get_object_or_404(rows.targets_of(self.owner).select_for_update(), uid=self.kwargs["webhooks_id"])
 
     def create(self, request: Request, **_: Any) -> Response:
-        """Make a target: 201 with its secret. One that is there already gets the events: 200."""
+        """Make a target: 201 with its secret, also for the same key again. One that is there already gets the events: 200."""
         serializer = self.get_serializer(data=request.data)
         serializer.is_valid(raise_exception=True)
-        uid = uuid7()
-        target = serializer.save(owner=self.owner, uid=uid)
-        if target.uid != uid:
+        uid, creation = uuid7(), mark_creation(request, self.owner)
+        first = rows.targets_of(self.owner).filter(creation_key=creation["creation_key"]).first() if creation else None
+        target = first or serializer.save(owner=self.owner, uid=uid, **creation)
+        if target.uid != uid and not is_repeated(target, creation):
             return self.show(target)
         return self.show(target, status.HTTP_201_CREATED, secret=target.secret)
 
@@ -268,7 +261,7 @@ class EventViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, OwnerViewSe
 
     def read_idempotency_key(self, in_body: str) -> str:
         """Return the key, wherever it is. Raises ``ValidationError`` when there are two."""
-        in_header = read_key(self.request.headers.get("Idempotency-Key", ""))
+        in_header = read_key(self.request)
         if in_body and in_header and in_body != in_header:
             raise refuse(f"The header Idempotency-Key is {in_header!r}, but idempotency_key is {in_body!r}: send one of them.")
         return in_body or in_header

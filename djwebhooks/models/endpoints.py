@@ -73,6 +73,9 @@ class Endpoint(models.Model):
         default=False, help_text="Send events of one ordering key one at a time, in the order they were fired."
     )
     is_hidden = models.BooleanField(default=False, editable=False, help_text="Made by fire(urls=…), shown to nobody.")
+    # The request of the API that made it, if that had an idempotency key.
+    creation_key = ExactCharField(max_length=64, null=True, unique=True, editable=False)  # NULLs never collide
+    creation_request = ExactCharField(max_length=64, blank=True, editable=False)
     secrets = models.TextField(default=new_secrets, editable=False)
     headers = SealedField(default=dict, blank=True, help_text="Additional request headers, name to value.")
     authentication = SealedField(

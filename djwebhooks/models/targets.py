@@ -12,7 +12,7 @@ from djwebhooks import database, network, payload
 from djwebhooks.catalogue import is_internal
 from djwebhooks.conf import conf
 from djwebhooks.database import ExactCharField
-from djwebhooks.exceptions import InvalidEvent, InvalidTarget, TooManyTargets
+from djwebhooks.exceptions import IdempotencyConflict, InvalidEvent, InvalidTarget, TooManyTargets
 from djwebhooks.managers import WriterManager
 from djwebhooks.models.endpoints import target_digest
 from djwebhooks.models.events import Event
@@ -102,7 +102,10 @@ class WebhookTargetQuerySet(models.QuerySet["WebhookTarget"]):
         return self.filter(digest__in=digests).order_by("pk").first()
 
     def save_new(self, target: "WebhookTarget") -> "WebhookTarget":
-        """Save a new target, or return the same one that somebody has saved in the meantime."""
+        """Save a new target, or return the same one that somebody has saved in the meantime.
+
+        Raises ``IdempotencyConflict`` when that was another one, by a request with the same key.
+        """
         try:
             with database.engine_transaction(self.db):
                 target.lock_number(self.db)
@@ -110,7 +113,9 @@ class WebhookTargetQuerySet(models.QuerySet["WebhookTarget"]):
                 # Whether the owner exists would be asked of a replica, which may not have heard of them yet.
                 target.clean_fields(exclude=["digest", "owner"])
                 target.save(using=self.db)
-        except IntegrityError:
+        except IntegrityError as error:
+            if target.creation_key and not self.filter(digest=target.digest).exists():
+                raise IdempotencyConflict("The idempotency key was used for another target.") from error
             return self.get(digest=target.digest)
         return target
 
