@@ -5,8 +5,8 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import datetime, timedelta
 from queue import SimpleQueue
 from typing import Any
@@ -23,7 +23,9 @@ from django.db import (
 from rq.timeouts import BaseTimeoutException
 
 from djwebhooks import capture, catalogue, payload
+from djwebhooks.exceptions import RebuildError
 from djwebhooks.models import Event
+from djwebhooks.versions import CURRENT, list_built
 
 logger = logging.getLogger(__name__)
 
@@ -56,22 +58,47 @@ def build(using: str, event_id: int, lease: timedelta = LEASE) -> None:
 
 def _finish(using: str, event: Event) -> None:
     events = Event.objects.using(using)
+    pause = timedelta(seconds=PAUSES[min(event.build_attempts, len(PAUSES)) - 1])
+    texts: dict[str, str | None] = {}
+    errors: list[str] = []
+    with _noting(using, event, errors):
+        hook: Any = capture.resolve(event.hook)
+        for version in _list_unbuilt(event, hook):
+            texts[version] = None
+            with _noting(using, event, errors):
+                texts[version] = _run(using, event, hook, version)
+    if not any(texts.values()):
+        events.fail_build(event.pk, "\n".join(errors), pause)
+    elif texts.keys() == {CURRENT} and not event.versions:
+        events.finish_build(event.pk, texts[CURRENT] or "", hook.current)
+    else:
+        events.keep_build(event.pk, texts, hook.current, "\n".join(errors), pause)
+
+
+@contextmanager
+def _noting(using: str, event: Event, errors: list[str]) -> Iterator[None]:
+    """Keep the traceback of what the application's own code raises, so that it ends neither a worker nor other versions."""
     try:
-        text = _run(using, event)
+        yield
     except BaseTimeoutException:
         raise
-    except (Exception, SystemExit):  # The application's own code may raise anything, but must not end a worker.
+    except (Exception, SystemExit):
         logger.warning("event=%s hook=%s: its function raised", event.uid, event.hook, exc_info=True)
-        pause = PAUSES[min(event.build_attempts, len(PAUSES)) - 1]
         if not connections[using].in_atomic_block:
             connections[using].close_if_unusable_or_obsolete()  # Losing it may be what the function raised about.
-        events.fail_build(event.pk, traceback.format_exc(), timedelta(seconds=pause))
-    else:
-        events.finish_build(event.pk, text)
+        errors.append(traceback.format_exc())
 
 
-def _run(using: str, event: Event) -> str:
-    hook: Any = capture.resolve(event.hook)
+def _list_unbuilt(event: Event, hook: Any) -> list[str]:
+    """The versions that have yet to be built, the current one first."""
+    there = event.payloads
+    if not any(there.values()):  # What there is besides the current one is settled when some version of it is built.
+        there = dict.fromkeys([CURRENT, *hook.versions])
+    return [version for version, text in there.items() if text is None]
+
+
+def _run(using: str, event: Event, hook: Any, version: str) -> str:
+    function = _find_function(hook, version)
     arguments, keywords = capture.rebuild(event.call)
     reads = Reads()
     with ExitStack() as stack:
@@ -79,11 +106,18 @@ def _run(using: str, event: Event) -> str:
         stack.enter_context(transaction.atomic(using=using) if connections[using].in_atomic_block else nullcontext())
         for connection in connections.all():
             stack.enter_context(connection.execute_wrapper(reads))
-        text = payload.encode(hook.build(*arguments, **keywords))
-    catalogue.check_payload(event.name, text)
+        text = payload.encode(function(*arguments, **keywords))
+    catalogue.check_payload(event.name, text, version or hook.current)
     if reads.count and not hook.is_live:
         _warn_of_reads(event.hook)
     return text
+
+
+def _find_function(hook: Any, version: str) -> Callable[..., Any]:
+    function: Callable[..., Any] | None = hook.versions.get(version) if version else hook.build
+    if function is None:
+        raise RebuildError(f"The hook {hook.__qualname__} has no version {version!r} in this process. Did the code lose it?")
+    return function
 
 
 class Reads:
@@ -113,13 +147,14 @@ def _warn_of_reads(path: str) -> None:
     )
 
 
-def see_states(using: str, event_ids: Sequence[int], now: datetime) -> dict[int, tuple[bool, datetime]]:
-    """Say of each event whether its payload is built, and when to look again if it is not."""
-    rows = Event.objects.using(using).filter(pk__in=event_ids).values_list("pk", "payload", "build_error", "build_due_at")
+def see_states(using: str, event_ids: Sequence[int], now: datetime) -> dict[int, tuple[Mapping[str, bool], datetime]]:
+    """Say of each event which of its versions are built, and when to look again for those that are not."""
+    columns = ("pk", "payload", "versions", "build_error", "build_due_at")
+    rows = Event.objects.using(using).filter(pk__in=event_ids).values_list(*columns)
     return {
         # Without an error somebody else is at it, and may be done any moment.
-        pk: (bool(text), max(again_at or now, now) if error else now + POLL)
-        for pk, text, error, again_at in rows
+        pk: (list_built(text, versions), max(again_at or now, now) if error else now + POLL)
+        for pk, text, versions, error, again_at in rows
     }
 
 

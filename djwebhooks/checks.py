@@ -20,12 +20,13 @@ from django.utils.module_loading import import_string
 from djwebhooks import catalogue, database, network, payload, senders, signing
 from djwebhooks.conf import conf
 from djwebhooks.engines.base import Engine
-from djwebhooks.exceptions import ConfigurationError, DjWebhooksError
+from djwebhooks.exceptions import ConfigurationError, DjWebhooksError, InvalidEvent
 from djwebhooks.model_events import read_all
 from djwebhooks.models import Event, WebhookTarget
 from djwebhooks.models.events import SENDER_LENGTH, events_database
 from djwebhooks.models.replays import check_rate
 from djwebhooks.owners import owner_model
+from djwebhooks.versions import check_version
 from djwebhooks.weaknesses import WEAKNESSES
 
 
@@ -391,6 +392,19 @@ def check_signatures(**_: Any) -> Iterator[CheckMessage]:
         yield Error(str(error), id="djwebhooks.E019")
 
 
+def check_target_version(**_: Any) -> Iterator[CheckMessage]:
+    """A version for new targets that cannot be, or that no event has."""
+    version = conf.TARGET_VERSION
+    if any(check_catalogue()):  # It is to be mended first.
+        return
+    try:
+        fault = catalogue.find_version_fault(check_version(version), catalogue.names_of_all()) if version != "" else ""
+    except InvalidEvent as error:
+        fault = str(error)
+    if fault:
+        yield Error(f"DJWEBHOOKS_TARGET_VERSION: {fault}", id="djwebhooks.E028")
+
+
 def check_http(**_: Any) -> Iterator[CheckMessage]:
     """Unencrypted or private addresses, allowed in production."""
     if conf.ALLOW_HTTP is True:
@@ -442,6 +456,7 @@ CHECKS = (
     check_switches,
     check_locking,
     check_signatures,
+    check_target_version,
 )
 
 

@@ -44,6 +44,8 @@ class Settings:
     SENDERS: Mapping[str, str] = {}
     #: The name of the sender where neither target nor event has one; empty changes nothing.
     SENDER: str = ""
+    #: The version of payloads that new targets are pinned to; empty leaves them with whatever is current.
+    TARGET_VERSION: str = ""
     #: What webhooks are signed with: ``"v1"`` (a shared secret), ``"v1a"`` (a public key), or both.
     SIGNATURES: Sequence[str] = ("v1",)
     #: Dotted path of the JSON encoder class.

@@ -14,7 +14,8 @@ from djwebhooks.exceptions import InvalidPayload, SenderFault
 from djwebhooks.models import Body, Event
 from djwebhooks.models.events import BUILD_TRIES
 from djwebhooks.owners import name_of_owner, owner_model
-from djwebhooks.payload import Message, tells_owner
+from djwebhooks.payload import Message, split_format, tells_owner
+from djwebhooks.versions import CURRENT, choose_version, list_built, read_texts
 
 logger = logging.getLogger(__name__)
 
@@ -35,35 +36,58 @@ class Content:
     #: The name of the sender that it was fired with, if any.
     sender: str
     is_erased: bool
-    is_built: bool
-    #: Whether nobody will try to build its payload again.
+    #: Whether nobody will try to build again what is not built.
     is_given_up: bool
+    #: What the current version is called, if anything.
+    version: str
+    #: Its versions that anybody asked for, and whether each is built.
+    built: Mapping[str, bool]
     #: Its bodies by their formats; and the formats that somebody wants.
     bodies: dict[str, bytes] = field(default_factory=dict)
     wanted: set[str] = field(default_factory=set)
-    #: The event itself, where a sender wants to know more than its body.
-    message: Message | None = None
+    #: The event itself by its versions, where a sender wants to know more than its body.
+    messages: Mapping[str, Message] | None = None
+
+    def is_built(self, version: str) -> bool:
+        """Whether there is a payload for who wants *version*."""
+        return self.built[choose_version(version, self.built)]
+
+    def name_version(self, version: str) -> str:
+        """Return what that is called which those get that want *version*; empty if it has no name."""
+        return choose_version(version, self.built) or self.version
+
+    def tell(self, body_format: str) -> Message:
+        """Return the event in the version of *body_format*. Raises ``ValueError`` if it cannot be told of."""
+        if self.messages is None:
+            raise ValueError(f"The event {self.message_id} cannot be told of: the log says why.")
+        return self.messages[split_format(body_format)[1]]
 
 
-def read_contents(using: str, event_ids: Collection[int], now: datetime) -> dict[int, Content]:
-    """Return what there is to send of each event, by its id; those that were deleted are left out."""
+def read_contents(using: str, event_ids: Collection[int], now: datetime, *, with_versions: bool) -> dict[int, Content]:
+    """Return what there is to send of each event, by its id; those that were deleted are left out.
+
+    *with_versions*: whether somebody wants another version than the current one.
+    """
     contents: dict[int, Content] = {}
-    rows = database.execute(using, f"{CONTENT} ({', '.join(['%s'] * len(event_ids))})", list(event_ids)) if event_ids else []
-    for pk, uid, only_key, sender, erased_at, is_built, attempts, due_at, body_format, body in rows:
+    select = f"{WITH_VERSIONS if with_versions else CONTENT} ({', '.join(['%s'] * len(event_ids))})"
+    rows = database.execute(using, select, list(event_ids)) if event_ids else []
+    for pk, uid, only_key, sender, erased_at, is_built, version, versions, attempts, due_at, body_format, body in rows:
         if pk not in contents:
-            is_given_up = not is_built and attempts >= BUILD_TRIES and (due_at is None or database.as_time(due_at) <= now)
-            message_id, is_erased = str(database.as_uuid(uid)), erased_at is not None
-            contents[pk] = Content(message_id, only_key, sender, is_erased, bool(is_built), is_given_up)
+            is_given_up = attempts >= BUILD_TRIES and (due_at is None or database.as_time(due_at) <= now)
+            message_id, is_erased, built = str(database.as_uuid(uid)), erased_at is not None, list_built(is_built, versions)
+            contents[pk] = Content(message_id, only_key, sender, is_erased, is_given_up, version, built)
         if body_format is not None:
             contents[pk].bodies[body_format] = bytes(body)
     return contents
 
 
 #: An event has a row for each of its bodies, or one without any.
-CONTENT = """
-    SELECT event.id, uid, only_key, sender, erased_at, payload <> '', build_attempts, build_due_at, format, content
+WITH_VERSIONS = """
+    SELECT event.id, uid, only_key, sender, erased_at, payload <> '', version, versions,
+        build_attempts, build_due_at, format, content
     FROM djw_event AS event LEFT JOIN djw_body AS body ON body.event_id = event.id WHERE event.id IN
 """
+CONTENT = WITH_VERSIONS.replace(" versions,", " '',")
 
 
 def write_bodies(using: str, contents: Mapping[int, Content], told: Collection[int] = ()) -> None:
@@ -76,7 +100,7 @@ def write_bodies(using: str, contents: Mapping[int, Content], told: Collection[i
         return
     messages = _read_messages(using, contents, {pk for pk, _ in missing}.union(told))
     for pk in told:
-        contents[pk].message = messages.get(pk)
+        contents[pk].messages = messages.get(pk)
     rows = []
     for pk, body_format in missing:
         body = _render(pk, messages[pk], body_format) if pk in messages else ERASED
@@ -90,13 +114,23 @@ def write_bodies(using: str, contents: Mapping[int, Content], told: Collection[i
             contents[pk].bodies[body_format] = bytes(content)
 
 
-def _read_messages(using: str, contents: Mapping[int, Content], ids: Collection[int]) -> dict[int, Message | None]:
-    """Return the events with these *ids*, but for those that were erased; None for one whose owner has no name."""
-    columns = ("id", "uid", "name", "created_at", "payload", "owner", "erased_at")
-    sources = [source for *source, erased_at in database.read_many(using, Event, columns, ids) if erased_at is None]
+#: An event by its versions, or none if its owner has no name.
+Messages = Mapping[str, Message] | None
+
+
+def _read_messages(using: str, contents: Mapping[int, Content], ids: Collection[int]) -> dict[int, Messages]:
+    """Return the events with these *ids*, but for those that were erased."""
+    columns = ["id", "erased_at", "owner", "uid", "name", "created_at", "payload", "version"]
+    if any(split_format(body_format)[1] for pk in ids for body_format in contents[pk].wanted):
+        columns.append("versions")
+    sources = [
+        (pk, owner, source)
+        for pk, erased_at, owner, *source in database.read_many(using, Event, columns, ids)
+        if erased_at is None
+    ]
     telling = {pk for pk in ids if any(map(tells_owner, contents[pk].wanted))}
-    owners = _read_owners(using, {source[-1] for source in sources if source[0] in telling})
-    return {pk: _make_message(pk, source, owners) for pk, *source in sources}
+    owners = _read_owners(using, {owner for pk, owner, _ in sources if pk in telling})
+    return {pk: _make_messages(pk, owner, source, owners) for pk, owner, source in sources}
 
 
 def _read_owners(using: str, ids: Collection[Any]) -> dict[Any, Any]:
@@ -104,12 +138,15 @@ def _read_owners(using: str, ids: Collection[Any]) -> dict[Any, Any]:
     return apps.get_model(owner_model())._base_manager.using(using).in_bulk(list(known)) if known else {}
 
 
-def _make_message(pk: int, source: Sequence[Any], owners: Mapping[Any, Any]) -> Message | None:
-    uid, name, created_at, text, owner_id = source
+def _make_messages(pk: int, owner_id: Any, source: Sequence[Any], owners: Mapping[Any, Any]) -> Messages:
+    uid, name, created_at, text, current, *versions = source
     try:
         owner = owners.get(owner_id)
         owner_name = name_of_owner(owner) if owner is not None or owner_id is None else str(owner_id)
-        return Message(uid, name, created_at, text, owner_name)
+        messages = {CURRENT: Message(uid, name, created_at, text, owner_name, current)}
+        for version, other in (read_texts(versions[0]) if versions else {}).items():
+            messages[version] = Message(uid, name, created_at, other or "", owner_name, version)
+        return messages
     except BaseTimeoutException:
         raise
     except Exception:
@@ -117,12 +154,12 @@ def _make_message(pk: int, source: Sequence[Any], owners: Mapping[Any, Any]) -> 
         return None
 
 
-def _render(pk: int, message: Message | None, body_format: str) -> bytes | None:
+def _render(pk: int, messages: Messages, body_format: str) -> bytes | None:
     """Return the event's body, or ``None`` when it cannot be made for a reason that nobody thought of."""
-    if message is None:
+    if messages is None:
         return None
     try:
-        return senders.render(body_format, message)
+        return senders.render(body_format, messages[split_format(body_format)[1]])
     except InvalidPayload:
         return UNFIT
     except SenderFault as error:

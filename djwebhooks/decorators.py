@@ -4,7 +4,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
 from django.db.models import Model
@@ -13,10 +13,13 @@ from djwebhooks import capture, events, payload
 from djwebhooks.exceptions import ConfigurationError, InvalidEvent
 from djwebhooks.models import Event
 from djwebhooks.subjects import find_instances
+from djwebhooks.versions import check_versions
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 R_co = TypeVar("R_co", covariant=True)
+R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
 S = TypeVar("S")
 #: An option of ``fire``: a constant, or a callable over the function's arguments.
 Option = Any
@@ -33,6 +36,11 @@ class Hook(Protocol[P, R_co]):
     is_live: bool
     event: str
     build: Callable[..., Any]
+    #: What its version is called, if anything; and the functions that build the other versions, by their names.
+    current: str
+    versions: Mapping[str, Callable[..., Any]]
+
+    def version(self, name: str) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Event: ...
 
@@ -58,6 +66,7 @@ def hook(
     urls: Option = None,
     subjects: Iterable[Model] | Callable[..., Iterable[Model]] | None = None,
     sender: str | Callable[..., str] = "",
+    version: str = "",
     using: str | None = None,
 ) -> Callable[[Callable[P, R_co]], Hook[P, R_co]]:
     """Make calling a function fire *event*, with what the function returns as the payload.
@@ -68,12 +77,15 @@ def hook(
     own parameters ``owner`` and ``identifier`` are taken, and the model instances among its arguments are the subjects.
 
     The result is a plain function with the same signature. Calling it returns the saved ``Event``, ``.build`` is the function.
+    ``@….version(name)`` makes a further function, of the same parameters, build the payload in another version from the same
+    call, and leaves it what it is; *version* is what that of the first function is called.
     Raises ``InvalidEvent`` and ``ConfigurationError`` at the decoration; the call raises what ``fire`` raises, and
     ``CaptureError`` (a ``TypeError``) for an argument that cannot be captured.
     """
     if callable(event):
         raise InvalidEvent('hook needs the name of an event: write @hook("project.update"), not @hook.')
     payload.check_name(event)
+    check_versions(version, ())
     if build not in ("worker", "now"):
         raise ConfigurationError(f'build={build!r} is not possible: it is "worker" or "now".')
     given: dict[str, Option] = {
@@ -95,6 +107,7 @@ def hook(
         path = capture.path_of(function) if build == "worker" else ""
         signature = inspect.signature(function)
         constants = {name: value for name, value in given.items() if value is not None}
+        versions: dict[str, Callable[..., Any]] = {}
 
         @wraps(function)
         def fire(*args: P.args, **kwargs: P.kwargs) -> Event:
@@ -104,16 +117,45 @@ def hook(
                 raise TypeError(f"{fire.__qualname__}(): {error}") from None
             options = choose_options(constants, bound)
             if build == "now":
-                unsaved = Event(payload=payload.encode(function(*args, **kwargs)))
+                others = {name: other(*args, **kwargs) for name, other in versions.items()}
+                unsaved = events.write_payloads(function(*args, **kwargs), version, others)
             else:
                 unsaved = Event(hook=path, call=capture.capture(args, kwargs))
             return events.save(event, unsaved, **options)
 
         made = cast(Hook[P, R_co], fire)
         made.is_hook, made.is_live, made.event, made.build = True, live, event, function
+        made.current, made.versions = version, versions
+        made.version = partial(_add_version, cast("Hook[..., Any]", made))  # type: ignore[method-assign]  # a function's attribute
         return made
 
     return decorate
+
+
+def _add_version(made: Hook[..., Any], name: str) -> Callable[[F], F]:
+    """Make the function that is decorated build what *made* fires in the version *name*; it stays what it is.
+
+    Raises ``InvalidEvent`` for a name that cannot be, or is taken, and ``ConfigurationError`` for a function that cannot be
+    called as the hook is, or that would take the hook's place.
+    """
+    check_versions(made.current, [*made.versions, name])
+
+    def decorate(function: F) -> F:
+        capture.check_callable(function)
+        if getattr(function, "is_hook", False):
+            raise ConfigurationError(f"{function!r} is a hook: decorate a plain function with .version({name!r}), and no @hook.")
+        if made.build.__qualname__ == getattr(function, "__qualname__", ""):
+            raise ConfigurationError(f"{function!r} would take the place of the hook: give it another name.")
+        if _parameters(function) != _parameters(made.build):
+            raise ConfigurationError(f"{function!r} must have the parameters of the hook, {inspect.signature(made.build)}.")
+        cast("dict[str, Any]", made.versions)[name] = function
+        return function
+
+    return decorate
+
+
+def _parameters(function: Callable[..., Any]) -> list[tuple[str, Any]]:
+    return [(name, parameter.kind) for name, parameter in inspect.signature(function).parameters.items()]
 
 
 def choose_options(given: Mapping[str, Option], bound: inspect.BoundArguments) -> dict[str, Any]:

@@ -92,7 +92,8 @@ def dispatch(using: str, *, batch: int = BATCH, page: int = PAGE) -> int | None:
 
 def _ready(using: str) -> tuple[QuerySet[Event], QuerySet[Event]]:
     """Events that are sent as soon as can be, and planned ones that fell due."""
-    waiting = Event.objects.using(using).filter(dispatched_at__isnull=True).order_by().defer("payload", "call", "build_error")
+    events = Event.objects.using(using).defer("payload", "versions", "call", "build_error")
+    waiting = events.filter(dispatched_at__isnull=True).order_by()
     at_once = waiting.filter(deliver_at__isnull=True)
     planned = waiting.filter(deliver_at__isnull=False, deliver_at__lte=database.DatabaseNow())
     return at_once, planned

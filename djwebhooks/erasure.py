@@ -28,15 +28,17 @@ from djwebhooks.models import (
 from djwebhooks.models.events import events_database, index_subjects
 from djwebhooks.models.replays import name_requester
 from djwebhooks.owners import owner_model
-from djwebhooks.payload import FORMATS
+from djwebhooks.senders import list_formats
 from djwebhooks.signals import work_written
 from djwebhooks.subjects import digests_of
+from djwebhooks.versions import CURRENT, read_texts
 
 #: Events, or deliveries of one lane, that are erased in one transaction.
 PAGE = 500
 #: What an erased event loses. Its keys may hold somebody's name.
 NOTHING: dict[str, Any] = {
     "payload": "",
+    "versions": "",
     "call": "",
     "build_error": "",
     "build_due_at": None,
@@ -183,9 +185,13 @@ class Run:
             # Whoever is dispatching one of them has read it, and is about to write its deliveries.
             Dispatcher.wait_for_lock(self.using)
             events.waiting().update(dispatched_at=DatabaseNow())
+        # Whoever builds another version waits for these locks, or was before.
+        versions = dict(events.select_for_update().order_by("pk").values_list("pk", "versions"))
         count = events.filter(erased_at__isnull=True).update(erased_at=DatabaseNow(), **NOTHING)
         # A worker may have read a payload before: whichever body it writes now, an empty one was there first.
-        empty = [(pk, body_format, b"") for pk in ids for body_format in FORMATS]
+        empty = [
+            (pk, body_format, b"") for pk, text in versions.items() for body_format in list_formats([CURRENT, *read_texts(text)])
+        ]
         database.insert_many(self.using, Body, ("event", "format", "content"), empty)
         Body.objects.using(self.using).filter(event__in=ids).exclude(content=b"").update(content=b"")
         return count

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +19,7 @@ from djwebhooks.models.events import events_database
 from djwebhooks.owners import check_owner
 from djwebhooks.signals import work_written
 from djwebhooks.subjects import join_digests
+from djwebhooks.versions import check_versions, write_texts
 
 #: Model instances that one event may be about.
 MOST_SUBJECTS = 1000
@@ -41,6 +42,8 @@ def fire(
     urls: URLs | None = None,
     subjects: Iterable[Model] = (),
     sender: str = "",
+    version: str = "",
+    versions: Mapping[str, object] | None = None,
     using: str | None = None,
 ) -> Event:
     """Say that *name* happened: save an event in the caller's transaction, to be sent if and only if that commits.
@@ -50,8 +53,9 @@ def fire(
     A second call with the same *idempotency_key* (for this owner and name) returns the first one's event. *deliver_at* and
     *expires_at* are aware times. *urls*, a string, a list or a callable that returns one, sends straight to these addresses.
     *subjects* are the model instances that the payload tells of, besides the owner: ``djwebhooks.erasure.erase`` finds the event
-    by them. *sender* is a name of ``DJWEBHOOKS_SENDERS``: who writes and sends it, where a target has none of its own. *using* is
-    the alias to write to, instead of the one that the database routers choose for events.
+    by them. *sender* is a name of ``DJWEBHOOKS_SENDERS``: who writes and sends it, where a target has none of its own. *versions*
+    are other payloads by the names of their versions, for targets that want one of these; *version* is what that of *payload* is
+    called. *using* is the alias to write to, instead of the one that the database routers choose for events.
 
     Raises ``InvalidEvent`` (``UnknownEvent``, ``InvalidPayload``, ``PayloadTooLarge``, ``SchemaMismatch``), ``TypeError`` for a
     wrong owner, ``ValidationError`` for an address that cannot be sent to, ``IdempotencyConflict`` and ``WrongTransaction``: all
@@ -59,7 +63,7 @@ def fire(
     """
     return save(
         name,
-        Event(payload=payloads.encode(payload)),
+        write_payloads(payload, version, versions or {}),
         owner=owner,
         identifier=identifier,
         ordering_key=ordering_key,
@@ -72,6 +76,13 @@ def fire(
         sender=sender,
         using=using,
     )
+
+
+def write_payloads(payload: object, version: str, versions: Mapping[str, object]) -> Event:
+    """Return an unsaved event with these payloads. Raises ``InvalidEvent``."""
+    check_versions(version, versions)
+    others = {name: payloads.encode(other) for name, other in versions.items()}
+    return Event(payload=payloads.encode(payload), version=version, versions=write_texts(others))
 
 
 async def afire(name: str, payload: object, **options: Any) -> Event:
@@ -100,7 +111,7 @@ def save(
     check_transaction(alias)
     event.name = check_event(name)
     if event.payload:
-        catalogue.check_payload(name, event.payload)
+        check_payloads(event)
     event.owner_id = check_owner(owner)
     event.identifier = check_text("identifier", identifier)
     event.ordering_key = check_text("ordering_key", event.identifier if ordering_key is None else ordering_key)
@@ -117,6 +128,12 @@ def save(
     event = insert_once(event, alias) if idempotency_key else insert(event, alias)
     work_written.send(Event, using=alias)
     return event
+
+
+def check_payloads(event: Event) -> None:
+    """Hold all versions of the event's payload against the catalogue. Raises ``SchemaMismatch`` and ``UnknownEvent``."""
+    for version, text in event.payloads.items() if event.versions else [("", event.payload)]:
+        catalogue.check_payload(event.name, text or "", version or event.version)
 
 
 def check_transaction(alias: str) -> None:
@@ -215,7 +232,7 @@ def insert_once(event: Event, alias: str) -> Event:
     key = [None if event.owner_id is None else str(event.owner_id), event.name, event.idempotency_key]
     event.idempotency_digest = digest(key)
     content = capture.name_content(event.call) if event.call else event.payload
-    event.content_digest = digest([event.hook, content])
+    event.content_digest = digest([event.hook, content, *filter(None, [event.versions])])
     try:
         with transaction.atomic(using=alias):
             return insert(event, alias)

@@ -53,7 +53,7 @@ class InvalidEvent(DjWebhooksError, ValueError):
 
 
 class UnknownEvent(InvalidEvent):
-    """The event's name is not in the catalogue."""
+    """The event's name, or its version, is not in the catalogue."""
 
 
 class InvalidPayload(InvalidEvent):

@@ -18,6 +18,7 @@ from djwebhooks.models.deliveries import Status
 from djwebhooks.models.events import BUILD_TRIES, events_database
 from djwebhooks.models.targets import WebhookTargetQuerySet
 from djwebhooks.notices import DISABLED_BECAUSE
+from djwebhooks.versions import CURRENT, choose_version
 from djwebhooks.words import describe_count, describe_span
 
 #: Targets, deliveries or attempts that are listed at most, and rows that are counted at most.
@@ -156,9 +157,10 @@ def load(targets: WebhookTargetQuerySet) -> list[WebhookTarget]:
 
 
 def describe_wish(target: WebhookTarget, event: Event) -> str:
+    version = f", in version {target.version} if there is one" if target.version else ""
     if event.direct_targets:
-        return "named by urls="
-    return f"subscribed to {', '.join(name for name in target.events if payload.matches(name, event.name))}"
+        return f"named by urls={version}"
+    return f"subscribed to {', '.join(name for name in target.events if payload.matches(name, event.name))}{version}"
 
 
 def describe_condition(target: WebhookTarget) -> str:
@@ -279,11 +281,23 @@ def describe_payload(using: str, event: Event, now: datetime) -> Iterator[str]:
         yield "Never built: nobody wanted the event when it was dispatched."
     else:
         yield describe_build(event, now)
+    yield from describe_versions(event, now)
     if event.build_error:
         yield f"Last error: {make_printable(event.build_error.strip().splitlines()[-1])}"
     formats = list(Body.objects.using(using).filter(event=event).order_by("format").values_list("format", flat=True))
     if formats:
         yield f"Its bytes are fixed in {', '.join(formats)}."
+
+
+def describe_versions(event: Event, now: datetime) -> Iterator[str]:
+    """Say in which versions the payload is, or is not."""
+    if event.version:
+        yield f"Its current version is {event.version}."
+    others = {version: text for version, text in event.payloads.items() if version != CURRENT}
+    if built := [version for version, text in others.items() if text is not None]:
+        yield f"Built in version {', '.join(built)} as well."
+    if missing := [version for version, text in others.items() if text is None]:
+        yield f"In version {', '.join(missing)}: {describe_build(event, now)}"
 
 
 def describe_build(event: Event, now: datetime) -> str:
@@ -354,6 +368,8 @@ def describe_parts(
 ) -> Iterator[str]:
     yield f"Event: {event.name} {event.uid}" if event is not None else "Event: deleted"
     yield f"Target: {describe_target(target)}, {target.uid}" if target is not None else "Target: deleted"
+    if target is not None and event is not None and target.version and any(event.payloads.values()):
+        yield f"Version: {describe_pin(target, event)}"
     key = f", ordering key {delivery.ordering_key!r}" if delivery.ordering_key else ""
     yield f"Sequence: {delivery.sequence} of its target{key}"
     if delivery.finished_at is not None:
@@ -363,6 +379,15 @@ def describe_parts(
         yield f"Expires: {describe_time(delivery.expires_at, now)}"
     if delivery.replay_id is not None:
         yield describe_replay(Replay.objects.using(using).filter(pk=delivery.replay_id).first(), now)
+
+
+def describe_pin(target: WebhookTarget, event: Event) -> str:
+    """Say which version of *event* its target gets."""
+    if target.version == event.version or target.version in event.payloads:
+        return f"{target.version}, as its target wants it"
+    return (
+        f"the current one ({event.version or 'without a name'}), as there is none called {target.version}, which its target wants"
+    )
 
 
 def describe_replay(replay: Replay | None, now: datetime) -> str:
@@ -395,7 +420,7 @@ def list_waits(using: str, delivery: Delivery, event: Event | None, target: Webh
         yield f"Tried again{last}: {describe_time(delivery.due_at, now)}."
     elif not holds:
         yield from describe_lane(using, target, now)
-    if not event.payload:
+    if event.erased_at is None and event.payloads[choose_version(target.version, event.payloads)] is None:
         yield f"Payload: {describe_build(event, now)}"
 
 

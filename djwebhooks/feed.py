@@ -60,7 +60,7 @@ def read_page(target: WebhookTarget, after: int, using: str) -> Page:
     items: list[Item] = []
     size = 0
     for sequence, content in _with_contents(using, rows[:PAGE], writer, now):
-        if content is not None and not content.is_built and not content.is_given_up and not content.is_erased:
+        if content is not None and not content.is_built(target.version) and not content.is_given_up and not content.is_erased:
             return Page(items, after, has_more=False, waiting_for=sequence)
         if size >= PAGE_BYTES:
             return Page(items, after, has_more=True)
@@ -76,10 +76,11 @@ def _with_contents(using: str, rows: Sequence[Row], writer: "Writer", now: datet
     """Each sequence with what there is to send, read as far as somebody takes it."""
     for start in range(0, len(rows), CHUNK):
         chunk = rows[start : start + CHUNK]
-        contents = read_contents(using, {event_id for _, event_id in chunk}, now)
+        event_ids, version = {event_id for _, event_id in chunk}, writer.target.version
+        contents = read_contents(using, event_ids, now, with_versions=bool(version))
         told = set()
         for pk, content in contents.items():
-            if content.is_built and not content.is_erased:
+            if content.is_built(version) and not content.is_erased:
                 body_format = writer.find_format(content)
                 content.wanted |= {body_format} - {""}
                 told |= {pk} if body_format.startswith(payload.BINARY) else set()
@@ -96,12 +97,12 @@ class Writer:
         versions = target.signature_versions
         self._signers = [signer for key in find_keys(target, "", now) for signer in key.read_signers(versions)]
         self._timestamp = int(now.timestamp())
-        self._target = target
+        self.target = target
 
     def find_format(self, content: Content) -> str:
         """Return the format that the target gets *content* in; empty if nobody knows its sender any more."""
         try:
-            return senders.find_format_for(self._target, content.sender)
+            return senders.find_format_for(self.target, content.sender, content.built)
         except UnknownSender:
             return ""
 
@@ -120,8 +121,10 @@ class Writer:
             "webhook-signature": signing.sign_all(self._signers, content.message_id, self._timestamp, body),
             "webhook-sequence": str(sequence),
         }
-        if content.message is not None:
-            headers |= payload.envelope_headers(body_format, content.message)
+        if content.messages is not None:
+            headers |= payload.envelope_headers(body_format, content.tell(body_format))
+        if version := content.name_version(self.target.version):
+            headers["webhook-version"] = version
         return Item(sequence, headers, body.decode())
 
 

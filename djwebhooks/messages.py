@@ -20,6 +20,7 @@ from djwebhooks.models.deliveries import Status
 from djwebhooks.models.keyring import UNKNOWN_KEY, Key
 from djwebhooks.models.validation import check_authentication
 from djwebhooks.transports.base import Request
+from djwebhooks.versions import CURRENT, choose_version
 from djwebhooks.work import OWN_FAULT_PAUSE, Held, Letterhead, Outcome, Work
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,9 @@ class Prepared:
 
 def prepare(using: str, works: Sequence[Work], held: Mapping[int, Held], now: datetime) -> Prepared:
     """Make a request of each of *works*, or say why there is none."""
-    contents = read_contents(using, {work.event_id for work in works}, now)
+    targets = (held[work.target_id].target for work in works)
+    with_versions = any(target is not None and target.version for target in targets)
+    contents = read_contents(using, {work.event_id for work in works}, now, with_versions=with_versions)
     desk = Desk(using, contents, held, now)
     desk.do_each(desk.sort, zip(works, strict=True))
     write_bodies(using, contents, desk.told)
@@ -112,7 +115,7 @@ class Desk:
         end = self._find_end(work, content, target)
         if end is not None:
             self.prepared.outcomes.append(Outcome(work, *end))
-        elif content is None or target is None or not content.is_built:
+        elif content is None or target is None or not content.is_built(target.version):
             self.prepared.unbuilt.append(work)
         else:
             self._sort_written(work, target, content)
@@ -120,9 +123,10 @@ class Desk:
     def _sort_written(self, work: Work, target: WebhookTarget, content: Content) -> None:
         sender = target.sender or content.sender or self._sender
         envelope, with_owner = target.envelope or self._envelope, target.owner_id is None
+        version = choose_version(target.version, content.built)
         if sender:
             try:
-                body_format = senders.find_format(sender, envelope, with_owner=with_owner)
+                body_format = senders.find_format(sender, envelope, with_owner=with_owner, version=version)
             except UnknownSender as error:
                 if sender == content.sender:
                     self._put_off_or_fail(work, "unknown_sender", error)
@@ -132,7 +136,7 @@ class Desk:
             work = work._replace(sender=sender)
             self.told.add(work.event_id)
         else:
-            body_format = payload.envelope_format(envelope, with_owner=with_owner)
+            body_format = payload.envelope_format(envelope, with_owner=with_owner, version=version)
             if envelope == payload.BINARY:
                 self.told.add(work.event_id)
         content.wanted.add(body_format)
@@ -145,7 +149,7 @@ class Desk:
             return Status.CANCELLED, "erased"
         if work.expires_at is not None and work.expires_at <= self._now:
             return Status.EXPIRED, "expired"
-        if content.is_given_up:
+        if content.is_given_up and not content.is_built(target.version if target is not None else CURRENT):
             return Status.FAILED, "build_error"
         if target is not None and not self._allows_http and not target.target_url.lower().startswith("https://"):
             # It was allowed when the target was made.
@@ -218,9 +222,10 @@ class Desk:
             url, headers = senders.address(work.sender, letter), senders.write(work.sender, letter)
         else:
             url, content_type = letterhead.target.target_url, payload.content_type(body_format)
-            headers = senders.write_headers(content_type, message_id, self._timestamp, work.sequence, work.attempt_count + 1)
+            count, version = work.attempt_count + 1, content.name_version(letterhead.target.version)
+            headers = senders.write_headers(content_type, message_id, self._timestamp, work.sequence, count, version)
             if self.told and body_format.startswith(payload.BINARY):
-                headers |= payload.envelope_headers(body_format, _message_of(content))
+                headers |= payload.envelope_headers(body_format, content.tell(body_format))
             headers["webhook-signature"] = signing.sign_all(letterhead.signers, message_id, self._timestamp, body)
         if by is not None:
             credentials = by.headers(url, self._now)
@@ -233,7 +238,7 @@ class Desk:
     def _begin_letter(
         self, work: Work, letterhead: Letterhead, content: Content, body_format: str, body: bytes
     ) -> senders.Letter:
-        message = _message_of(content)
+        message = content.tell(body_format)
         return senders.Letter(
             target=letterhead.target,
             message=senders.tell(message, body_format),
@@ -246,12 +251,6 @@ class Desk:
             secrets=letterhead.secrets,
             signers=letterhead.signers,
         )
-
-
-def _message_of(content: Content) -> payload.Message:
-    if content.message is None:
-        raise ValueError(f"The event {content.message_id} cannot be told of: the log says why.")
-    return content.message
 
 
 @sensitive_variables("keys", "signers")

@@ -35,6 +35,8 @@ DEPTH_LIMIT = 90
 ENVELOPES = ("standard", "flat", "cloudevents", "cloudevents-binary")
 #: The envelope that is written around the body, in headers.
 BINARY = "cloudevents-binary"
+#: What stands before the version in a format.
+VERSION_MARK = "@"
 #: The ``source`` of a CloudEvent: a constant, because ``id`` is unique in the whole world.
 CLOUDEVENTS_SOURCE = "/djwebhooks"
 
@@ -271,7 +273,8 @@ def find_number_fault(value: float | None, path: str) -> str:
 class Message:
     """An event as it is sent.
 
-    *created_at* is an aware datetime, *payload* the JSON text from ``encode``, *owner* what payloads show as the owner.
+    *created_at* is an aware datetime, *payload* the JSON text from ``encode``, *owner* what payloads show as the owner, *version*
+    what the payload's version is called, if anything.
     """
 
     uid: UUID
@@ -279,6 +282,7 @@ class Message:
     created_at: datetime
     payload: str
     owner: str | None
+    version: str = ""
 
     @property
     def data(self) -> Any:
@@ -286,20 +290,32 @@ class Message:
         return json.loads(self.payload)
 
 
-def envelope_format(envelope: str, *, with_owner: bool) -> str:
+def envelope_format(envelope: str, *, with_owner: bool, version: str = "") -> str:
     """Return the format that *envelope* has for a target: the key of a ``Body`` and the argument of ``render``.
 
     *with_owner*: whether the target must be told whose event it is, as targets of the system are. "flat" always tells.
-    Raises ConfigurationError if there is no such envelope.
+    *version* is that of the payload, if it is not the current one. Raises ConfigurationError if there is no such envelope.
     """
     if envelope not in ENVELOPES:
         raise ConfigurationError(f"{envelope!r} is no envelope: DJWEBHOOKS_ENVELOPE is one of {', '.join(ENVELOPES)}.")
-    return f"{envelope}+owner" if with_owner and envelope != "flat" else envelope
+    return add_version(f"{envelope}+owner" if with_owner and envelope != "flat" else envelope, version)
+
+
+def add_version(wrapping: str, version: str) -> str:
+    """Return the format of bodies that are wrapped so, and whose payload is in *version*; empty for the current one."""
+    return f"{wrapping}{VERSION_MARK}{version}" if version else wrapping
+
+
+def split_format(body_format: str) -> tuple[str, str]:
+    """Return what a *body_format* is made of: how it is wrapped, and the payload's version, empty for the current one."""
+    wrapping, _, version = body_format.partition(VERSION_MARK)
+    return wrapping, version
 
 
 def tells_owner(body_format: str) -> bool:
     """Whether a body in *body_format* says whose event it is."""
-    return body_format == "flat" or body_format.endswith("+owner")
+    wrapping, _ = split_format(body_format)
+    return wrapping == "flat" or wrapping.endswith("+owner")
 
 
 def render(body_format: str, message: Message) -> bytes:
@@ -307,9 +323,10 @@ def render(body_format: str, message: Message) -> bytes:
 
     Raises InvalidPayload if the payload does not fit the format, and ConfigurationError if there is no such format.
     """
-    if body_format not in FORMATS:
+    wrapping, _ = split_format(body_format)
+    if wrapping not in FORMATS:
         raise ConfigurationError(f"{body_format!r} is no format of a body: there are {', '.join(FORMATS)}.")
-    return FORMATS[body_format](message).encode()
+    return FORMATS[wrapping](message).encode()
 
 
 def content_type(body_format: str) -> str:

@@ -2,7 +2,7 @@
 
 import logging
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 
@@ -25,6 +25,7 @@ from djwebhooks.exceptions import (
 from djwebhooks.models import Attempt, Delivery, WebhookTarget
 from djwebhooks.models.validation import check_sender, check_sender_headers
 from djwebhooks.payload import Message
+from djwebhooks.versions import choose_version
 
 logger = logging.getLogger(__name__)
 
@@ -95,9 +96,9 @@ class Sender:
 
     def headers(self, letter: Letter) -> Mapping[str, str]:
         """Return the headers, but for the target's own, its authentication and the signature."""
-        message_id = str(letter.message.uid)
-        headers = write_headers(letter.content_type, message_id, letter.timestamp, letter.sequence, letter.attempt)
-        return {**headers, **letter.envelope_headers}
+        message_id, version = str(letter.message.uid), letter.message.version
+        numbers = (letter.timestamp, letter.sequence, letter.attempt)
+        return {**write_headers(letter.content_type, message_id, *numbers, version), **letter.envelope_headers}
 
     def sign(self, letter: Letter) -> Mapping[str, str]:
         """Return the headers that prove who sends."""
@@ -129,9 +130,11 @@ class FormSender(Sender):
         return str(requests.Request("POST", "http://localhost", data=self.payload(message)).prepare().body)
 
 
-def write_headers(content_type: str, message_id: str, timestamp: int, sequence: int, attempt: int) -> dict[str, str]:
-    """Return the headers of every webhook, without its signature."""
-    return {
+def write_headers(
+    content_type: str, message_id: str, timestamp: int, sequence: int, attempt: int, version: str
+) -> dict[str, str]:
+    """Return the headers of every webhook, without its signature; the *version* is told if it has a name."""
+    headers = {
         "content-type": content_type,
         "user-agent": USER_AGENT,
         "webhook-id": message_id,
@@ -139,6 +142,9 @@ def write_headers(content_type: str, message_id: str, timestamp: int, sequence: 
         "webhook-sequence": str(sequence),
         "webhook-attempt": str(attempt),
     }
+    if version:
+        headers["webhook-version"] = version
+    return headers
 
 
 # -- finding a sender --------------------------------------------------------------------------------------------------
@@ -194,26 +200,36 @@ def _overrides(sender: Sender, step: str) -> bool:
 # -- bodies ------------------------------------------------------------------------------------------------------------
 
 
-def find_format(name: str, envelope: str, *, with_owner: bool) -> str:
+def find_format(name: str, envelope: str, *, with_owner: bool, version: str) -> str:
     """Return the format of the bodies that the sender *name* sends in *envelope*; without a name, nobody changes them.
 
-    *with_owner* as in ``payload.envelope_format``. Raises ``UnknownSender`` and ``ConfigurationError``.
+    *with_owner* and *version* as in ``payload.envelope_format``. Raises ``UnknownSender`` and ``ConfigurationError``.
     """
     sender = find(name) if name else None
     if sender is None or not has_own_body(sender):
-        return payload.envelope_format(envelope, with_owner=with_owner)
-    return f"{PREFIX}{name}+owner" if with_owner or sender.tells_owner else f"{PREFIX}{name}"
+        return payload.envelope_format(envelope, with_owner=with_owner, version=version)
+    return payload.add_version(f"{PREFIX}{name}{'+owner' if with_owner or sender.tells_owner else ''}", version)
 
 
-def find_format_for(target: WebhookTarget, sender: str) -> str:
-    """Return the format that *target* gets an event in which was fired with *sender*, if any. Raises ``UnknownSender``."""
-    name = target.sender or sender or conf.SENDER
-    return find_format(name, target.envelope or conf.ENVELOPE, with_owner=target.owner_id is None)
+def find_format_for(target: WebhookTarget, sender: str, versions: Collection[str]) -> str:
+    """Return the format that *target* gets an event in which was fired with *sender*, if any, and has these *versions*.
+
+    Raises ``UnknownSender``.
+    """
+    name, version = target.sender or sender or conf.SENDER, choose_version(target.version, versions)
+    return find_format(name, target.envelope or conf.ENVELOPE, with_owner=target.owner_id is None, version=version)
+
+
+def list_formats(versions: Iterable[str]) -> list[str]:
+    """Return all formats that an event may have which has these *versions*."""
+    own = [f"{PREFIX}{name}{suffix}" for name in conf.SENDERS for suffix in ("", "+owner")]
+    return [payload.add_version(wrapping, version) for wrapping in (*payload.FORMATS, *own) for version in versions]
 
 
 def _find_writer(body_format: str) -> Sender | None:
-    name = body_format.removeprefix(PREFIX).removesuffix("+owner")
-    return find(name) if body_format.startswith(PREFIX) else None
+    wrapping, _ = payload.split_format(body_format)
+    name = wrapping.removeprefix(PREFIX).removesuffix("+owner")
+    return find(name) if wrapping.startswith(PREFIX) else None
 
 
 def content_type(body_format: str) -> str:

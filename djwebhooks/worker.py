@@ -29,6 +29,7 @@ from djwebhooks.models.deliveries import Status
 from djwebhooks.models.events import events_database
 from djwebhooks.notices import Mailer
 from djwebhooks.transports.base import Reply, Request, Transport
+from djwebhooks.versions import BUILT, CURRENT, choose_version
 from djwebhooks.work import READY, RESERVE_AGAIN, Flight, Held, Outcome, Work
 
 logger = logging.getLogger(__name__)
@@ -524,10 +525,11 @@ class Worker:
         now = self._clock()
         states = see_states(self.using, list(done), now)
         for event_id, works in sorted(done.items(), reverse=True):  # Each goes to the front: the earliest event last.
-            is_built, again_at = states.get(event_id, (True, now))
+            built, again_at = states.get(event_id, (BUILT, now))
             for work in works:
                 held = self._held[work.target_id]
-                if is_built or not held.is_open:
+                version = held.target.version if held.target is not None else CURRENT
+                if built[choose_version(version, built)] or not held.is_open:
                     held.put_back(work)
                 else:
                     self._keep_outcome(Outcome(work, Status.PENDING, "build_error", due_at=again_at))

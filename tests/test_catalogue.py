@@ -15,10 +15,11 @@ from djwebhooks import catalogue
 from djwebhooks.catalogue import EventType, check_payload, is_internal, is_known, is_possible, list_event_types, register_event
 from djwebhooks.decorators import hook
 from djwebhooks.events import fire
-from djwebhooks.exceptions import ConfigurationError, InvalidEvent, SchemaMismatch, UnknownEvent
+from djwebhooks.exceptions import ConfigurationError, InvalidEvent, InvalidTarget, SchemaMismatch, UnknownEvent
 from djwebhooks.models import Event, WebhookTarget
 from djwebhooks.models.deliveries import Status
 from djwebhooks.testing import deliver
+from tests.builders import URL
 
 SCHEMA = {"type": "object", "required": ["title"], "properties": {"title": {"type": "string"}}}
 
@@ -95,6 +96,11 @@ def test_to_register_the_same_again_changes_nothing() -> None:
         ({"schema": {"allOf": [{"$ref": "#/$defs/none"}]}}, r"refers to '#/\$defs/none', which is not in it"),
         ({"schema": {"items": {"$ref": "#/$defs/none"}}}, r"refers to '#/\$defs/none', which is not in it"),
         ({"schema": {"pattern": "("}}, "'a' has a schema that is none: "),
+        ({"version": 2}, "'a' has a version that must be a text that names it, not 2"),
+        ({"version": "2", "versions": {"2": {}}}, "'a': The version '2' is given twice"),
+        ({"versions": {"2": "x"}}, "'a' in version '2' must have a dictionary, not 'x'"),
+        ({"versions": {"2": {"versions": {}}}}, "'a' in version '2' has the key 'versions', which means nothing: there are"),
+        ({"versions": {"2": {"schema": SCHEMA, "sample": {}}}}, r"'a' in version '2' has a sample that does not fit its schema"),
         ({"schema": {"$ref": "#"}, "sample": 1}, "sample that does not fit its schema: it cannot be checked, .* RecursionError"),
     ],
 )
@@ -237,3 +243,96 @@ def test_without_the_library_payloads_are_only_refused_when_that_was_asked_for(m
     done = subprocess.run([sys.executable, "-c", WITHOUT_LIBRARY, mode], capture_output=True, text=True, check=True)
 
     assert done.stdout.splitlines() == said
+
+
+# -- versions ----------------------------------------------------------------------------------------------------------
+
+IN_VERSIONS = {
+    "a.b": {"version": "2", "schema": SCHEMA, "versions": {"1": {"schema": {"type": "string"}, "deprecated": "Use 2."}}},
+    "a.c": {"version": "2"},
+    "a.d": {},
+}
+
+
+@pytest.mark.django_db
+def test_each_version_is_held_against_its_own_schema(settings: LazySettings, caplog: pytest.LogCaptureFixture) -> None:
+    """The warning says which one it is; the current one may go without its name."""
+    settings.DJWEBHOOKS_EVENTS = IN_VERSIONS
+
+    fire("a.b", {"title": "x"}, version="2", versions={"1": "x"})
+    assert caplog.messages == []
+
+    fire("a.b", "x", versions={"1": {"title": "x"}})
+    assert caplog.messages == [
+        """The payload of 'a.b' does not fit its schema: $ must fit {"type": "object"}""",
+        """The payload of 'a.b' in version '1' does not fit its schema: $ must fit {"type": "string"}""",
+    ]
+
+
+def test_a_version_may_be_all_that_has_a_schema(settings: LazySettings) -> None:
+    """It counts as a schema of the catalogue."""
+    settings.DJWEBHOOKS_EVENTS = {"a": {"versions": {"1": {}}}}
+    assert not catalogue.has_schemas()
+
+    settings.DJWEBHOOKS_EVENTS = {"a": {"versions": {"1": {"schema": SCHEMA}}}}
+    assert catalogue.has_schemas()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("options", [{"version": "3"}, {"versions": {"3": 1}}])
+def test_a_version_that_the_catalogue_does_not_have_is_refused(settings: LazySettings, options: dict[str, Any]) -> None:
+    """Of an event whose versions it knows; of the others any will do."""
+    settings.DJWEBHOOKS_EVENTS = IN_VERSIONS
+
+    with pytest.raises(UnknownEvent, match=r"'a\.c' has no version '3' in the catalogue, which has 2\."):
+        fire("a.c", 1, **options)
+
+    fire("a.d", 1, **options)
+
+
+def test_versions_are_listed_with_their_event(settings: LazySettings) -> None:
+    """Each says what an event says, but that it has others; an internal event's are internal."""
+    settings.DJWEBHOOKS_EVENTS = {"audit": {"internal": True, "version": "2", "versions": {"1": {"deprecated": "Use 2."}}}}
+
+    old = EventType("audit", internal=True, deprecated="Use 2.", version="1")
+    assert list_event_types() == [EventType("audit", internal=True, version="2", versions=(old,))]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("events", "version"),
+    [(["a.b"], "1"), (["a.b"], "2"), (["a.b", "a.c"], "1"), (["a.*"], "3"), (["a.d"], "3"), (["webhook.target.disabled"], "3")],
+)
+def test_a_target_may_want_what_some_event_of_it_may_have(settings: LazySettings, events: list[str], version: str) -> None:
+    """One event is enough, and of one whose versions are not told nobody knows."""
+    settings.DJWEBHOOKS_EVENTS = IN_VERSIONS
+
+    assert WebhookTarget.objects.register(URL, events, owner=None, version=version).version == version
+
+
+@pytest.mark.django_db
+def test_a_target_cannot_want_what_none_of_its_events_has(settings: LazySettings) -> None:
+    """Whoever makes it, or changes its events, hears which there are."""
+    settings.DJWEBHOOKS_EVENTS = IN_VERSIONS
+    with pytest.raises(InvalidTarget, match=r"None of the events has a version '3': there are 1, 2\. Leave it empty"):
+        WebhookTarget.objects.register(URL, ["a.b", "a.c"], owner=None, version="3")
+    with pytest.raises(InvalidTarget, match="'a b' cannot name a version"):
+        WebhookTarget.objects.register(URL, ["a.b"], owner=None, version="a b")
+
+    target = WebhookTarget.objects.register(URL, ["a.b"], owner=None, version="1")
+    target.events = ["a.c"]
+    with pytest.raises(InvalidTarget, match="there are 2"):
+        target.clean()
+
+
+@pytest.mark.django_db
+def test_new_targets_get_the_version_of_the_setting(settings: LazySettings) -> None:
+    """Those that are given none, whatever their events are; older ones keep theirs."""
+    settings.DJWEBHOOKS_EVENTS = IN_VERSIONS
+    before = WebhookTarget.objects.register(URL, ["a.c"], owner=None)
+    settings.DJWEBHOOKS_TARGET_VERSION = "1"
+
+    made = [WebhookTarget.objects.register(f"{URL}/{len(pin)}", ["a.c"], owner=None, **pin) for pin in ({}, {"version": ""})]
+
+    assert [target.version for target in made] == ["1", ""]
+    assert WebhookTarget.objects.register(URL, ["a.c"], owner=None).version == before.version == ""

@@ -106,3 +106,47 @@ def test_a_sample_that_cannot_be_sent_is_said(settings: LazySettings) -> None:
     with pytest.raises(CommandError, match="The flat envelope needs a payload that is an object"):
         show("--format", "openapi")
     assert list_faults("a", {"sample": 1}) == ["'a' has a sample that is no object, and the flat envelope holds nothing else."]
+
+
+# -- versions ----------------------------------------------------------------------------------------------------------
+
+
+def show_versions(settings: LazySettings, form: str) -> str:
+    settings.DJWEBHOOKS_EVENTS = {
+        "paper.titled": {
+            "version": "2",
+            "schema": SCHEMA,
+            "sample": {"title": "x"},
+            "versions": {"1": {"schema": SCHEMA, "sample": {"title": "y"}, "deprecated": "Use 2."}, "0": {}},
+        },
+    }
+    return show("--format", form)
+
+
+def test_text_and_markdown_list_the_versions(settings: LazySettings) -> None:
+    """The current one by its name, the others after it."""
+    assert show_versions(settings, "text") == "paper.titled  version 2; also in 1 (deprecated), 0\n"
+
+    sections = show_versions(settings, "markdown").split("\n\n")
+
+    assert [part for part in sections if part.startswith("#")] == [
+        "# Webhook events",
+        "## `paper.titled`",
+        "### `paper.titled` in version `1`",
+        "### `paper.titled` in version `0`",
+    ]
+    assert "Version `2`, the current one." in sections
+    assert "**Deprecated.** Use 2." in sections
+
+
+def test_openapi_has_a_webhook_for_each_version(settings: LazySettings) -> None:
+    """With its own schema and sample, and the header that tells it from the others."""
+    webhooks = json.loads(show_versions(settings, "openapi"))["webhooks"]
+    current, old = webhooks["paper.titled"]["post"], webhooks["paper.titled@1"]["post"]
+
+    assert set(webhooks) == {"paper.titled", "paper.titled@1", "paper.titled@0"}
+    assert [post["parameters"][-1]["schema"] for post in (current, old)] == [{"const": "2"}, {"const": "1"}]
+    assert (old["operationId"], old["deprecated"], "deprecated" in current) == ("paper.titled@1", True, False)
+    bodies = [post["requestBody"]["content"]["application/json"] for post in (current, old)]
+    assert [body["example"]["data"]["title"] for body in bodies] == ["x", "y"]
+    assert len({body["schema"]["properties"]["data"]["$id"] for body in bodies}) == 2

@@ -615,10 +615,10 @@ def test_build_states_say_when_to_look_again() -> None:
 
     states = see_states(DB, [built.pk, failed.pk, given_up.pk, running.pk, 0], now)
 
-    assert states[built.pk][0] is True
-    assert states[failed.pk] == (False, later)
-    assert states[given_up.pk] == (False, now)
-    assert states[running.pk] == (False, now + build.POLL)
+    assert states[built.pk][0] == {"": True}
+    assert states[failed.pk] == ({"": False}, later)
+    assert states[given_up.pk] == ({"": False}, now)
+    assert states[running.pk] == ({"": False}, now + build.POLL)
     assert 0 not in states
 
 

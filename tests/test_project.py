@@ -24,6 +24,7 @@ LAYERS = (
         "signing",
         "encryption",
         "payload",
+        "versions",
         "capture",
         "retry",
         "network",

@@ -65,6 +65,7 @@ CANNOT_BE_WEAK = {
     "ENVELOPE": "all bodies are signed as a whole; what binary mode says in headers is told on the page about the wire",
     "SENDERS": "is code: what it sends is the application's business, and where to is looked at like any target's address",
     "SENDER": "names one of them",
+    "TARGET_VERSION": "chooses among payloads that the application has made",
     "SIGNATURES": "both versions are strong, and none at all is an error",
     "JSON_ENCODER": "is code, and what it makes is only ever data",
     "GIVE_UP_ON": "ends deliveries earlier, as its owner wants it",

@@ -256,8 +256,9 @@ def list_bodies(delivery: Delivery) -> list[Body]:
     if target is None:
         return bodies
     event = find_event(delivery)
+    sender, versions = (event.sender, event.payloads) if event is not None else ("", {})
     try:
-        wanted = senders.find_format_for(target, event.sender if event is not None else "")
+        wanted = senders.find_format_for(target, sender, versions)
     except UnknownSender:
         return bodies
     return [body for body in bodies if body.format == wanted] or bodies

@@ -33,10 +33,12 @@ from djwebhooks.pages import (
 from djwebhooks.words import describe_count
 
 #: What lists leave in the database: it is large, or nobody's business.
-LARGE = ("call", "payload", "target_ids", "subjects", "build_error")
+LARGE = ("call", "payload", "versions", "target_ids", "subjects", "build_error")
 TIMES = ("created_at", "deliver_at", "expires_at", "dispatched_at", "erased_at")
-UNBUILT = Q(payload="", build_attempts__gte=BUILD_TRIES, erased_at__isnull=True)
-FAILING = Q(payload="", build_attempts__range=(1, BUILD_TRIES - 1), erased_at__isnull=True) & ~Q(build_error="")
+#: An error is kept until the payload is there in all its versions.
+HAS_ERROR = ~Q(build_error="")
+UNBUILT = Q(build_attempts__gte=BUILD_TRIES, erased_at__isnull=True) & (Q(payload="") | HAS_ERROR)
+FAILING = Q(build_attempts__range=(1, BUILD_TRIES - 1), erased_at__isnull=True) & HAS_ERROR
 PROGRESS = {
     "waiting": Q(dispatched_at__isnull=True),
     "dispatched": Q(dispatched_at__isnull=False),

@@ -34,7 +34,7 @@ from djwebhooks.models.events import events_database
 from djwebhooks.models.keyring import KeyState
 from djwebhooks.models.operation import STATES
 from djwebhooks.models.replays import MOST_TARGETS, Through
-from djwebhooks.models.validation import check_authentication, check_certificate
+from djwebhooks.models.validation import check_authentication, check_certificate, check_version
 from djwebhooks.owners import owner_model
 from djwebhooks.pages import (
     NOTHING,
@@ -329,6 +329,10 @@ class SubscriptionFormSet(BaseInlineFormSet):  # type: ignore[type-arg]  # not s
             event = getattr(form, "cleaned_data", {}).get("event")
             if event in there:
                 form.add_error("event", f"The target is subscribed to {event!r} already.")
+        # The target's own form knows only what it was subscribed to before.
+        rows = [form.cleaned_data for form in self.forms if form.is_valid() and form not in self.deleted_forms]
+        wanted = [row["event"] for row in rows if row.get("event")]
+        check_version(self.instance.version, wanted, is_owned=self.instance.owner_id is not None)
 
 
 class SubscriptionInline(admin.TabularInline):  # type: ignore[type-arg]  # not subscriptable at run time
@@ -466,7 +470,7 @@ class WebhookTargetAdmin(ActingAdmin):
         # What a header holds may be a password of the receiver's.
         headers = "headers" if can_write else "header_names"
         limits = (("rate_limit", "rate_period"), "concurrency_limit")
-        sending = ("is_ordered", "envelope", "sender", "signatures", headers, "retry_schedule", *limits)
+        sending = ("is_ordered", "envelope", "sender", "version", "signatures", headers, "retry_schedule", *limits)
         shown = ("authentication_now", "certificate_now") if obj else ()
         written = ("authentication_type", "authentication_parts", "new_certificate", *(("remove_certificate",) if obj else ()))
         knowing = (*shown, *(written if can_write else ()))

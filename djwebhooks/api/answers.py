@@ -13,14 +13,21 @@ from djwebhooks.feed import Item, Page
 SOMETIMES = ("errors",)
 
 
-class EventTypeSerializer(serializers.Serializer[EventType]):
-    """What the catalogue says of an event."""
+class EventVersionSerializer(serializers.Serializer[EventType]):
+    """What the catalogue says of an event in one version."""
 
     name = serializers.CharField()
+    version = serializers.CharField(help_text="What the version is called; empty if it has no name.")
     description = serializers.CharField()
     schema = AnyField(help_text="A JSON Schema of its payload, or null.")
     sample = AnyField(help_text="A payload, or null.")
     deprecated = serializers.CharField(help_text="What to use instead; empty if it is not deprecated.")
+
+
+class EventTypeSerializer(EventVersionSerializer):
+    """What the catalogue says of an event, in its current version."""
+
+    versions = EventVersionSerializer(many=True, help_text="Those that a target may ask for instead.")
 
 
 class CatalogueSerializer(serializers.Serializer[Any]):

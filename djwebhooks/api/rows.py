@@ -19,7 +19,7 @@ def targets_of(owner: Any) -> WebhookTargetQuerySet:
 def deliveries_of(owner: Any) -> DeliveryQuerySet:
     """All that was, or will be, sent to *owner*'s targets, hidden ones included."""
     rows = Delivery.objects.using(events_database()).of_owner(owner).select_related("event", "target")
-    return rows.defer("event__payload", "event__call", "event__build_error", "target__secrets")
+    return rows.defer("event__payload", "event__versions", "event__call", "event__build_error", "target__secrets")
 
 
 def attempts_of(owner: Any) -> QuerySet[Attempt]:
@@ -36,7 +36,7 @@ def events_of(owner: Any) -> EventQuerySet:
     """The events that have a delivery to one of *owner*'s targets, whoever they belong to."""
     alias = events_database()
     deliveries = Delivery.objects.using(alias).of_owner(owner).filter(event=OuterRef("pk"))
-    return Event.objects.using(alias).filter(Exists(deliveries)).defer("call", "build_error")
+    return Event.objects.using(alias).filter(Exists(deliveries)).defer("versions", "call", "build_error")
 
 
 def listed_events_of(owner: Any) -> EventQuerySet:

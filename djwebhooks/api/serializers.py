@@ -147,6 +147,7 @@ class TargetSerializer(StrictSerializer[Any], RowSerializer):
             "client_certificate_summary",
             "envelope",
             "sender",
+            "version",
             "signatures",
             "retry_schedule",
             "rate_limit",

@@ -1,7 +1,7 @@
 """The catalogue as it is told to people (text, Markdown) and to programs (OpenAPI)."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -32,17 +32,32 @@ def _remarks(event_type: EventType) -> list[str]:
         *filter(None, [event_type.description]),
         *(["internal"] if event_type.internal else []),
         *([f"deprecated: {event_type.deprecated}"] if event_type.deprecated else []),
+        *([f"version {event_type.version}"] if event_type.version else []),
+        *([f"also in {', '.join(map(_name_version, event_type.versions))}"] if event_type.versions else []),
     ]
+
+
+def _name_version(event_type: EventType) -> str:
+    return f"{event_type.version} (deprecated)" if event_type.deprecated else event_type.version
 
 
 def write_markdown(event_types: list[EventType]) -> str:
     """A section for each event."""
-    sections = ["# Webhook events", *map(_write_section, event_types)]
+    sections = ["# Webhook events", *(section for event_type in event_types for section in _write_sections(event_type))]
     return "\n\n".join(sections if event_types else [*sections, NOTHING])
 
 
-def _write_section(event_type: EventType) -> str:
-    parts = [f"## `{event_type.name}`"]
+def _write_sections(event_type: EventType) -> Iterator[str]:
+    heading = f"## `{event_type.name}`"
+    yield _write_section(heading, event_type, "Version `{}`, the current one.")
+    for version in event_type.versions:
+        yield _write_section(f"#{heading} in version `{version.version}`", version, "For who asks for it.")
+
+
+def _write_section(heading: str, event_type: EventType, remark: str) -> str:
+    parts = [heading]
+    if event_type.version:
+        parts.append(remark.format(event_type.version))
     if event_type.deprecated:
         parts.append(f"**Deprecated.** {event_type.deprecated}")
     if event_type.internal:
@@ -67,10 +82,17 @@ def write_openapi(event_types: list[EventType]) -> str:
     document = {
         "openapi": "3.1.0",
         "info": {"title": "Webhooks", "version": "1", "description": "Signed as Standard Webhooks 1.0.0 says."},
-        "webhooks": {event_type.name: {"post": _operation(event_type)} for event_type in event_types},
+        "webhooks": {key: {"post": _operation(key, event_type)} for key, event_type in _list_webhooks(event_types)},
         "components": {"parameters": {name: _parameter(name, text) for name, text in HEADERS.items()}},
     }
     return json.dumps(document, indent=2, ensure_ascii=False)
+
+
+def _list_webhooks(event_types: list[EventType]) -> Iterator[tuple[str, EventType]]:
+    """Each event, and each other version of it, with a key of its own."""
+    for event_type in event_types:
+        yield event_type.name, event_type
+        yield from ((f"{event_type.name}@{version.version}", version) for version in event_type.versions)
 
 
 #: The headers of each request, and what they are.
@@ -92,13 +114,15 @@ def _parameter(name: str, description: str) -> Schema:
     return {"name": name, "in": "header", "required": True, "description": description, "schema": {"type": "string"}}
 
 
-def _operation(event_type: EventType) -> Schema:
-    body: Schema = {"schema": _envelop(event_type.name, event_type.schema)}
+def _operation(key: str, event_type: EventType) -> Schema:
+    body: Schema = {"schema": _envelop(key, event_type)}
     if event_type.sample is not None:
         body["example"] = _fill(event_type)
     operation: Schema = {
-        "operationId": event_type.name,
-        "parameters": [{"$ref": f"#/components/parameters/{name}"} for name in HEADERS] + _list_attributes(event_type),
+        "operationId": key,
+        "parameters": [{"$ref": f"#/components/parameters/{name}"} for name in HEADERS]
+        + _list_attributes(event_type)
+        + _tell_version(event_type),
         "requestBody": {"required": True, "content": {payload.content_type(conf.ENVELOPE): body}},
         "responses": {status: {"description": description} for status, description in RESPONSES.items()},
     }
@@ -114,9 +138,17 @@ def _list_attributes(event_type: EventType) -> list[Schema]:
     return [_parameter(name, "An attribute of the CloudEvent.") | {"example": value} for name, value in headers.items()]
 
 
-def _envelop(name: str, schema: Mapping[str, Any] | None) -> Schema:
+def _tell_version(event_type: EventType) -> list[Schema]:
+    if not event_type.version:
+        return []
+    parameter = _parameter("webhook-version", "The version of the payload. Not signed.")
+    return [parameter | {"schema": {"const": event_type.version}}]
+
+
+def _envelop(key: str, event_type: EventType) -> Schema:
     """The schema of the whole body, for targets of owners."""
-    data = _embed(name, schema) if schema is not None else {}
+    name, schema = event_type.name, event_type.schema
+    data = _embed(key, schema) if schema is not None else {}
     if conf.ENVELOPE == "flat":
         told = _object({"event": {"const": name}, "owner": {"type": ["string", "null"]}})
         return {"allOf": [data, told]} if data else told
@@ -135,9 +167,9 @@ def _object(properties: Schema) -> Schema:
     return {"type": "object", "required": list(properties), "properties": properties}
 
 
-def _embed(name: str, schema: Mapping[str, Any]) -> Schema:
+def _embed(key: str, schema: Mapping[str, Any]) -> Schema:
     """Let what *schema* refers to be looked up in itself, wherever it stands (JSON Schema 2020-12, core, 8.2.1)."""
-    return dict(schema) if "$id" in schema or '"$ref"' not in json.dumps(schema) else {"$id": f"urn:webhook:{name}", **schema}
+    return dict(schema) if "$id" in schema or '"$ref"' not in json.dumps(schema) else {"$id": f"urn:webhook:{key}", **schema}
 
 
 def _fill(event_type: EventType) -> Any:

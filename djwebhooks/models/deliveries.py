@@ -72,7 +72,8 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         """
         mine = self.sendable()
         pairs = mine.ordered_pairs(lanes)
-        unbuilt = Event.objects.using(self.db).filter(payload="", pk__in=list(mine.values_list("event_id", flat=True)))
+        events = Event.objects.using(self.db).filter(pk__in=list(mine.values_list("event_id", flat=True)))
+        unbuilt = events.filter(Q(payload="") | ~Q(call=""))
         unbuilt.update(build_attempts=0, build_due_at=None)
         ordered = Q(target__in=[lane.pk for lane in lanes if lane.is_ordered])
         again = {

@@ -10,6 +10,7 @@ from django.db import models
 from django.views.decorators.debug import sensitive_variables
 
 from djwebhooks import authentication, certificates, network, payload
+from djwebhooks.conf import conf
 from djwebhooks.database import DatabaseNow, ExactCharField
 from djwebhooks.exceptions import InvalidTarget, UndecryptableSecret
 from djwebhooks.models.events import SENDER_LENGTH
@@ -29,6 +30,7 @@ from djwebhooks.models.validation import (
 )
 from djwebhooks.owners import owner_model
 from djwebhooks.uid import uuid7
+from djwebhooks.versions import VERSION_LENGTH
 
 #: What a rate limit may be for, in seconds.
 PERIODS = {"second": 1, "minute": 60, "hour": 3600}
@@ -54,6 +56,11 @@ class DigestField(ExactCharField):
 def target_digest(owner_pk: object, url: str, identifier: str) -> str:
     parts = json.dumps([None if owner_pk is None else str(owner_pk), url, identifier])
     return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def version_of_new() -> str:
+    """Return the version that new targets get."""
+    return conf.TARGET_VERSION
 
 
 class Endpoint(models.Model):
@@ -97,6 +104,12 @@ class Endpoint(models.Model):
         max_length=SENDER_LENGTH,
         blank=True,
         help_text="Who writes and sends: a name of DJWEBHOOKS_SENDERS; empty is the event's.",
+    )
+    version = models.CharField(
+        max_length=VERSION_LENGTH,
+        blank=True,
+        default=version_of_new,
+        help_text="The version of payloads that it gets, where an event has it; empty is the current one.",
     )
     signatures = models.CharField(
         max_length=16,

@@ -1,17 +1,18 @@
 """What happened, once: the outbox, and each event's exact bytes."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 
 from django.db import models, router
 from django.db.models import Q
 
-from djwebhooks.database import DatabaseNow, ExactCharField, PartialIndex, clean_text, insert_many
+from djwebhooks.database import DatabaseNow, ExactCharField, PartialIndex, clean_text, insert_many, run_transaction
 from djwebhooks.managers import WriterManager
 from djwebhooks.owners import owner_model
 from djwebhooks.subjects import DIGEST_LENGTH
 from djwebhooks.uid import uuid7
+from djwebhooks.versions import CURRENT, VERSION_LENGTH, read_texts, write_texts
 
 #: Characters of a traceback that are kept: its end says what happened.
 ERROR_LIMIT = 16 * 1024
@@ -31,8 +32,8 @@ class EventQuerySet(models.QuerySet["Event"]):
         return self.filter(erased_at__isnull=False)
 
     def unbuilt(self, pk: int) -> "EventQuerySet":
-        """The event *pk*, if it has yet to get a payload."""
-        return self.filter(pk=pk, payload="", erased_at__isnull=True)
+        """The event *pk*, if it has yet to get a payload, or one of its other versions."""
+        return self.filter(Q(payload="") | ~Q(call=""), pk=pk, erased_at__isnull=True)
 
     def start_build(self, pk: int, lease: timedelta) -> bool:
         """Count a build before it runs, so that one that kills its worker is counted too; return whether it may run now."""
@@ -41,19 +42,45 @@ class EventQuerySet(models.QuerySet["Event"]):
         started = {"build_attempts": models.F("build_attempts") + 1, "build_due_at": DatabaseNow() + lease, "build_error": ""}
         return bool(mine.update(**started))
 
-    def finish_build(self, pk: int, payload: str) -> None:
+    def finish_build(self, pk: int, payload: str, version: str = "") -> None:
         """Keep the payload of the build that came first, and drop the captured call."""
-        self.unbuilt(pk).update(payload=payload, call="", build_error="", build_due_at=None)
+        self.unbuilt(pk).filter(payload="").update(payload=payload, version=version, call="", build_error="", build_due_at=None)
+
+    def keep_build(self, pk: int, texts: Mapping[str, str | None], version: str, error: str, delay: timedelta) -> None:
+        """Keep what was built of each version, the current one called *version*, where nobody was first.
+
+        While one of them is missing, because of *error*, the captured call is kept, and they are tried again after *delay*.
+        """
+        run_transaction(self.db, lambda: self._merge_build(pk, dict(texts), version, error, delay))
+
+    def _merge_build(self, pk: int, texts: dict[str, str | None], version: str, error: str, delay: timedelta) -> None:
+        event = self.unbuilt(pk).select_for_update().first()
+        if event is None:
+            return
+        built = texts.pop(CURRENT, None)
+        if built is not None and not event.payload:
+            event.payload, event.version = built, version
+        # Which versions there are is settled by the first build that kept any: a target must not get another one at a retry.
+        kept = read_texts(event.versions) or texts
+        kept = {name: text if text is not None else texts.get(name) for name, text in kept.items()}
+        event.versions = write_texts(kept)
+        if event.payload and None not in kept.values():
+            event.call, event.build_error, event.build_due_at = "", "", None
+        event.save(using=self.db, update_fields=["payload", "version", "versions", "call", "build_error", "build_due_at"])
+        self.fail_build(pk, error, delay)
 
     def fail_build(self, pk: int, error: str, delay: timedelta) -> None:
-        """Keep the traceback for staff and try again after *delay*; after the last try, give up at once."""
+        """Keep the traceback for staff and try again after *delay*; after the last try, give up at once.
+
+        This does nothing to an event that has all that it needs.
+        """
         mine = self.unbuilt(pk)
         mine.update(build_error=clean_text(error)[-ERROR_LIMIT:], build_due_at=DatabaseNow() + delay)
         mine.filter(build_attempts__gte=BUILD_TRIES).update(build_due_at=None)
 
     def forget_build(self, pk: int, delay: timedelta) -> None:
         """Undo what ``start_build`` counted, and let the function run after *delay*: its result could not be kept."""
-        mine = self.filter(pk=pk, payload="", build_attempts__gt=0)
+        mine = self.unbuilt(pk).filter(build_attempts__gt=0)
         mine.update(build_attempts=models.F("build_attempts") - 1, build_due_at=DatabaseNow() + delay)
 
 
@@ -74,6 +101,10 @@ class Event(models.Model):
     call = models.TextField(blank=True, help_text="The function's captured arguments, until they are used.")
     payload = models.TextField(blank=True, help_text="The payload's JSON text, once it is built.")
     sender = ExactCharField(max_length=SENDER_LENGTH, blank=True, help_text="Who writes and sends it; empty is the setting's.")
+    version = models.CharField(
+        max_length=VERSION_LENGTH, blank=True, help_text="What the version that the payload is in is called, if anything."
+    )
+    versions = models.TextField(blank=True, editable=False, help_text="The payload's text in other versions, by their names.")
     target_ids = models.TextField(blank=True, help_text="The targets of an event that goes straight to URLs.")
     subjects = models.TextField(blank=True, editable=False, help_text="What it is about, until that is indexed at its dispatch.")
     only_key = models.CharField(
@@ -121,14 +152,20 @@ class Event(models.Model):
 
     @property
     def has_failed_to_build(self) -> bool:
-        return not self.payload and self.erased_at is None and self.build_attempts >= BUILD_TRIES
+        """Whether nobody will try again to build it, in a version in which it is not built."""
+        return self.build_attempts >= BUILD_TRIES and self.erased_at is None and None in self.payloads.values()
+
+    @property
+    def payloads(self) -> dict[str, str | None]:
+        """The payload's JSON text by version: the current one's under the empty name, none where it is not built."""
+        return {CURRENT: self.payload or None} | read_texts(self.versions)
 
 
 class Body(models.Model):
     """An event's exact bytes in one format: written once, sent at every attempt."""
 
     event = models.ForeignKey(Event, models.DO_NOTHING, db_constraint=False, db_index=False, related_name="bodies")
-    format = ExactCharField(max_length=SENDER_LENGTH + 32)
+    format = ExactCharField(max_length=SENDER_LENGTH + VERSION_LENGTH + 32)
     content = models.BinaryField()
 
     objects = WriterManager()

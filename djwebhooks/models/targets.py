@@ -19,7 +19,7 @@ from djwebhooks.models.events import Event
 from djwebhooks.models.lanes import Lane
 from djwebhooks.models.operation import STATES
 from djwebhooks.models.rotation import SigningTarget
-from djwebhooks.models.validation import check_number_of_events, check_subscription, is_storable
+from djwebhooks.models.validation import check_number_of_events, check_subscription, check_version, is_storable
 from djwebhooks.owners import check_owner, owner_model
 from djwebhooks.signals import work_written
 
@@ -164,11 +164,12 @@ class WebhookTarget(SigningTarget):
     # -- saving ---------------------------------------------------------------------------------------------------------
 
     def clean(self) -> None:
-        """Raise ``InvalidTarget`` for an address, event, header, schedule or limit that cannot be, or ``TooManyTargets``."""
+        """Raise ``InvalidTarget`` for an address, event, version, header or limit that cannot be, or ``TooManyTargets``."""
         super().clean()
         check_number_of_events(len(self.events))
         for name in self.events:
             check_subscription(name, is_owned=self.owner_id is not None)
+        check_version(self.version, self.events, is_owned=self.owner_id is not None)
         if self._state.adding:
             self._check_number()
         else:

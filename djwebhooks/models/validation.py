@@ -1,13 +1,13 @@
 """What a target may be told: the events, headers, limits and schedules that make sense."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeGuard
 
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
-from djwebhooks import authentication, catalogue, certificates, network, payload
+from djwebhooks import authentication, catalogue, certificates, network, payload, versions
 from djwebhooks.authentication.base import AnyAuthentication, TokenAuthentication
 from djwebhooks.conf import conf
 from djwebhooks.exceptions import InvalidEvent, InvalidTarget
@@ -23,6 +23,23 @@ def check_subscription(pattern: str, *, is_owned: bool) -> None:
         raise InvalidTarget(f"{pattern!r} matches no event of the catalogue: {', '.join(catalogue.names_of_all())}.")
     if is_owned and catalogue.is_internal(pattern):
         raise InvalidTarget(f"{pattern!r} is an internal event, which only the system's own targets get.")
+
+
+def check_version(version: str, patterns: Collection[str], *, is_owned: bool) -> None:
+    """Raise ``InvalidTarget`` for a version that cannot be, or that none of the events *patterns* has, as the catalogue says.
+
+    What ``DJWEBHOOKS_TARGET_VERSION`` says is for all new targets, whatever their events.
+    """
+    if not version or version == conf.TARGET_VERSION:
+        return
+    try:
+        versions.check_version(version)
+    except InvalidEvent as error:
+        raise InvalidTarget(str(error)) from error
+    names = [name for name in catalogue.names_of_all() if any(payload.matches(pattern, name) for pattern in patterns)]
+    visible = [name for name in names if not (is_owned and catalogue.is_internal(name))]
+    if fault := catalogue.find_version_fault(version, visible):
+        raise InvalidTarget(f"{fault} Leave it empty for the current one.")
 
 
 def check_headers(headers: object) -> None:
