@@ -16,7 +16,7 @@ from djwebhooks import database, network, payload, signing
 from djwebhooks.adoption import dj_webhooks, django_webhook, rest_hooks
 from djwebhooks.adoption.packages import Package
 from djwebhooks.adoption.tables import Found, OldSecret, Row
-from djwebhooks.exceptions import DjWebhooksError, InvalidAdoption, InvalidTarget
+from djwebhooks.exceptions import DjWebhooksError, InvalidAdoption, InvalidTarget, UndecryptableSecret
 from djwebhooks.models import WebhookTarget
 from djwebhooks.models.events import events_database
 from djwebhooks.models.keyring import LIVE_KEYS, Key, Keyring
@@ -66,7 +66,7 @@ class Adopted:
     unchanged: list[Adoptee] = field(default_factory=list)
     #: What was left out of which row, and why.
     left_out: list[tuple[str, str]] = field(default_factory=list)
-    #: What is not as it was, by row.
+    #: What is not as it was in a row.
     remarks: list[tuple[str, str]] = field(default_factory=list)
     #: The settings that mean what the package's own meant, and are not there yet.
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -236,6 +236,8 @@ class Adoption:
                     self.adopted.subscribed.append(describe(wanted, lacking))
                 else:
                     self.adopted.unchanged.append(describe(wanted, lacking))
+                if conflict := find_conflict(known, wanted.first):
+                    self.adopted.remarks.append((wanted.first.name, f"The target that is there has {conflict}."))
         except ValidationError as error:
             self.leave_out(", ".join(wanted.rows), reason(error))
 
@@ -276,6 +278,18 @@ def differs(found: Found, other: Found) -> str:
     for name, what in (("headers", "other headers"), ("is_active", "another state"), ("secrets", "other secrets")):
         if getattr(found, name) != getattr(other, name):
             return what
+    return ""
+
+
+def find_conflict(target: WebhookTarget, found: Found) -> str:
+    """Return what *target*, which was there before, has instead of what the row says; nothing if it has that."""
+    try:
+        if found.headers and target.headers != found.headers:
+            return "other headers"
+        if not {secret.text for secret in found.secrets} <= {key.secret for key in target.keyring.keys}:
+            return "other secrets"
+    except UndecryptableSecret:
+        return "secrets that no key opens"
     return ""
 
 

@@ -25,7 +25,7 @@ def describe_adopted(adopted: Adopted, *, is_dry: bool) -> Iterator[str]:
         yield f"{would} left out:"
         yield from (f"  {make_printable(what)}: {make_printable(why, 400)}" for what, why in adopted.left_out)
     if adopted.remarks:
-        yield "To be told to whom it concerns:"
+        yield "Take note:"
         yield from (f"  {what}: {remark}" for what, remark in adopted.remarks)
     yield from describe_rest(adopted)
 

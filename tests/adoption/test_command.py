@@ -9,7 +9,7 @@ from django.core.management.base import CommandError
 
 from djwebhooks.adoption.tables import Row
 from djwebhooks.models import WebhookTarget
-from tests.adoption.tables import DjWebhooksTarget, make_row
+from tests.adoption.tables import DjWebhooksTarget, make_row, make_webhook
 from tests.builders import make_user
 
 pytestmark = pytest.mark.django_db
@@ -62,6 +62,18 @@ def test_what_targets_lack_is_told_and_added_on_request() -> None:
     assert "lacks b; --subscribe adds them." in run("dj-webhooks")
     assert "Were subscribed to more events:\n  https://shop.example/hook of ada" in run("dj-webhooks", "--subscribe")
     assert "lacks" not in run("dj-webhooks")
+
+
+def test_what_is_not_as_it_was_is_told() -> None:
+    """Such as a secret that could not be kept. Nobody is kept from being deleted by rows that are nobody's."""
+    old = make_webhook("a.B/create", tokens=("short",))
+    lines = run("django-webhook", "--owner", "none").splitlines()
+
+    assert lines[3:5] == [
+        "Take note:",
+        f"  row {old.pk}: 1 of its secrets cannot be kept, as a secret has 24 to 64 bytes. It gets a new one.",
+    ]
+    assert "When its tables are not needed any more:" in lines
 
 
 def owner_of(row: Row) -> object:

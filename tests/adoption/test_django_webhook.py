@@ -79,6 +79,21 @@ def test_an_endpoint_without_topics_is_left_out() -> None:
     ]
 
 
+def test_a_target_that_signs_with_something_else_is_told_of(settings: LazySettings) -> None:
+    """It is left as it is, so its receiver may be in for a surprise; one that was adopted before is not."""
+    old = make_webhook("a.B/create")
+    target = WebhookTarget.objects.register(URL, ["a.B.create"], owner=None)
+    other = make_webhook("a.B/create", url="https://other.example/")
+    run()
+
+    assert run().remarks == [(f"row {old.pk}", "The target that is there has other secrets.")]
+
+    settings.DJWEBHOOKS_ENCRYPTION_KEYS = ["another"]
+
+    assert run().remarks == [(f"row {one.pk}", "The target that is there has secrets that no key opens.") for one in (old, other)]
+    assert WebhookTarget.objects.get(pk=target.pk).events == ["a.B.create"]
+
+
 def test_an_id_that_is_taken_is_not_kept() -> None:
     """The table does not hold them unique."""
     old = make_webhook("a.B/create")

@@ -71,6 +71,15 @@ def test_hooks_with_other_headers_do_not_share_a_target() -> None:
     assert adopted.left_out == [(f"row {rows[1]}", f"row {rows[0]} has the same URL, but other headers.")]
 
 
+def test_a_target_with_other_headers_is_told_of() -> None:
+    """It is left as it is."""
+    ada = make_user("ada")
+    hook = make_row(DrfHook, user_id=ada.pk, event="book.added", target=URL, headers={"key": "7"})
+    WebhookTarget.objects.register(URL, ["book.added"], owner=ada)
+
+    assert adopt("drf-hooks").remarks == [(f"row {hook.pk}", "The target that is there has other headers.")]
+
+
 def test_hooks_of_a_model_of_ones_own_are_read_from_its_table() -> None:
     """HOOK_CUSTOM_MODEL had them in another table, drf-hooks' first releases in that of django-rest-hooks."""
     make_drf({"key": "7"})
