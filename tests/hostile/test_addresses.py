@@ -18,10 +18,10 @@ from djwebhooks.network import MOST_ADDRESSES
 from djwebhooks.testing.receiver import Receiver
 from djwebhooks.transports.base import Reply
 from djwebhooks.worker import work
+from tests.admin.builders import add_target
 from tests.api.world import Api
 from tests.hostile.names import SILENCE, NameServer
 from tests.hostile.runs import MakeTransport
-from tests.admin.builders import add_target
 from tests.transports.contract import post
 
 pytestmark = pytest.mark.django_db
