@@ -24,7 +24,11 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 # Names of Python and Django are not looked up: the build needs no network.
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r"(?!djwebhooks\b|DJWEBHOOKS_).*"), ("py:.*", r"djwebhooks\.(decorators\.(Hook|P|R_co)|adoption\.packages\.Package)")]
+nitpick_ignore_regex = [
+    ("py:.*", r"(?!djwebhooks\b|DJWEBHOOKS_).*"),
+    ("py:.*", r"djwebhooks\.decorators\.(Hook|P|R_co)"),
+    ("py:.*", r"djwebhooks\.adoption\.packages\.Package"),
+]
 
 html_theme = "furo"
 html_title = f"djwebhooks {release}"
