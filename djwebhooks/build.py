@@ -108,6 +108,7 @@ def _run(using: str, event: Event, hook: Any, version: str) -> str:
             stack.enter_context(connection.execute_wrapper(reads))
         text = payload.encode(function(*arguments, **keywords))
     catalogue.check_payload(event.name, text, version or hook.current)
+    payload.warn_if_large(event.name, text)
     if reads.count and not hook.is_live:
         _warn_of_reads(event.hook)
     return text

@@ -112,6 +112,7 @@ def save(
     event.name = check_event(name)
     if event.payload:
         check_payloads(event)
+        payloads.warn_if_large(name, event.payload)
     event.owner_id = check_owner(owner)
     event.identifier = check_text("identifier", identifier)
     event.ordering_key = check_text("ordering_key", event.identifier if ordering_key is None else ordering_key)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +24,8 @@ from standardjson import StandardJSONEncoder  # type: ignore[import-untyped]  # 
 from djwebhooks.conf import conf
 from djwebhooks.exceptions import ConfigurationError, InvalidEvent, InvalidPayload, PayloadTooLarge
 
+logger = logging.getLogger(__name__)
+
 #: The event that tells an owner's other targets that one was disabled.
 DISABLED_EVENT = "webhook.target.disabled"
 #: Events of djwebhooks' own, about webhooks. ``*`` means the application's, so these must be asked for by name.
@@ -31,6 +34,10 @@ OPERATIONAL_EVENTS = frozenset({DISABLED_EVENT})
 NAME_LENGTH = 255
 #: How many levels of objects and arrays a payload may have: receivers' parsers have limits of that order, such as Ruby's 100.
 DEPTH_LIMIT = 90
+#: Characters of a payload that are worth a word, though they are allowed.
+LARGE = 64 * 1024
+#: The events that were seen to have such payloads in this process.
+_large: set[str] = set()
 #: What ``DJWEBHOOKS_ENVELOPE``, and a target's own envelope, may be.
 ENVELOPES = ("standard", "flat", "cloudevents", "cloudevents-binary")
 #: The envelope that is written around the body, in headers.
@@ -164,6 +171,18 @@ def encode(data: object, *, limit: int | None = None) -> str:
         raise InvalidPayload(fault)
     check_size(size, limit)
     return text
+
+
+def warn_if_large(name: str, text: str) -> None:
+    """Say once in this process that payloads of the event *name*, of which *text* is one, are large."""
+    if len(text) > LARGE and name not in _large:
+        _large.add(name)
+        logger.warning(
+            "A payload of %r has %s characters. Every receiver has to take it in before it can answer: "
+            "send what most of them need, and a link to the rest.",
+            name,
+            len(text),
+        )
 
 
 def check_size(size: int, limit: int | None) -> None:

@@ -219,6 +219,25 @@ def test_receivers_can_verify_by_hand() -> None:
     assert not names["is_genuine"](headers | {"webhook-timestamp": str(now - 3600)}, body, secret)
 
 
+def read_rows(text: str) -> list[list[str]]:
+    """The rows of a page's list tables, each with its cells, but for the headings."""
+    rows = [re.split(r"^      - ", row, flags=re.MULTILINE) for row in re.split(r"^    \* - ", text, flags=re.MULTILINE)[1:]]
+    cells = [[" ".join(re.split("\n\n", cell)[0].split()) for cell in row] for row in rows]
+    return [row for row in cells if row[0] != "What was needed"]
+
+
+def test_every_need_has_its_answer_and_the_proof() -> None:
+    """The tables of what is replaced have no empty cell, and the last one of each row names a page, or a test that is there."""
+    text = (DOCS / "explanation" / "replaces.rst").read_text()
+    rows = read_rows(text)
+
+    assert len(re.findall("^-+$", text, re.MULTILINE)) == text.count(".. list-table::") == 7
+    assert [row for row in rows if len(row) != 3 or not all(row)] == []
+    assert [row[2] for row in rows if not re.fullmatch(r"((:(doc|ref):`[^`]+`|``tests/[^`]+``)(, |$))+", row[2])] == []
+    for path, name in re.findall(r"``(tests/[\w/]+\.py)::(\w+)``", text):
+        assert f"\ndef {name}(" in (PROJECT / path).read_text(), f"{path}::{name}"
+
+
 # -- the whole ---------------------------------------------------------------------------------------------------------
 
 

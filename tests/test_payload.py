@@ -23,6 +23,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from djwebhooks import payload
 from djwebhooks.exceptions import ConfigurationError, InvalidEvent, InvalidPayload, PayloadTooLarge
 from djwebhooks.payload import (
     DEPTH_LIMIT,
@@ -525,3 +526,15 @@ def test_unknown_envelopes_are_refused() -> None:
         envelope_format("soap", with_owner=False)
     with pytest.raises(ConfigurationError, match="'soap' is no format"):
         render("soap", MESSAGE)
+
+
+def test_a_large_payload_is_told_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """For each event, as it may be meant."""
+    monkeypatch.setattr(payload, "_large", set())
+    text = "x" * (payload.LARGE + 1)
+    for name in ("report.ready", "report.ready", "export.ready"):
+        payload.warn_if_large(name, text)
+        payload.warn_if_large("small", text[1:])
+
+    assert [record.args[0] for record in caplog.records] == ["report.ready", "export.ready"]
+    assert text not in caplog.text
