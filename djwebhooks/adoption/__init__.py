@@ -96,10 +96,12 @@ def adopt(
 ) -> Adopted:
     """Make a target for each endpoint that *package*, one of ``PACKAGES``, has in its tables, and return what became of its rows.
 
-    All is done in one transaction; with *dry_run* nothing is. A target that is there already is not changed, unless
-    *subscribe* says that it is to get the events that it lacks. *owner_of* returns whose a row's target becomes, without it the
-    row's own user. *renamed* has new names for events, *table* names another table than the package's own, and *sender* a sender
-    for the targets that are made.
+    All is done in one transaction; with *dry_run* nothing is. A target that is there already is not changed, unless *subscribe*
+    says that it is to get the events that it lacks.
+
+    *owner_of* gets a row, as a dictionary of its columns, and returns whose its target becomes: an owner, ``SYSTEM`` for the
+    system's own, ``None`` to leave it out. Without it, that is the row's own user. *renamed* has new names for events, *table*
+    names another table than the package's own, and *sender* a sender for the targets that are made.
 
     Raises ``InvalidAdoption`` when there is no such package, table or sender, or nobody whose the targets could be.
     """
