@@ -11,6 +11,7 @@ from django.db.models import Min, Q, QuerySet
 
 from djwebhooks import database
 from djwebhooks.catalogue import is_internal
+from djwebhooks.coalescing import Kind, Places
 from djwebhooks.conf import conf
 from djwebhooks.health import UNKNOWN, Health
 from djwebhooks.models import Delivery, Dispatcher, Event, Lane, Subscription, TargetOwner, WebhookTarget
@@ -128,8 +129,8 @@ def _share(using: str, events: list[Event], page: int) -> Iterator[Share]:
     if large is not None:
         share = _share_large(using, large, page // 2)
         yield share
-        if not share.is_last and _has_ordered(using, large):
-            # Or an ordered target could get a later event of this key before it gets this one.
+        if not share.is_last and (large.coalesce is not None or _has_ordered(using, large)):
+            # Or an ordered target could get a later event of this key before it gets this one, and the older take its place.
             waiting_keys.add(large.ordering_key)
     small = [event for event in events if event is not large and event.ordering_key not in waiting_keys]
     yield from _share_small(using, small, page if large is None else page // 2, can_begin_large=large is None)
@@ -274,8 +275,14 @@ def _without_busy(shares: Iterable[Share], lanes: dict[int, Queue | None], event
 
 def _append(using: str, shares: list[Share], lanes: dict[int, Queue], now: datetime) -> None:
     """Give each share's targets their deliveries, at the tails of their lanes."""
-    waiting = _pending_keys(using, shares, lanes)
+    kinds = _list_kinds(shares, lanes)
+    places = Places(using, kinds) if kinds else None
+    ordered = [kind for kind in kinds if lanes[kind.target_id].is_ordered]
+    # Which is the first of these is known when all have their places.
+    undecided = {(kind.target_id, kind.ordering_key) for kind in ordered}
+    waiting = _pending_keys(using, shares, lanes) | undecided
     rows = []
+    looks: dict[int, datetime] = {}
     for share in shares:
         event = share.event
         expires_at = _expiry(event, now)
@@ -284,10 +291,30 @@ def _append(using: str, shares: list[Share], lanes: dict[int, Queue], now: datet
             if lane is None:  # The target was deleted a moment ago.
                 continue
             lane.tail += 1
-            due_at = None if lane.is_ordered and (pk, event.ordering_key) in waiting else now
+            uid, look_at = uuid7(), now
+            if places is not None and event.coalesce is not None:
+                look_at = places.take(Kind(pk, event.ordering_key, event.name), uid, now + timedelta(seconds=event.coalesce))
+            due_at = None if lane.is_ordered and (pk, event.ordering_key) in waiting else look_at
             waiting.add((pk, event.ordering_key))
-            rows.append((uuid7(), event.pk, pk, lane.tail, event.ordering_key, due_at, expires_at))
-    columns = ("uid", "event", "target", "sequence", "ordering_key", "due_at", "expires_at")
+            rows.append((uid, event.pk, pk, lane.tail, event.ordering_key, due_at, expires_at))
+            looks[pk] = min(looks.get(pk, look_at), look_at)
+    if places is None:
+        _insert(using, rows, now)
+    else:
+        _insert(using, [places.complete(row, now) for row in rows], now, places.COLUMNS)
+        places.clear(now)
+        Delivery.objects.using(using).line_up(sorted(undecided), now)
+        looks |= {kind.target_id: now for kind in ordered if places.has_others(kind)}
+    _advance(using, looks, lanes, now)
+
+
+def _list_kinds(shares: list[Share], lanes: dict[int, Queue]) -> set[Kind]:
+    asking = [share for share in shares if share.event.coalesce is not None]
+    return {Kind(pk, share.event.ordering_key, share.event.name) for share in asking for pk in share.target_ids if pk in lanes}
+
+
+def _insert(using: str, rows: list[tuple[Any, ...]], now: datetime, more: Sequence[str] = ()) -> None:
+    columns = ("uid", "event", "target", "sequence", "ordering_key", "due_at", "expires_at", *more)
     start = {
         "status": Status.PENDING.value,
         "reason": "",
@@ -296,8 +323,8 @@ def _append(using: str, shares: list[Share], lanes: dict[int, Queue], now: datet
         "schedule_offset": 0,
         "created_at": now,
     }
-    database.insert_many(using, Delivery, columns, rows, constants=start)
-    _advance(using, {row[2] for row in rows}, lanes, now)
+    constants = {name: value for name, value in start.items() if name not in more}
+    database.insert_many(using, Delivery, columns, rows, constants=constants)
 
 
 def _pending_keys(using: str, shares: list[Share], lanes: dict[int, Queue]) -> set[tuple[int, str]]:
@@ -321,15 +348,15 @@ def _expiry(event: Event, now: datetime) -> datetime | None:
     return now + timedelta(seconds=conf.seconds("EXPIRE_AFTER"))
 
 
-def _advance(using: str, target_ids: set[int], lanes: dict[int, Queue], now: datetime) -> None:
-    """Write the lanes' new tails, and that they are due: one that holds its deliveries back, when it looks for expired ones."""
-    states = database.read_many(using, WebhookTarget, ("id", "is_active"), target_ids)
+def _advance(using: str, looks: dict[int, datetime], lanes: dict[int, Queue], now: datetime) -> None:
+    """Write the lanes' new tails, and when they are due: one that holds its deliveries back, when it looks for expired ones."""
+    states = database.read_many(using, WebhookTarget, ("id", "is_active"), looks)
     paused = {pk for pk, is_active in states if not is_active}
     rows = []
-    for pk in sorted(target_ids):
+    for pk, look_at in sorted(looks.items()):
         lane = lanes[pk]
         holds_back = pk in paused or lane.health.is_closed(now)
-        at = next_look(lane.health, now, is_paused=pk in paused) if holds_back else now
+        at = next_look(lane.health, now, is_paused=pk in paused) if holds_back else look_at
         rows.append((lane.tail, lane.version + 1, at if lane.due_at is None else min(lane.due_at, at), pk))
     database.update_many(using, Lane, ("tail", "version", "due_at"), rows, match=["target"])
 

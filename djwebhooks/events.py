@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -24,6 +24,11 @@ from djwebhooks.versions import check_versions, write_texts
 #: Model instances that one event may be about.
 MOST_SUBJECTS = 1000
 
+#: The most seconds that an event may wait for newer ones.
+MOST_COALESCE = 24 * 3600
+
+#: What ``coalesce=`` takes.
+Coalesce = bool | float | timedelta | None
 #: What ``urls=`` takes.
 URLs = str | Iterable[str] | Callable[[], str | Iterable[str]]
 
@@ -39,6 +44,7 @@ def fire(
     idempotency_key: str = "",
     expires_at: datetime | None = None,
     deliver_at: datetime | None = None,
+    coalesce: Coalesce = None,
     urls: URLs | None = None,
     subjects: Iterable[Model] = (),
     sender: str = "",
@@ -51,7 +57,10 @@ def fire(
     *payload* is anything that JSON can hold. *owner* and *identifier* choose the targets; *broadcast* reaches every
     subscriber. Events of one *ordering_key* (the identifier, if it is not given) go to ordered targets one after the other.
     A second call with the same *idempotency_key* (for this owner and name) returns the first one's event. *deliver_at* and
-    *expires_at* are aware times. *urls*, a string, a list or a callable that returns one, sends straight to these addresses.
+    *expires_at* are aware times. With *coalesce* the event takes the place of earlier ones of its name and ordering key that
+    asked for it too and that were not sent to a target yet, and waits so long (seconds or a ``timedelta``; ``True`` is no longer
+    than it has to anyway) for newer ones to take its own. *urls*, a string, a list or a callable that returns one, sends straight
+    to these addresses.
     *subjects* are the model instances that the payload tells of, besides the owner: ``djwebhooks.erasure.erase`` finds the event
     by them. *sender* is a name of ``DJWEBHOOKS_SENDERS``: who writes and sends it, where a target has none of its own. *versions*
     are other payloads by the names of their versions, for targets that want one of these; *version* is what that of *payload* is
@@ -71,6 +80,7 @@ def fire(
         idempotency_key=idempotency_key,
         expires_at=expires_at,
         deliver_at=deliver_at,
+        coalesce=coalesce,
         urls=urls,
         subjects=subjects,
         sender=sender,
@@ -101,6 +111,7 @@ def save(
     idempotency_key: str = "",
     expires_at: datetime | None = None,
     deliver_at: datetime | None = None,
+    coalesce: Coalesce = None,
     urls: URLs | None = None,
     subjects: Iterable[Model] = (),
     sender: str = "",
@@ -123,6 +134,7 @@ def save(
     if event.expires_at is not None and event.deliver_at is not None and event.expires_at <= event.deliver_at:
         raise InvalidEvent(f"expires_at ({expires_at}) must be later than deliver_at ({deliver_at}).")
     event.sender = check_sender(sender)
+    event.coalesce = check_coalesce(coalesce, event.ordering_key)
     event.subjects = join_digests(check_subjects(subjects), owner)
     if urls is not None:
         event.target_ids = json.dumps(find_targets(urls, owner, alias))
@@ -195,6 +207,26 @@ def check_sender(sender: str) -> str:
     except InvalidTarget as error:
         raise InvalidEvent(str(error.message)) from None
     return sender
+
+
+def check_coalesce(value: Coalesce, ordering_key: str) -> float | None:
+    """Return *value* in seconds, or None for an event that is not coalesced.
+
+    Raises ``InvalidEvent`` for what is no duration, or too long a one, and where there is no ordering key to tell the event by.
+    """
+    if value is None or value is False:
+        return None
+    if not isinstance(value, int | float | timedelta):
+        raise InvalidEvent(f"coalesce must be seconds, a timedelta or True, not {value!r}.")
+    seconds = value.total_seconds() if isinstance(value, timedelta) else 0.0 if value is True else float(value)
+    if not 0 <= seconds <= MOST_COALESCE:
+        raise InvalidEvent(f"coalesce is {value!r}; events may wait for newer ones up to a day ({MOST_COALESCE} seconds).")
+    if not ordering_key:
+        raise InvalidEvent(
+            "coalesce needs an ordering_key (or an identifier): it says which events are of the same thing, so that the newest "
+            "of them stands for all. Events without one have nothing to do with each other."
+        )
+    return seconds
 
 
 def check_subjects(subjects: Iterable[Model]) -> list[Model]:

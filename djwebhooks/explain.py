@@ -14,7 +14,7 @@ from djwebhooks.conf import conf
 from djwebhooks.database import read_clock
 from djwebhooks.health import UNKNOWN, Health
 from djwebhooks.models import Attempt, Body, Delivery, Event, Lane, Replay, WebhookTarget, Worker
-from djwebhooks.models.deliveries import Status
+from djwebhooks.models.deliveries import COALESCED, Status
 from djwebhooks.models.events import BUILD_TRIES, events_database
 from djwebhooks.models.targets import WebhookTargetQuerySet
 from djwebhooks.notices import DISABLED_BECAUSE
@@ -247,6 +247,9 @@ def describe_event(using: str, event: Event, now: datetime) -> Iterator[str]:
         yield f"Ordering key: {event.ordering_key!r}"
     if event.idempotency_key:
         yield f"Idempotency key: {event.idempotency_key!r}"
+    if event.coalesce is not None:
+        wait = f", and waits for them for {describe_span(event.coalesce)} at most" if event.coalesce else ""
+        yield f"Coalesced: newer ones of its name and ordering key may take its place{wait}"
     if event.expires_at is not None:
         yield f"Expires: {describe_time(event.expires_at, now)}"
     yield describe_dispatch(using, event, now)
@@ -326,7 +329,8 @@ def list_deliveries(using: str, event: Event, now: datetime) -> Section:
 
 def describe_delivery(delivery: Delivery, target: WebhookTarget | None, now: datetime) -> str:
     where = describe_target(target) if target is not None else f"a target that was deleted ({delivery.target_id})"
-    reason = f" ({delivery.reason})" if delivery.reason else ""
+    replaced = f" with delivery {delivery.replaced_by}" if delivery.reason == COALESCED else ""
+    reason = f" ({delivery.reason}{replaced})" if delivery.reason else ""
     due = f", due {describe_time(delivery.due_at, now)}" if delivery.due_at is not None else ""
     attempts = describe_count(delivery.attempt_count, "attempt")
     return f"{delivery.status}{reason}, {attempts}{due}\n  delivery {delivery.uid} to {where}"
@@ -372,6 +376,10 @@ def describe_parts(
         yield f"Version: {describe_pin(target, event)}"
     key = f", ordering key {delivery.ordering_key!r}" if delivery.ordering_key else ""
     yield f"Sequence: {delivery.sequence} of its target{key}"
+    if delivery.coalesced_count:
+        yield f"Stands for: {describe_count(delivery.coalesced_count, 'earlier event')}, whose place it took"
+    if delivery.reason == COALESCED:
+        yield f"Coalesced: its place was taken by delivery {delivery.replaced_by}, of a newer event"
     if delivery.finished_at is not None:
         reason = f", {delivery.reason}" if delivery.reason else ""
         yield f"Ended: {delivery.status}{reason}, {describe_time(delivery.finished_at, now)}"
@@ -416,12 +424,19 @@ def list_waits(using: str, delivery: Delivery, event: Event | None, target: Webh
     if delivery.due_at is None:
         yield describe_line(using, delivery, now)
     elif delivery.due_at > now:
-        last = f" after {delivery.reason}" if delivery.reason else ""
-        yield f"Tried again{last}: {describe_time(delivery.due_at, now)}."
+        yield describe_pause(delivery, describe_time(delivery.due_at, now))
     elif not holds:
         yield from describe_lane(using, target, now)
     if event.erased_at is None and event.payloads[choose_version(target.version, event.payloads)] is None:
         yield f"Payload: {describe_build(event, now)}"
+
+
+def describe_pause(delivery: Delivery, until: str) -> str:
+    """Say what a delivery waits for that is not due yet."""
+    if delivery.coalesce_until is not None and not delivery.attempt_count:
+        return f"It waits for newer events, which take its place, until {until}."
+    last = f" after {delivery.reason}" if delivery.reason else ""
+    return f"Tried again{last}: {until}."
 
 
 def describe_line(using: str, delivery: Delivery, now: datetime) -> str:

@@ -167,17 +167,33 @@ def take(using: str, wanted: dict[int, int], held: dict[int, Held], now: datetim
 
 
 def _select_due(using: str) -> str:
-    columns = "id, event_id, target_id, sequence, ordering_key, attempt_count, schedule_offset, {trigger}, expires_at, reason"
+    trigger = database.quote(using, "trigger")
     return (
-        f"SELECT {columns.format(trigger=database.quote(using, 'trigger'))} FROM djw_delivery "
+        f"SELECT id, event_id, target_id, sequence, ordering_key, attempt_count, schedule_offset, {trigger}, expires_at, reason, "
+        "coalesce_until IS NOT NULL AS is_replaceable, coalesced_count FROM djw_delivery "
         "WHERE target_id = %s AND due_at <= %s AND status = 'pending' ORDER BY due_at, sequence LIMIT %s"
     )
 
 
 def _work(row: Sequence[Any], token: int) -> Work:
-    delivery_id, event_id, target_id, sequence, key, attempt_count, schedule_offset, trigger, expires_at, reason = row
+    delivery_id, event_id, target_id, sequence, key, attempt_count, schedule_offset, trigger, expires_at, *others = row
     at = None if expires_at is None else database.as_time(expires_at)
-    return Work(delivery_id, event_id, target_id, token, sequence, key, attempt_count, schedule_offset, trigger, at, reason)
+    return Work(delivery_id, event_id, target_id, token, sequence, key, attempt_count, schedule_offset, trigger, at, *others)
+
+
+def claim(using: str, delivery_ids: Collection[int]) -> tuple[set[int], set[int]]:
+    """See to it that no newer event takes the place of these deliveries any more, before they are sent.
+
+    Return those that may be sent, and those that have ended; somebody has locked the others.
+    """
+
+    def keep_places() -> tuple[set[int], set[int]]:
+        rows = database.read_many(using, Delivery, ("id", "status"), delivery_ids, lock=True)
+        claimed = {pk for pk, status in rows if status == Status.PENDING}
+        Delivery.objects.using(using).filter(pk__in=claimed).update(coalesce_until=None)
+        return claimed, {pk for pk, _ in rows} - claimed
+
+    return database.run_transaction(using, keep_places)
 
 
 def _bring_up_to_date(using: str, held: Held, lane: Lane | None, target: WebhookTarget | None, now: datetime) -> None:
@@ -372,7 +388,7 @@ def _write_attempts(using: str, outcomes: Iterable[Outcome]) -> None:
 def _write_statuses(using: str, outcomes: Sequence[Outcome], now: datetime) -> None:
     """Write each delivery's status, unless people ended or reopened it meanwhile; but what arrived has arrived."""
     ended, reopened = _find_touched(using, outcomes)
-    rows, counts = [], []
+    rows, counts, replaceable = [], [], []
     for outcome in outcomes:
         work = outcome.work
         count = work.attempt_count + (outcome.sent is not None)
@@ -383,9 +399,12 @@ def _write_statuses(using: str, outcomes: Sequence[Outcome], now: datetime) -> N
         due_at, finished_at = (outcome.due_at, None) if is_pending else (None, now)
         next_trigger = Trigger.RETRY.value if outcome.sent is not None else work.trigger
         rows.append((outcome.status, outcome.reason, due_at, finished_at, next_trigger, count, work.delivery_id))
+        if is_pending and work.is_replaceable:
+            replaceable.append((due_at, work.delivery_id))
     columns = ("status", "reason", "due_at", "finished_at", "trigger", "attempt_count")
     database.update_many(using, Delivery, columns, rows)
     database.update_many(using, Delivery, ["attempt_count"], counts)
+    database.update_many(using, Delivery, ["coalesce_until"], replaceable)
     own_faults = [o.work for o in outcomes if o.sent is not None and not o.counts]
     offsets = [(work.schedule_offset + 1, work.delivery_id, work.schedule_offset + 1) for work in own_faults]
     sql = "UPDATE djw_delivery SET schedule_offset = %s WHERE id = %s AND schedule_offset < %s"

@@ -222,8 +222,9 @@ class Desk:
             url, headers = senders.address(work.sender, letter), senders.write(work.sender, letter)
         else:
             url, content_type = letterhead.target.target_url, payload.content_type(body_format)
-            count, version = work.attempt_count + 1, content.name_version(letterhead.target.version)
-            headers = senders.write_headers(content_type, message_id, self._timestamp, work.sequence, count, version)
+            numbers = work.sequence, work.attempt_count + 1, work.coalesced_count
+            version = content.name_version(letterhead.target.version)
+            headers = senders.write_headers(content_type, message_id, self._timestamp, *numbers, version)
             if self.told and body_format.startswith(payload.BINARY):
                 headers |= payload.envelope_headers(body_format, content.tell(body_format))
             headers["webhook-signature"] = signing.sign_all(letterhead.signers, message_id, self._timestamp, body)
@@ -250,6 +251,7 @@ class Desk:
             attempt=work.attempt_count + 1,
             secrets=letterhead.secrets,
             signers=letterhead.signers,
+            coalesced=work.coalesced_count,
         )
 
 

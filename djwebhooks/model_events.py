@@ -16,14 +16,14 @@ from django.utils.module_loading import import_string
 
 from djwebhooks import payload
 from djwebhooks.conf import conf
-from djwebhooks.events import fire
+from djwebhooks.events import Coalesce, check_coalesce, fire
 from djwebhooks.exceptions import ConfigurationError, DjWebhooksError
 from djwebhooks.owners import owner_model
 
 #: What can become of a row.
 CREATED, UPDATED, DELETED = HAPPENINGS = ("created", "updated", "deleted")
 #: What an entry of ``DJWEBHOOKS_MODEL_EVENTS`` may say.
-KEYS = ("on", "changed", "condition", "payload", "owner", "identifier", "broadcast")
+KEYS = ("on", "changed", "condition", "payload", "owner", "identifier", "broadcast", "coalesce")
 #: An owner that is the row itself.
 SELF = "self"
 
@@ -45,6 +45,7 @@ class ModelEvent:
     owner: Callable[[Any], Any]
     identifier: Callable[[Any], str]
     broadcast: bool
+    coalesce: Coalesce
     #: Whether nobody has said whose it is, or for whom.
     has_no_receivers: bool
 
@@ -62,6 +63,7 @@ class ModelEvent:
             identifier=self.identifier(instance),
             ordering_key=f"{self.model._meta.label_lower}.{find_key(instance, self.model)}",
             broadcast=self.broadcast,
+            coalesce=self.coalesce,
             subjects=[instance],
         )
 
@@ -109,6 +111,7 @@ def _read(name: str, entry: object) -> ModelEvent:
         owner=_read_owner(model, entry.get("owner", find_own_owner(model))),
         identifier=_read_identifier(model, entry.get("identifier")),
         broadcast=broadcast,
+        coalesce=check_coalesce(entry.get("coalesce"), ordering_key=name),
         has_no_receivers=not broadcast and "owner" not in entry and find_own_owner(model) is None,
     )
 

@@ -42,7 +42,8 @@ class Letter:
 
     *message* is the event, *body* its bytes, of which *content_type* says what they are. *timestamp* is when it is signed, in
     Unix seconds, *sequence* its number in the target's queue and *attempt* which attempt it is, both from 1. *secrets* are the
-    target's live ``whsec_…``, the newest first; they belong into no log, and into no header.
+    target's live ``whsec_…``, the newest first; they belong into no log, and into no header. *coalesced* is for how many earlier
+    events it stands.
     """
 
     target: WebhookTarget
@@ -56,6 +57,7 @@ class Letter:
     attempt: int
     secrets: Sequence[str] = field(repr=False)
     signers: Sequence[signing.Signer] = field(repr=False)
+    coalesced: int = 0
 
     @property
     def signature(self) -> str:
@@ -97,7 +99,7 @@ class Sender:
     def headers(self, letter: Letter) -> Mapping[str, str]:
         """Return the headers, but for the target's own, its authentication and the signature."""
         message_id, version = str(letter.message.uid), letter.message.version
-        numbers = (letter.timestamp, letter.sequence, letter.attempt)
+        numbers = letter.timestamp, letter.sequence, letter.attempt, letter.coalesced
         return {**write_headers(letter.content_type, message_id, *numbers, version), **letter.envelope_headers}
 
     def sign(self, letter: Letter) -> Mapping[str, str]:
@@ -131,9 +133,12 @@ class FormSender(Sender):
 
 
 def write_headers(
-    content_type: str, message_id: str, timestamp: int, sequence: int, attempt: int, version: str
+    content_type: str, message_id: str, timestamp: int, sequence: int, attempt: int, coalesced: int, version: str
 ) -> dict[str, str]:
-    """Return the headers of every webhook, without its signature; the *version* is told if it has a name."""
+    """Return the headers of every webhook, without its signature.
+
+    For how many earlier events it stands is told if there are any, and its *version* if that has a name.
+    """
     headers = {
         "content-type": content_type,
         "user-agent": USER_AGENT,
@@ -142,6 +147,8 @@ def write_headers(
         "webhook-sequence": str(sequence),
         "webhook-attempt": str(attempt),
     }
+    if coalesced:
+        headers["webhook-coalesced"] = str(coalesced)
     if version:
         headers["webhook-version"] = version
     return headers

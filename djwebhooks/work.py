@@ -37,6 +37,9 @@ class Work(NamedTuple):
     expires_at: datetime | None
     #: What its last attempt came to, in a word.
     reason: str = ""
+    #: Whether a newer event may take its place until it is claimed, and how many earlier ones' place it has taken.
+    is_replaceable: bool = False
+    coalesced_count: int = 0
     #: The key that alone signs it, by its id, if it is a check of that key.
     only_key: str = ""
     #: The name of the sender that sends it; empty if nobody changes how that is done.
@@ -83,6 +86,8 @@ class Held:
     #: Until when the rate limit holds some of them back, by their ids; and when instants for more may be reserved.
     not_before: dict[int, datetime] = field(default_factory=dict)
     paced_until: datetime | None = None
+    #: Instants that were reserved for what something newer has taken the place of.
+    spare: list[datetime] = field(default_factory=list)
     #: The ids of those that are known, but were not due any more when it was looked at: somebody has cancelled them.
     withdrawn: set[int] = field(default_factory=set)
     #: Whether nothing more was due when it was looked at.
@@ -173,7 +178,8 @@ class Held:
     def drop_ready(self) -> None:
         """Forget what was not sent: it stays pending and due for whoever looks next, and its instants are free again."""
         instants = [at for work in self.ready if (at := self.not_before.pop(work.delivery_id, None)) is not None]
-        self.next_free_at = min(instants, default=self.next_free_at)
+        self.next_free_at = min(instants + self.spare, default=self.next_free_at)
+        self.spare.clear()
         self.known.difference_update(work.delivery_id for work in self.ready)
         self.ready.clear()
         self.is_drained = False
@@ -185,6 +191,13 @@ class Held:
             self.ready.appendleft(work)
         else:
             self.forget(work.delivery_id)
+
+    def make_way(self, work: Work) -> None:
+        """Forget *work*: something newer has taken its place, and its instant."""
+        if work.delivery_id in self.not_before:
+            self.spare.append(self.not_before[work.delivery_id])
+        self.forget(work.delivery_id)
+        self.is_drained = False
 
     def find_token(self, kind: AnyAuthentication | None, now: datetime) -> AccessToken | None:
         """Return the access token for *kind*, if there is one that is good at *now*; any other is forgotten."""

@@ -419,7 +419,9 @@ class Worker:
 
     def _pace(self, held: Held, rate: float, works: list[Work], now: datetime) -> list[Work]:
         """Return as many as the rate lets out within a second, each with the instant that is reserved for it."""
-        instants = lanes.reserve(self.using, held, rate, len(works), now)
+        instants, held.spare = held.spare[: len(works)], held.spare[len(works) :]
+        if len(instants) < len(works):
+            instants += lanes.reserve(self.using, held, rate, len(works) - len(instants), now)
         held.is_drained = True
         # Not at once in any case: an application may keep the lane locked, so that nothing can be reserved.
         again_at = max((held.next_free_at or now) - RESERVE_AGAIN, now + timedelta(seconds=POLL))
@@ -442,7 +444,7 @@ class Worker:
         if not chosen:
             return
         self._last_work = time.monotonic()
-        prepared = messages.prepare(self.using, chosen, self._held, self._clock())
+        prepared = messages.prepare(self.using, self._claim(chosen), self._held, self._clock())
         if not self._may_start():  # The database took its time.
             self._drop_chosen()
             return
@@ -450,6 +452,22 @@ class Worker:
         started = {work.target_id for work, _, _ in prepared.ready}
         for held in (self._held[work.target_id] for work in chosen if work.target_id not in started):
             held.spaced_at = None  # It was chosen, but its payload or a token must come first: that uses up nothing of a rate.
+
+    def _claim(self, chosen: list[Work]) -> list[Work]:
+        """Leave out what newer events have taken the place of; from now on they take that of no other."""
+        asked = {work.delivery_id for work in chosen if work.is_replaceable}
+        if not asked:
+            return chosen
+        claimed, ended = lanes.claim(self.using, asked)
+        for work in reversed([work for work in chosen if work.delivery_id in asked - claimed]):
+            held = self._held[work.target_id]
+            if work.delivery_id in ended:
+                held.make_way(work)
+            else:  # Somebody has locked it, for a moment or for long.
+                held.put_back(work)
+                held.is_drained = False
+                held.not_before[work.delivery_id] = self._clock() + timedelta(seconds=POLL)
+        return [work for work in chosen if work.delivery_id not in asked - claimed]
 
     def _start(self, prepared: Prepared) -> None:
         """Send what is ready, and begin what must come before for the rest."""

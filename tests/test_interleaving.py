@@ -14,6 +14,7 @@ from djwebhooks.events import fire
 from djwebhooks.exceptions import AlreadyFinished
 from djwebhooks.lanes import LeaseLost, lease_seconds
 from djwebhooks.models import Attempt, Delivery, Dispatcher, Event, Lane, Subscription, WebhookTarget, Worker
+from djwebhooks.models.deliveries import COALESCED, Status
 from djwebhooks.transports.base import Reply, Request
 from djwebhooks.worker import Worker as RunningWorker
 from tests.builders import make_target
@@ -114,6 +115,9 @@ class World:
 
     def fire(self, key: int) -> None:
         fire("thing.happened", {"n": Event.objects.count()}, owner=self.owner, ordering_key=KEYS[key])
+
+    def change(self, key: int) -> None:
+        fire("thing.changed", {"n": Event.objects.count()}, owner=self.owner, ordering_key=KEYS[key], coalesce=True)
 
     def retry(self, place: int) -> None:
         delivery = Delivery.objects.order_by("pk")[place : place + 1].first()
@@ -240,6 +244,41 @@ def test_each_key_arrives_in_order_on_an_ordered_target(script: list[tuple[str |
     for key, numbers in arrived.items():
         assert numbers == sorted(numbers), key
         assert numbers == [event.pk for event in Event.objects.filter(ordering_key=key).order_by("pk")]
+
+
+CHANGES = st.one_of(ORDERLY, *[st.tuples(st.just("change"), st.integers(0, 1))] * 3)
+
+
+@pytest.mark.django_db
+@patient
+@given(st.lists(CHANGES, min_size=10, max_size=80))
+def test_nothing_newer_takes_the_place_of_what_was_sent(script: list[tuple[str | int, ...]]) -> None:
+    """Whoever dies in between: only what was never sent, or has failed, is replaced, and the newest is delivered."""
+    world = World()
+    world.receiver.is_strict = True
+
+    play(world, script)
+    world.finish()
+
+    arrived: dict[int, set[str]] = defaultdict(set)
+    for request in world.receiver.arrived:
+        arrived[int(request.key)].add(request.headers["webhook-attempt"])
+    for delivery in Delivery.objects.all():
+        if delivery.reason == COALESCED:
+            assert len(arrived[delivery.pk]) == delivery.attempt_count, "all of its attempts were recorded before"
+            newer = Delivery.objects.get(uid=delivery.replaced_by)
+            assert (newer.target_id, newer.ordering_key) == (delivery.target_id, delivery.ordering_key)
+            assert newer.sequence > delivery.sequence
+        else:
+            assert delivery.status == Status.SUCCEEDED
+    for target in world.targets:
+        mine = Delivery.objects.filter(target=target, event__name="thing.changed")
+        assert mine.filter(reason=COALESCED).count() == sum(
+            mine.exclude(reason=COALESCED).values_list("coalesced_count", flat=True)
+        )
+        for key in KEYS:
+            newest = mine.filter(ordering_key=key).order_by("-sequence").first()
+            assert newest is None or newest.status == Status.SUCCEEDED, "and it is the newest that is delivered"
 
 
 @pytest.mark.django_db

@@ -19,6 +19,7 @@ from djwebhooks.events import fire
 from djwebhooks.exceptions import AlreadyFinished, ErasedEvent
 from djwebhooks.lanes import Held, LeaseLost, Outcome, Sent, Work
 from djwebhooks.models import Attempt, Body, Delivery, Event, Lane, Subject, WebhookTarget, Worker
+from djwebhooks.models.deliveries import COALESCED
 
 DB = "default"
 #: Seconds without a sign of life after which an operation is taken to wait for the other one's lock.
@@ -336,6 +337,27 @@ def test_one_idempotency_key_is_one_event(target: WebhookTarget, seed: int) -> N
 
     assert one.result.pk == other.result.pk
     assert Event.objects.count() == 1
+
+
+@pytest.mark.parametrize("seed", ROUNDS)
+def test_what_is_being_sent_is_not_replaced(target: WebhookTarget, seed: int) -> None:
+    """Of a worker that sends a delivery and a dispatcher that has something newer, one comes first, and the other one sees it."""
+    for number in range(3):
+        fire("thing.changed", {}, owner=target.owner, ordering_key=str(number), coalesce=True)
+    dispatch.dispatch(DB)
+    works = take(hold(enlist()))
+    for number in range(3):
+        fire("thing.changed", {}, owner=target.owner, ordering_key=str(number), coalesce=True)
+
+    claiming, _ = interleave(seed, lambda: lanes.claim(DB, {work.delivery_id for work in works}), lambda: dispatch.dispatch(DB))
+    dispatch.dispatch(DB)
+
+    claimed, ended = claiming.result
+    replaced = set(Delivery.objects.filter(reason=COALESCED).values_list("pk", flat=True))
+    assert replaced == {work.delivery_id for work in works} - claimed
+    assert ended <= replaced, "what was locked at that moment is left for the next one"
+    assert_one_head(target)
+    assert_awake(target)
 
 
 # -- erasing -----------------------------------------------------------------------------------------------------------

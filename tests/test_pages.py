@@ -30,6 +30,7 @@ from django.utils import timezone
 from djwebhooks import catalogue, signing
 from djwebhooks.conf import Settings
 from djwebhooks.decorators import hook
+from djwebhooks.dispatch import dispatch
 from djwebhooks.events import fire
 from djwebhooks.exceptions import InvalidSignature
 from djwebhooks.inbox.models import Message
@@ -253,6 +254,21 @@ def test_the_catalogue(
     [shown] = [block.text.strip() for block in read_blocks(PROJECT / page.name) if block.language == "text"]
 
     assert [record.getMessage() for record in caplog.records] == [shown]
+
+
+def test_coalescing(read: Read, ada: User) -> None:
+    """Of two changes of a document, and of a stock, the newer one waits to be sent."""
+    make_target(ada)
+    names = read("docs/how-to/coalescing.rst", shop=ada).run()
+    document = Book(title="Draft")
+    for title in ("Draft", "Final"):
+        document.title = title
+        names["document_changed"](document, ada)
+
+    dispatch("default")
+
+    waiting = Delivery.objects.pending().order_by("event__name").values_list("event__name", "coalesced_count")
+    assert list(waiting) == [("document.changed", 1), ("stock.changed", 1)]
 
 
 def test_ordering(read: Read, ada: User) -> None:

@@ -41,7 +41,7 @@ LAYERS = (
     ),
     ("catalogue",),
     ("transports", "models"),
-    ("work", "senders"),
+    ("work", "senders", "coalescing"),
     ("dispatch", "lanes", "build", "contents", "fairness", "announce", "notices", "replays", "tokens", "listener"),
     ("messages", "verdicts"),
     ("worker", "inline", "feed"),

@@ -15,6 +15,7 @@ from djwebhooks.database import read_clock
 from djwebhooks.exceptions import AlreadyFinished, UnknownSender
 from djwebhooks.explain import describe_replay, describe_time, list_waits
 from djwebhooks.models import Attempt, Body, Delivery, Event, Replay, WebhookTarget
+from djwebhooks.models.deliveries import COALESCED
 from djwebhooks.models.events import events_database
 from djwebhooks.models.replays import Through
 from djwebhooks.pages import (
@@ -128,7 +129,7 @@ class DeliveryAdmin(ReadOnlyAdmin, ActingAdmin):
     search_help_text = "The whole uid of a delivery, or of its event (the webhook-id)."
     inlines = (AttemptInline,)
     fieldsets = (
-        (None, {"fields": ("event_link", "target_link", "state", "explanation", "replayed", "uid")}),
+        (None, {"fields": ("event_link", "target_link", "state", "explanation", "coalesced", "replayed", "uid")}),
         ("Times", {"fields": ("created_at", "due_at", "expires_at", "finished_at")}),
         ("Request", {"fields": ("headers", "ordering_key", "body")}),
     )
@@ -208,11 +209,18 @@ class DeliveryAdmin(ReadOnlyAdmin, ActingAdmin):
     @admin.display(description="why")
     def explanation(self, delivery: Delivery) -> SafeString | str:
         """Why it has ended, or why it waits."""
+        if delivery.reason == COALESCED:
+            newer = Delivery.objects.filter(uid=delivery.replaced_by).first()
+            return link_to(newer, "a newer event has taken its place") if newer is not None else delivery.reason
         if delivery.is_finished:
             return delivery.reason or NOTHING
         using = events_database()
         waits = list_waits(using, delivery, find_event(delivery), find_target(delivery), read_clock(using))
         return format_html_join(SafeString("<br>"), "{}", ((sentence,) for sentence in waits))
+
+    @admin.display(description="earlier events that it stands for")
+    def coalesced(self, delivery: Delivery) -> str:
+        return str(delivery.coalesced_count) if delivery.coalesced_count else NOTHING
 
     @admin.display(description="sent again")
     def replayed(self, delivery: Delivery) -> SafeString | str:

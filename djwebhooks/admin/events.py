@@ -69,7 +69,7 @@ class EventAdmin(ReadOnlyAdmin, ActingAdmin):
     search_help_text = "An event's uid, or the beginning of its name."
     fieldsets = (
         (None, {"fields": ("name", "uid", "owner_link", "identifier", "is_broadcast", "ordering_key", "idempotency_key")}),
-        ("Progress", {"fields": ("progress", "deliveries", *TIMES)}),
+        ("Progress", {"fields": ("progress", "deliveries", "coalesce", *TIMES)}),
         ("Payload", {"fields": ("hook", "sender", "build_attempts", "build_due_at", "build_error_text", "payload_text")}),
     )
 

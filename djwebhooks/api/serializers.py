@@ -47,7 +47,7 @@ MONTH = 30 * 24 * 3600
 
 
 #: What a request that fires an event says of it, besides what its idempotency key is about.
-SAID = ("identifier", "ordering_key", "deliver_at", "expires_at")
+SAID = ("identifier", "ordering_key", "deliver_at", "expires_at", "coalesce")
 
 
 class NothingSerializer(StrictSerializer[Any]):
@@ -382,6 +382,9 @@ class PublicationSerializer(StrictSerializer[Any]):
     )
     deliver_at = TimeField(default=None, allow_null=True)
     expires_at = TimeField(default=None, allow_null=True)
+    coalesce = NumberField(
+        default=None, allow_null=True, help_text="Seconds to wait at most for newer ones, which take its place; null is never."
+    )
 
     def create(self, validated_data: dict[str, Any]) -> Event:
         """Fire it, or return the event that its idempotency key stands for."""
@@ -418,6 +421,8 @@ class DeliverySerializer(RowSerializer):
             "status",
             "reason",
             "attempt_count",
+            "coalesced_count",
+            "replaced_by",
             "created_at",
             "due_at",
             "expires_at",

@@ -102,7 +102,10 @@ HEADERS: Mapping[str, str] = {
     "webhook-signature": "Signatures of id, timestamp and body, separated by spaces.",
     "webhook-sequence": "The number of the event at this address, from 1 on. Not signed.",
     "webhook-attempt": "The number of this attempt, from 1 on. Not signed.",
+    "webhook-coalesced": "For how many earlier events, which are not sent any more, this one stands. Not signed.",
 }
+#: Those of them that not every request has.
+OPTIONAL = {"webhook-coalesced"}
 RESPONSES: Mapping[str, str] = {
     "2XX": "The event was received.",
     "410": "Send nothing more to this address.",
@@ -111,7 +114,8 @@ RESPONSES: Mapping[str, str] = {
 
 
 def _parameter(name: str, description: str) -> Schema:
-    return {"name": name, "in": "header", "required": True, "description": description, "schema": {"type": "string"}}
+    is_required = name not in OPTIONAL
+    return {"name": name, "in": "header", "required": is_required, "description": description, "schema": {"type": "string"}}
 
 
 def _operation(key: str, event_type: EventType) -> Schema:

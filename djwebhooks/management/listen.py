@@ -17,7 +17,7 @@ BODY_LIMIT = 2**20
 #: Seconds that a sender may be silent in the middle of a request.
 PATIENCE = 30
 #: Headers that are shown besides the id.
-SHOWN = ("webhook-sequence", "webhook-attempt", "content-type", "user-agent")
+SHOWN = ("webhook-sequence", "webhook-attempt", "webhook-coalesced", "content-type", "user-agent")
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,6 +107,7 @@ class Migration(migrations.Migration):
                 ('deliver_at', models.DateTimeField(blank=True, null=True)),
                 ('expires_at', models.DateTimeField(blank=True, null=True)),
                 ('dispatched_at', models.DateTimeField(blank=True, null=True)),
+                ('coalesce', models.FloatField(blank=True, help_text='Seconds that it waits at most for newer ones to take its place; empty if none may.', null=True)),
                 ('dispatch_cursor', models.BigIntegerField(default=0, help_text='The last target that has its delivery, while dispatching.')),
                 ('build_attempts', models.PositiveSmallIntegerField(default=0)),
                 ('build_due_at', models.DateTimeField(blank=True, null=True)),
@@ -218,6 +219,9 @@ class Migration(migrations.Migration):
                 ('attempt_count', models.PositiveIntegerField(default=0)),
                 ('schedule_offset', models.PositiveIntegerField(default=0, help_text='Attempts made before the schedule began again.')),
                 ('previous_status', models.CharField(blank=True, db_default='', help_text='The status that it had before it was made pending again.', max_length=9)),
+                ('coalesce_until', models.DateTimeField(blank=True, help_text='As long as it is set, a newer event may take its place; it is not sent before.', null=True)),
+                ('coalesced_count', models.PositiveIntegerField(db_default=0, default=0, help_text='Earlier events whose place it has taken.')),
+                ('replaced_by', models.UUIDField(blank=True, help_text='The delivery that has taken its place.', null=True)),
                 ('replay', models.ForeignKey(blank=True, db_constraint=False, db_index=False, help_text='What made it pending again last.', null=True, on_delete=django.db.models.deletion.DO_NOTHING, related_name='deliveries', to='djwebhooks.replay')),
                 ('event', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='deliveries', to='djwebhooks.event')),
                 ('target', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='deliveries', to='djwebhooks.webhooktarget')),
@@ -304,6 +308,10 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name='delivery',
             index=djwebhooks.database.PartialIndex(fields=['target', 'ordering_key', 'sequence'], name='djw_delivery_key', otherwise=['target', 'status', 'ordering_key', 'sequence'], where=models.Q(('status', 'pending'))),
+        ),
+        migrations.AddIndex(
+            model_name='delivery',
+            index=djwebhooks.database.PartialIndex(fields=['target', 'ordering_key'], name='djw_delivery_replaceable', otherwise=[], where=models.Q(('coalesce_until__isnull', False), ('status', 'pending'))),
         ),
         migrations.AddIndex(
             model_name='delivery',

@@ -37,6 +37,10 @@ class Trigger(models.TextChoices):
     MANUAL = "manual"
 
 
+#: Why a delivery ended whose place a newer one has taken.
+COALESCED = "coalesced"
+
+
 class DeliveryQuerySet(models.QuerySet["Delivery"]):
     """Questions about deliveries, and the only statements that write a status outside of recording."""
 
@@ -85,12 +89,23 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
             # Who wants it sent although it has expired means it.
             "expires_at": Case(When(expires_at__gt=DatabaseNow(), then=F("expires_at")), default=None),
             "finished_at": None,
+            # Nor may a newer event take its place.
+            "coalesce_until": None,
             "schedule_offset": F("attempt_count"),
             "replay": replay,
         }
         reopened = mine.filter(ordered).update(**again, due_at=None) + mine.exclude(ordered).update(**again, due_at=DatabaseNow())
         self.line_up(pairs, database.read_clock(self.db))
         return reopened
+
+    def replace(self, pairs: Iterable[tuple[UUID, int]], now: datetime) -> None:
+        """End what newer events have made out of date; call it under the lanes' locks.
+
+        Each of *pairs* has the uid of the delivery that takes the other one's place, and the id of that one.
+        """
+        columns = ("replaced_by", "status", "reason", "due_at", "finished_at")
+        rows = [(uid, Status.CANCELLED.value, COALESCED, None, now, pk) for uid, pk in pairs]
+        database.update_many(self.db, Delivery, columns, rows)
 
     def unsent(self) -> "DeliveryQuerySet":
         """What a replay reopened, and nobody has sent or ended since."""
@@ -110,9 +125,15 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         return sorted(set(ordered.values_list("target_id", "ordering_key")))
 
     def line_up(self, pairs: Iterable[tuple[int, str]], now: datetime) -> None:
-        """Make the first pending delivery of each (target id, ordering key) due, if it is not; call it under the lanes' locks."""
+        """Make the first pending delivery of each (target id, ordering key) due, if it is not; call it under the lanes' locks.
+
+        One that waits for newer events is due when it has waited for them.
+        """
         heads = database.union_all(self.db, HEAD, pairs)
-        database.update_many(self.db, Delivery, ["due_at"], [(now, pk) for pk, due_at in heads if due_at is None])
+        rows = [
+            (now if until is None else max(now, database.as_time(until)), pk) for pk, due_at, until in heads if due_at is None
+        ]
+        database.update_many(self.db, Delivery, ["due_at"], rows)
 
     # -- replays --------------------------------------------------------------------------------------------------------
 
@@ -201,9 +222,9 @@ class DeliveryManager(WriterManager["Delivery"]):
         return replay
 
 
-#: The first pending delivery of a key, and its time if it has one already.
+#: The first pending delivery of a key, its time if it has one already, and until when it waits for newer events.
 HEAD = """
-    SELECT id, due_at FROM djw_delivery WHERE target_id = %s AND ordering_key = %s AND status = 'pending'
+    SELECT id, due_at, coalesce_until FROM djw_delivery WHERE target_id = %s AND ordering_key = %s AND status = 'pending'
     ORDER BY sequence LIMIT 1
 """
 
@@ -242,6 +263,12 @@ class Delivery(models.Model):
         max_length=9, blank=True, db_default="", help_text="The status that it had before it was made pending again."
     )
 
+    coalesce_until = models.DateTimeField(
+        null=True, blank=True, help_text="As long as it is set, a newer event may take its place; it is not sent before."
+    )
+    coalesced_count = models.PositiveIntegerField(default=0, db_default=0, help_text="Earlier events whose place it has taken.")
+    replaced_by = models.UUIDField(null=True, blank=True, help_text="The delivery that has taken its place.")
+
     objects = DeliveryManager.from_queryset(DeliveryQuerySet)()
 
     class Meta:
@@ -264,6 +291,11 @@ class Delivery(models.Model):
                 name="djw_delivery_key",
                 where=Q(status=Status.PENDING),
                 otherwise=["target", "status", "ordering_key", "sequence"],
+            ),
+            PartialIndex(
+                fields=["target", "ordering_key"],
+                name="djw_delivery_replaceable",
+                where=Q(status=Status.PENDING, coalesce_until__isnull=False),
             ),
             PartialIndex(
                 fields=["status", "id"],

@@ -117,6 +117,9 @@ class Event(models.Model):
     deliver_at = models.DateTimeField(null=True, blank=True)
     expires_at = models.DateTimeField(null=True, blank=True)
     dispatched_at = models.DateTimeField(null=True, blank=True)
+    coalesce = models.FloatField(
+        null=True, blank=True, help_text="Seconds that it waits at most for newer ones to take its place; empty if none may."
+    )
     dispatch_cursor = models.BigIntegerField(default=0, help_text="The last target that has its delivery, while dispatching.")
     build_attempts = models.PositiveSmallIntegerField(default=0)
     build_due_at = models.DateTimeField(null=True, blank=True)

@@ -23,7 +23,7 @@ MISSING = UUID("01990000-0000-7000-8000-000000000000")
 ROUTES = [str(pattern.pattern) for pattern in urlpatterns]
 #: Numbers that tell of nothing but the row itself.
 INTEGERS = {
-    *("sequence", "attempt_count", "failure_count", "number", "status_code", "concurrency_limit", "count"),
+    *("sequence", "attempt_count", "failure_count", "number", "status_code", "concurrency_limit", "count", "coalesced_count"),
     *("lookup_ms", "connect_ms", "tls_ms", "first_byte_ms", "duration_ms"),
     *Status.values,
 }

@@ -619,16 +619,18 @@ def test_publishing_takes_all_options() -> None:
         {
             "name": "a",
             "payload": [1],
-            "ordering_key": "",
+            "ordering_key": "k",
             "deliver_at": "2096-01-01T02:00:00.5+02:00",
             "expires_at": "2097-01-01T00:00:00Z",
+            "coalesce": 30,
         },
     )
 
     assert answer.status == 201
+    assert Event.objects.get().coalesce == 30
     shown = {name: answer.data[name] for name in ("ordering_key", "deliver_at", "expires_at", "dispatched_at")}
     assert shown == {
-        "ordering_key": "",
+        "ordering_key": "k",
         "deliver_at": "2096-01-01T00:00:00.500000Z",
         "expires_at": "2097-01-01T00:00:00Z",
         "dispatched_at": None,
@@ -658,6 +660,7 @@ def test_publishing_takes_all_options() -> None:
         ("idempotency_key", "x" * 256),
         ("deliver_at", "tomorrow"),
         ("expires_at", "2026-01-01"),
+        ("coalesce", "30"),
     ],
 )
 def test_publishing_refuses_what_it_does_not_take(name: str, value: object) -> None:
@@ -677,6 +680,14 @@ def test_publishing_needs_a_name_and_a_payload(missing: str) -> None:
     answer = Api(make_publisher()).post("events/", body)
 
     assert (answer.status, answer.wrong_fields) == (400, [missing])
+
+
+def test_publishing_refuses_to_coalesce_what_has_no_key() -> None:
+    """What ``fire`` refuses is 400 with its text."""
+    answer = Api(make_publisher()).post("events/", {"name": "a", "payload": 1, "coalesce": 30})
+
+    assert answer.status == 400
+    assert "coalesce needs an ordering_key" in answer.mistakes["non_field_errors"][0]
 
 
 def test_publishing_must_leave_time_to_deliver() -> None:
