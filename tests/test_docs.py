@@ -1,6 +1,7 @@
 """The documentation says what the code does: settings, checks, names, versions, and a quickstart that runs."""
 
 import ast
+import json
 import os
 import re
 import shlex
@@ -24,6 +25,7 @@ import djwebhooks
 from djwebhooks import signing
 from djwebhooks.api import answers, serializers, urls
 from djwebhooks.conf import Settings
+from djwebhooks.management.commands.webhooks import Command
 from djwebhooks.retry import AUTHENTICATION_ERROR
 from djwebhooks.transports.base import Reply
 from tests.test_project import LAYERS, ROOT
@@ -203,6 +205,27 @@ def test_examples_are_python(page: Path) -> None:
             if isinstance(node, ast.ImportFrom) and str(node.module).startswith("djwebhooks"):
                 module = import_module(str(node.module))
                 assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
+
+
+@pytest.mark.parametrize("page", [page for page in TEXTS if read_blocks(page)], ids=lambda page: page.name)
+def test_commands_are_understood(page: Path) -> None:
+    """Every line for a console that has a verb of ours is one that its parser takes."""
+    parser = Command().create_parser("manage.py", "webhooks")
+    lines = [line for block in read_blocks(page) if block.language == "console" for line in block.text.splitlines()]
+    prefix = "$ python manage.py webhooks "
+    for line in lines:
+        if line.startswith(prefix):
+            # The function is the reader's own.
+            line = line.replace("shop.webhooks.owner_of", "builtins.repr")
+            assert parser.parse_args(shlex.split(line.removeprefix(prefix).partition(" > ")[0])).run
+
+
+@pytest.mark.parametrize("page", [page for page in TEXTS if read_blocks(page)], ids=lambda page: page.name)
+def test_json_is_json(page: Path) -> None:
+    """What is shown as JSON can be parsed."""
+    for block in read_blocks(page):
+        if block.language == "json":
+            json.loads(block.text)
 
 
 def test_receivers_can_verify_by_hand() -> None:
