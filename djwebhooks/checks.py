@@ -154,6 +154,15 @@ def check_envelope(**_: Any) -> Iterator[CheckMessage]:
         yield Error(str(error), id="djwebhooks.E007")
 
 
+def check_origin(**_: Any) -> Iterator[CheckMessage]:
+    """A name to ask receivers by that is none."""
+    origin = conf.CLOUDEVENTS_ORIGIN
+    if origin and not (isinstance(origin, str) and DNS_NAME.fullmatch(origin)):
+        yield Error(
+            f"DJWEBHOOKS_CLOUDEVENTS_ORIGIN must be a DNS name, such as 'app.example.com', not {origin!r}.", id="djwebhooks.E031"
+        )
+
+
 def check_senders(**_: Any) -> Iterator[CheckMessage]:
     """Senders that are none."""
     if not isinstance(conf.SENDERS, Mapping):
@@ -425,6 +434,8 @@ KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "JSON_ENCODER": ("a subclass of json.JSONEncoder", _is_encoder),
     "REQUEST_OWNER": ("a function", callable),
 }
+#: What receivers of CloudEvents may be asked by.
+DNS_NAME = re.compile(r"[a-zA-Z0-9-]{1,63}(\.[a-zA-Z0-9-]{1,63})*")
 #: What the name of a sender may be.
 SENDER_NAME = re.compile(rf"[a-zA-Z0-9_-]{{1,{SENDER_LENGTH}}}")
 #: A number of requests, and the time for them.
@@ -440,6 +451,7 @@ CHECKS = (
     check_numbers,
     check_rates,
     check_envelope,
+    check_origin,
     check_senders,
     check_networks,
     check_ports,

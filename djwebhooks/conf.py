@@ -40,6 +40,8 @@ class Settings:
     MODEL_EVENTS: Mapping[str, Any] = {}
     #: How a body is wrapped: one of ``djwebhooks.payload.ENVELOPES``.
     ENVELOPE: str = "standard"
+    #: The DNS name by which receivers of CloudEvents are asked whether they may be sent to; empty asks nobody.
+    CLOUDEVENTS_ORIGIN: str = ""
     #: Who writes and sends webhooks in another way: names to dotted paths of ``djwebhooks.senders.Sender`` classes.
     SENDERS: Mapping[str, str] = {}
     #: The name of the sender where neither target nor event has one; empty changes nothing.

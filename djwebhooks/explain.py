@@ -466,6 +466,8 @@ def describe_lane(using: str, target: WebhookTarget, now: datetime) -> Iterator[
     if target.rate is not None and lane.next_free_at is not None and lane.next_free_at > now:
         limit = f"{target.rate_limit:g} a {target.rate_period}"
         yield f"The rate limit of {limit} is used up until {describe_time(lane.next_free_at, now)}."
+    if lane.permission.get("rate"):
+        yield f"Its receiver allowed {lane.permission['rate'] * 60:g} requests a minute."
     yield from (f"{trouble[0].upper()}{trouble[1:]}." for trouble in list_troubles(lane.health, now))
     if lane.holder is None:
         yield f"It is due, and waits for a worker: {describe_workers(using, now)}."

@@ -14,6 +14,7 @@ from djwebhooks.authentication.base import AccessToken
 from djwebhooks.conf import conf
 from djwebhooks.database import DatabaseNow
 from djwebhooks.exceptions import UndecryptableSecret
+from djwebhooks.handshake import Permission, find_origin
 from djwebhooks.health import Health
 from djwebhooks.models import Attempt, Delivery, Dispatcher, Event, Lane, WebhookTarget, Worker
 from djwebhooks.models.deliveries import Status, Trigger
@@ -204,9 +205,12 @@ def _bring_up_to_date(using: str, held: Held, lane: Lane | None, target: Webhook
         return
     if held.version < 0:  # Afterwards only its holder, that is us, changes it.
         held.access_token = _read_token(lane)
+        held.permission = Permission.restore(lane.permission) if lane.permission else None
     held.version = lane.version
     held.next_free_at = lane.next_free_at
     held.health = lane.health
+    if held.permission is not None and not _is_of(held.permission, target):
+        held.set_permission(None)
     held.keep_to_rate(now)
     if target is None:
         close_orphan(using, held.target_id)
@@ -227,12 +231,20 @@ def _read_token(lane: Lane) -> AccessToken | None:
         return None  # The next one is encrypted with a key that is known.
 
 
-def keep_access_token(using: str, held: Held) -> None:
-    """Write the target's access token to its lane, for whoever holds it next; not if that is locked, as there are others."""
-    stored = held.access_token.stored if held.access_token is not None else {}
+def _is_of(permission: Permission, target: WebhookTarget | None) -> bool:
+    """Whether it was given for what is sent to *target* now."""
+    return target is not None and (permission.url, permission.origin) == (target.target_url, find_origin(target.envelope))
+
+
+def keep_grants(using: str, held: Held) -> None:
+    """Write access token and permission to the lane, for whoever holds it next; not if that is locked, as there are others."""
+    stored = {
+        "access_token": held.access_token.stored if held.access_token is not None else {},
+        "permission": held.permission.stored if held.permission is not None else {},
+    }
     mine = Lane.objects.using(using).filter(pk=held.target_id, token=held.token)
-    database.run_transaction(using, lambda: _lock_now(using, held.target_id) and mine.update(access_token=stored))
-    held.has_new_token = False
+    database.run_transaction(using, lambda: _lock_now(using, held.target_id) and mine.update(**stored))
+    held.has_new_grant = False
 
 
 def _lock_now(using: str, target_id: int) -> bool:

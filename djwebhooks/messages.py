@@ -15,6 +15,7 @@ from djwebhooks.authentication.base import AccessToken, HeaderAuthentication, To
 from djwebhooks.conf import conf
 from djwebhooks.contents import FAULTY, UNFIT, Content, read_contents, write_bodies
 from djwebhooks.exceptions import ForbiddenAddress, InvalidTarget, SenderFault, UndecryptableSecret, UnknownSender
+from djwebhooks.handshake import Handshake, find_origin
 from djwebhooks.models import Event, WebhookTarget
 from djwebhooks.models.deliveries import Status
 from djwebhooks.models.keyring import UNKNOWN_KEY, Key
@@ -25,8 +26,8 @@ from djwebhooks.work import OWN_FAULT_PAUSE, Held, Letterhead, Outcome, Work
 
 logger = logging.getLogger(__name__)
 
-#: A work that needs an access token first, its target, how to read one, and the request for it.
-Tokenless = tuple[Work, WebhookTarget, TokenAuthentication, Request]
+#: A work that needs an access token or a permission first, its target, how to read one, and the request for it.
+Asker = tuple[Work, WebhookTarget, TokenAuthentication | Handshake, Request]
 
 
 @dataclass(slots=True)
@@ -36,8 +37,8 @@ class Prepared:
     ready: list[tuple[Work, WebhookTarget, Request]] = field(default_factory=list)
     #: Works of events whose payload must be built first.
     unbuilt: list[Work] = field(default_factory=list)
-    #: Works that can be sent with an access token, which their lane does not have.
-    tokenless: list[Tokenless] = field(default_factory=list)
+    #: Works that can be sent with an access token, or a permission, which their lane does not have.
+    askers: list[Asker] = field(default_factory=list)
     #: Works that end, or wait, without a request.
     outcomes: list[Outcome] = field(default_factory=list)
 
@@ -70,6 +71,7 @@ class Desk:
         self._timestamp = int(now.timestamp())
         self._envelope = conf.ENVELOPE
         self._sender = conf.SENDER
+        self._origin = conf.CLOUDEVENTS_ORIGIN
         self._allows_http = conf.ALLOW_HTTP is True
         self._limits: dict[str, Any] = {
             "timeout": conf.seconds("TIMEOUT"),
@@ -171,24 +173,31 @@ class Desk:
             letterhead = self._find_letterhead(held, target, content.only_key)
             by = held.find_token(letterhead.kind, self._now) or letterhead.kind
             if isinstance(by, TokenAuthentication):
-                self.prepared.tokenless.append((work, target, by, tokens.ask(work, by)))
+                self.prepared.askers.append((work, target, by, tokens.ask(work, by)))
+                return
+            if self._origin and held.permission is None and find_origin(target.envelope):
+                self.prepared.askers.append(self._ask_permission(work, letterhead, by))
                 return
             request = self._write(work, letterhead, by, content, body_format, body)
-        except (UndecryptableSecret, InvalidTarget) as error:
-            reason = "undecryptable_secret" if isinstance(error, UndecryptableSecret) else "invalid_authentication"
-            self._hold(work, target, reason, error)
-            return
-        except ForbiddenAddress as error:
-            logger.warning("delivery=%s cannot be sent: %s", work.delivery_id, error)
-            self.prepared.outcomes.append(Outcome(work, Status.FAILED, retry.INVALID_URL))
-            return
-        except SenderFault as error:
-            self._put_off_or_fail(work, "sender_error", error)
+        except (UndecryptableSecret, InvalidTarget, ForbiddenAddress, SenderFault) as error:
+            self._end_unwritten(work, target, error)
             return
         if not letterhead.signers:
             self.prepared.outcomes.append(Outcome(work, Status.CANCELLED, "key_retired"))
             return
         self.prepared.ready.append((work, target, request))
+
+    def _end_unwritten(self, work: Work, target: WebhookTarget, error: Exception) -> None:
+        match error:
+            case UndecryptableSecret():
+                self._hold(work, target, "undecryptable_secret", error)
+            case InvalidTarget():
+                self._hold(work, target, "invalid_authentication", error)
+            case ForbiddenAddress():
+                logger.warning("delivery=%s cannot be sent: %s", work.delivery_id, error)
+                self.prepared.outcomes.append(Outcome(work, Status.FAILED, retry.INVALID_URL))
+            case _:
+                self._put_off_or_fail(work, "sender_error", error)
 
     def _end_bodiless(self, work: Work, body: bytes) -> None:
         if body is FAULTY:
@@ -216,7 +225,7 @@ class Desk:
         body_format: str,
         body: bytes,
     ) -> Request:
-        own, message_id = letterhead.headers, content.message_id
+        message_id = content.message_id
         if work.sender:
             letter = self._begin_letter(work, letterhead, content, body_format, body)
             url, headers = senders.address(work.sender, letter), senders.write(work.sender, letter)
@@ -228,12 +237,25 @@ class Desk:
             if self.told and body_format.startswith(payload.BINARY):
                 headers |= payload.envelope_headers(body_format, content.tell(body_format))
             headers["webhook-signature"] = signing.sign_all(letterhead.signers, message_id, self._timestamp, body)
-        if by is not None:
-            credentials = by.headers(url, self._now)
-            own = {name: value for name, value in own.items() if name.lower() not in credentials} | credentials
+        if self._origin and find_origin(letterhead.target.envelope):
+            headers["origin"] = self._origin
+        own = letterhead.headers if by is None else self._with_credentials(letterhead, by, url)
         if own:
             headers = {name: value for name, value in own.items() if name.lower() not in headers} | headers
         return Request(work.delivery_id, url, body, headers, client_certificate=letterhead.certificate, **self._limits)
+
+    @sensitive_variables()
+    def _with_credentials(self, letterhead: Letterhead, by: HeaderAuthentication | AccessToken, url: str) -> dict[str, str]:
+        """Return the target's own headers, and those by which the receiver at *url* knows who sends."""
+        credentials = by.headers(url, self._now)
+        return {name: value for name, value in letterhead.headers.items() if name.lower() not in credentials} | credentials
+
+    @sensitive_variables()
+    def _ask_permission(self, work: Work, letterhead: Letterhead, by: HeaderAuthentication | AccessToken | None) -> Asker:
+        target = letterhead.target
+        asked = Handshake(target.target_url, self._origin, target.rate)
+        own = letterhead.headers if by is None else self._with_credentials(letterhead, by, asked.url)
+        return work, target, asked, tokens.ask_permission(work, asked, own, letterhead.certificate)
 
     @sensitive_variables("letterhead")
     def _begin_letter(

@@ -31,6 +31,8 @@ INVALID_URL = "invalid_url"
 TOKEN_REFUSED = "token_refused"
 #: Reason, and error: no access token could be got.
 AUTHENTICATION_ERROR = "authentication_error"
+#: Reason, and error: the receiver did not allow that it is sent CloudEvents.
+NOT_PERMITTED = "not_permitted"
 #: Reason: there was neither a status nor an error.
 INVALID_RESPONSE = "invalid_response"
 

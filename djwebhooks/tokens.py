@@ -1,5 +1,6 @@
-"""Access tokens: the requests that ask a token server for one, and what its answers mean."""
+"""What must be got before anything is sent: access tokens and permissions, how they are asked for, and what answers mean."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
@@ -8,6 +9,7 @@ from django.views.decorators.debug import sensitive_variables
 from djwebhooks import __version__, network, retry
 from djwebhooks.authentication.base import AccessToken, TokenAuthentication
 from djwebhooks.conf import conf
+from djwebhooks.handshake import Handshake, Permission
 from djwebhooks.transports.base import Reply, Request
 from djwebhooks.work import Flight, Work
 
@@ -32,9 +34,38 @@ def ask(work: Work, kind: TokenAuthentication) -> Request:
     )
 
 
+def ask_permission(work: Work, asked: Handshake, own: Mapping[str, str], certificate: str) -> Request:
+    """Return the request for a permission that *work* has to be sent with, and that has the target's *own* headers."""
+    return Request(
+        key=work.delivery_id,
+        url=asked.url,
+        body=b"",
+        headers={**own, **asked.headers, "user-agent": f"djwebhooks/{__version__}"},
+        timeout=conf.seconds("TIMEOUT"),
+        connect_timeout=conf.seconds("CONNECT_TIMEOUT"),
+        response_limit=conf.RESPONSE_LIMIT,
+        client_certificate=certificate,
+        method="OPTIONS",
+    )
+
+
+def read(asked: TokenAuthentication | Handshake, reply: Reply, now: datetime) -> AccessToken | Permission | Reply:
+    """Return what *reply* grants, or what to record of it if that is nothing."""
+    return _read_permission(asked, reply) if isinstance(asked, Handshake) else _read_token(asked, reply, now)
+
+
+def _read_permission(asked: Handshake, reply: Reply) -> Permission | Reply:
+    if reply.status is None or reply.error:
+        return reply
+    found = asked.read(reply.status, reply.headers)
+    if isinstance(found, Permission):
+        return found
+    return replace(reply, status=None, headers={}, body=b"", error=retry.NOT_PERMITTED, detail=found)
+
+
 @sensitive_variables()
-def read(kind: TokenAuthentication, reply: Reply, now: datetime) -> AccessToken | Reply:
-    """Return the token that *reply* holds, or what to record of it: nothing that the token server said is in that."""
+def _read_token(kind: TokenAuthentication, reply: Reply, now: datetime) -> AccessToken | Reply:
+    """Return the token, or what to record: nothing that the token server said is in that."""
     if reply.error in SHARED_ERRORS:
         return reply
     if reply.status is None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from djwebhooks import signing
 from djwebhooks.authentication.base import AccessToken, AnyAuthentication, TokenAuthentication
+from djwebhooks.handshake import Handshake, Permission
 from djwebhooks.health import UNKNOWN, Health
 from djwebhooks.models import WebhookTarget
 from djwebhooks.models.deliveries import Status
@@ -94,11 +95,12 @@ class Held:
     is_drained: bool = False
     #: Whether something was written to it since.
     is_stale: bool = True
-    #: What a token server gave for the target, and whether that is still to be written to the lane.
+    #: What a token server gave for the target, what its receiver allowed, and whether either is still to be written to the lane.
     access_token: AccessToken | None = None
-    has_new_token: bool = False
-    #: Whether a token server is being asked, so that all others wait for its answer.
-    asks_for_token: bool = False
+    permission: Permission | None = None
+    has_new_grant: bool = False
+    #: Whether one of these is being asked for, so that all others wait for the answer.
+    is_asking: bool = False
 
     @property
     def is_probed(self) -> bool:
@@ -112,11 +114,16 @@ class Held:
         return self.target.concurrency_limit if self.target is not None else None
 
     def rate(self, now: datetime) -> float | None:
-        """How many of its requests may start in a second, as people or its recovery say; None for any number."""
-        if self.health.recovering_since is None and (self.target is None or self.target.rate_limit is None):
+        """How many of its requests may start in a second, as people, its receiver or its recovery say; None for any number."""
+        is_free = self.permission is None and (self.target is None or self.target.rate_limit is None)
+        if self.health.recovering_since is None and is_free:
             return None
-        rates = (self.target.rate if self.target is not None else None, self.health.rate(now))
-        return min((rate for rate in rates if rate is not None), default=None)
+        return lower(self._agreed_rate, self.health.rate(now))
+
+    @property
+    def _agreed_rate(self) -> float | None:
+        of_target = self.target.rate if self.target is not None else None
+        return of_target if self.permission is None else lower(of_target, self.permission.rate)
 
     def is_spaced(self, now: datetime) -> bool:
         """Whether its next request must wait a little more, though an instant was reserved for it: the last one was late."""
@@ -142,8 +149,7 @@ class Held:
 
     def rules(self, now: datetime) -> tuple[object, ...]:
         """What binds what is ready: once it is different, what is ready must be chosen anew."""
-        rate = self.target.rate if self.target is not None else None
-        return self.is_ordered, self.is_probed, self.health.is_recovering(now), rate
+        return self.is_ordered, self.is_probed, self.health.is_recovering(now), self._agreed_rate
 
     def keep_to_rate(self, now: datetime) -> None:
         """Wait no longer than its rate wants it: an earlier, lower one may have reserved instants that are far away."""
@@ -214,12 +220,24 @@ class Held:
 
     def set_token(self, token: AccessToken | None) -> None:
         """Use *token* from now on, or none."""
-        self.access_token, self.has_new_token = token, True
+        self.access_token, self.has_new_grant = token, True
+
+    def set_permission(self, permission: Permission | None) -> None:
+        """Keep to *permission* from now on, or ask for one: if it has another rate, what is ready must be chosen anew."""
+        before = self._agreed_rate
+        self.permission, self.has_new_grant = permission, True
+        if self._agreed_rate != before:
+            self.drop_ready()
 
     def forget(self, delivery_id: int) -> None:
         """Forget one delivery: it is recorded, or was put back."""
         self.known.discard(delivery_id)
         self.not_before.pop(delivery_id, None)
+
+
+def lower(rate: float | None, other: float | None) -> float | None:
+    """Return the lower one of two rates, of which None is no limit."""
+    return min((one for one in (rate, other) if one is not None), default=None)
 
 
 def earlier(at: datetime | None, latest: datetime | None) -> datetime | None:
@@ -231,7 +249,7 @@ class Flight(NamedTuple):
     """A request on its way: *started_at* by the database's clock, *started* by the monotonic one.
 
     *access_token* is the one that it was sent with. One that *asks_for* a token goes to a token server, so that the delivery can
-    be sent after that.
+    be sent after that; a handshake asks the receiver for its permission.
     """
 
     work: Work
@@ -240,7 +258,7 @@ class Flight(NamedTuple):
     started_at: datetime
     started: float
     access_token: AccessToken | None = None
-    asks_for: TokenAuthentication | None = None
+    asks_for: TokenAuthentication | Handshake | None = None
 
 
 class Sent(NamedTuple):

@@ -22,9 +22,10 @@ from djwebhooks.build import Builder, InlineBuilder, see_states
 from djwebhooks.conf import conf
 from djwebhooks.database import DatabaseClock
 from djwebhooks.fairness import Paces, Usage, choose
+from djwebhooks.handshake import Permission
 from djwebhooks.lanes import LeaseLost
 from djwebhooks.listener import Listener
-from djwebhooks.messages import Prepared, Tokenless
+from djwebhooks.messages import Asker, Prepared
 from djwebhooks.models.deliveries import Status
 from djwebhooks.models.events import events_database
 from djwebhooks.notices import Mailer
@@ -224,7 +225,7 @@ class Worker:
             self._see_builds,
             self._hand_over,
             self._collect,
-            self._keep_tokens,
+            self._keep_grants,
             self._record,
             self._release,
         )
@@ -475,8 +476,8 @@ class Worker:
             self._keep_outcome(outcome)
         for work in prepared.unbuilt:
             self._wait_for_build(work)
-        for work, target, kind, request in self._choose_askers(prepared.tokenless):
-            self._held[work.target_id].asks_for_token = True
+        for work, target, kind, request in self._choose_askers(prepared.askers):
+            self._held[work.target_id].is_asking = True
             self._launch(request, Flight(work, target, request.url, self._clock(), time.monotonic(), asks_for=kind))
         for work, target, request in prepared.ready:
             held, now = self._held[work.target_id], self._clock()
@@ -497,36 +498,41 @@ class Worker:
         for work in under_way + [work for works in self._building.values() for work in works]:
             self._held[work.target_id].known.add(work.delivery_id)
 
-    # -- access tokens --------------------------------------------------------------------------------------------------
+    # -- access tokens and permissions -----------------------------------------------------------------------------------
 
-    def _choose_askers(self, tokenless: Sequence[Tokenless]) -> list[Tokenless]:
-        """Return the first of each target, to ask for an access token; the others go when there is an answer."""
-        first = {asker[0].target_id: asker for asker in reversed(tokenless)}
-        for asker in reversed(tokenless):
+    def _choose_askers(self, askers: Sequence[Asker]) -> list[Asker]:
+        """Return the first of each target, to ask for what it needs; the others go when there is an answer."""
+        first = {asker[0].target_id: asker for asker in reversed(askers)}
+        for asker in reversed(askers):
             work = asker[0]
             if first[work.target_id] is not asker:
                 self._held[work.target_id].put_back(work)
         return list(first.values())
 
-    def _see_token(self, flight: Flight, reply: Reply) -> Reply | None:
-        """Have the delivery sent with the access token that came; return what is to be recorded if none did."""
+    def _see_grant(self, flight: Flight, reply: Reply) -> Reply | None:
+        """Have the delivery sent with the access token or permission that came; return what is to be recorded if none did."""
         if flight.asks_for is None:
             if tokens.is_refused(flight, reply):
                 self._held[flight.work.target_id].drop_token(flight.access_token)
             return reply
         held = self._held[flight.work.target_id]
-        held.asks_for_token = False
+        held.is_asking = False
         found = tokens.read(flight.asks_for, reply, self._clock())
         if isinstance(found, Reply):
             return found
-        held.set_token(found)
-        held.put_back(flight.work)
+        if isinstance(found, Permission):
+            held.set_permission(found)
+            held.forget(flight.work.delivery_id)  # It is taken again, at the rate that was allowed.
+            held.is_stale = True
+        else:
+            held.set_token(found)
+            held.put_back(flight.work)
         return None
 
-    def _keep_tokens(self) -> None:
-        """Write new access tokens to their lanes, so that no other worker has to ask for one."""
-        for held in [held for held in self._held.values() if held.has_new_token]:
-            lanes.keep_access_token(self.using, held)
+    def _keep_grants(self) -> None:
+        """Write new access tokens and permissions to their lanes, so that no other worker has to ask for one."""
+        for held in [held for held in self._held.values() if held.has_new_grant]:
+            lanes.keep_grants(self.using, held)
 
     # -- building -------------------------------------------------------------------------------------------------------
 
@@ -562,7 +568,7 @@ class Worker:
             flight = self._flights.pop(reply.key, None)
             if flight is not None:
                 self._paces[flight.work.target_id].note(reply)
-                result = self._see_token(flight, reply)
+                result = self._see_grant(flight, reply)
                 if result is not None:
                     self._keep_outcome(verdicts.judge(flight, result, now))
 

@@ -26,7 +26,7 @@ from djwebhooks import signing
 from djwebhooks.api import answers, serializers, urls
 from djwebhooks.conf import Settings
 from djwebhooks.management.commands.webhooks import Command
-from djwebhooks.retry import AUTHENTICATION_ERROR
+from djwebhooks.retry import AUTHENTICATION_ERROR, NOT_PERMITTED
 from djwebhooks.transports.base import Reply
 from tests.test_project import LAYERS, ROOT
 
@@ -104,12 +104,16 @@ def test_every_check_is_documented() -> None:
 
 
 def test_every_error_word_is_documented() -> None:
-    """The page's table has the words that a transport may use, that of authentication, and no others."""
+    """The page's table has the words that a transport may use, those of what must come before, and no others."""
     text = (DOCS / "reference" / "wire.rst").read_text()
     table = text[text.index("\nErrors\n") : text.index(".. _retries:")]
     contract = (Reply.__doc__ or "").partition("is one of:")[2].partition(".")[0]
 
-    assert set(re.findall(r"^``(\w+)``", table, re.MULTILINE)) == {*re.findall(r"``(\w+)``", contract), AUTHENTICATION_ERROR}
+    assert set(re.findall(r"^``(\w+)``", table, re.MULTILINE)) == {
+        *re.findall(r"``(\w+)``", contract),
+        AUTHENTICATION_ERROR,
+        NOT_PERMITTED,
+    }
 
 
 def test_every_route_is_documented() -> None:

@@ -35,6 +35,7 @@ LAYERS = (
         "subjects",
         "authentication",
         "certificates",
+        "handshake",
         "schemas",
         "managers",
         "pages",

@@ -63,6 +63,7 @@ CANNOT_BE_WEAK = {
     "INBOX": "has checks of its own, those of the app that receives",
     "INBOX_QUEUE": "is a name; what stands behind it is looked at as W011",
     "ENVELOPE": "all bodies are signed as a whole; what binary mode says in headers is told on the page about the wire",
+    "CLOUDEVENTS_ORIGIN": "asks before anything is sent, and sends no more than without",
     "SENDERS": "is code: what it sends is the application's business, and where to is looked at like any target's address",
     "SENDER": "names one of them",
     "TARGET_VERSION": "chooses among payloads that the application has made",

@@ -168,6 +168,7 @@ class Migration(migrations.Migration):
                 ('disabled_reason', models.CharField(blank=True, max_length=64)),
                 ('next_free_at', models.DateTimeField(help_text="The rate limit's next free instant.", null=True)),
                 ('access_token', djwebhooks.models.sealed.SealedField(blank=True, default=dict, help_text='What a token server gave for its target, until when.')),
+                ('permission', models.JSONField(blank=True, default=dict, help_text='What its receiver allowed to whom, and where that was.')),
                 ('key_checks', models.JSONField(default=dict, help_text='When which URL last accepted, and last refused, a key alone.')),
             ],
             options={

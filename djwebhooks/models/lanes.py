@@ -64,6 +64,7 @@ class Lane(models.Model):
     disabled_reason = models.CharField(max_length=64, blank=True)
     next_free_at = models.DateTimeField(null=True, help_text="The rate limit's next free instant.")
     access_token = SealedField(default=dict, blank=True, help_text="What a token server gave for its target, until when.")
+    permission = models.JSONField(default=dict, blank=True, help_text="What its receiver allowed to whom, and where that was.")
     key_checks = models.JSONField(default=dict, help_text="When which URL last accepted, and last refused, a key alone.")
 
     objects = WriterManager.from_queryset(LaneQuerySet)()

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request to make: a POST, unless *method* is ``GET``, which has no body.
+    """One request to make: a POST, unless *method* is ``GET`` or ``OPTIONS``, which have no body.
 
     *key* is the caller's own name for it and comes back on the reply. *timeout* is one deadline in seconds for the whole
     exchange, from the first DNS query to the last byte kept; *connect_timeout* bounds its beginning. *client_certificate* is

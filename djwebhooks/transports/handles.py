@@ -156,8 +156,9 @@ class Handle:
         except (ValueError, InvalidTarget, pycurl.error) as exc:
             raise faults.unsendable() from exc
         curl.setopt(pycurl.POSTFIELDS, request.body)
-        if request.method == "GET":
+        if request.method != "POST":
             curl.setopt(pycurl.HTTPGET, 1)
+            curl.setopt(pycurl.CUSTOMREQUEST, request.method)
         if request.client_certificate and origin.is_tls:
             self._show_certificate(request.client_certificate)
 
@@ -396,6 +397,7 @@ class Handle:
         """Let go of the request; return whether another can be made."""
         del self.request
         self.curl.setopt(pycurl.POSTFIELDS, b"")
+        self.curl.unsetopt(pycurl.CUSTOMREQUEST)
         self._parts.clear()
         self._lines.clear()
         if self._has_certificate:

@@ -220,13 +220,14 @@ class NetworkContract(TransportContract):
         assert post(transport, receiver.url, body=b"").status == 200
         assert receiver.requests[0].body == b""
 
-    def test_get_has_no_body(self, transport: Transport, serve: Callable[..., Receiver]) -> None:
+    @pytest.mark.parametrize("method", ["GET", "OPTIONS"])
+    def test_some_methods_have_no_body(self, method: str, transport: Transport, serve: Callable[..., Receiver]) -> None:
         """And the next request is a POST again."""
         receiver = serve()
 
-        assert post(transport, receiver.url, method="GET", body=b"").status == 200
+        assert post(transport, receiver.url, method=method, body=b"").status == 200
         assert post(transport, receiver.url).status == 200
-        assert [(received.method, received.body) for received in receiver.requests] == [("GET", b""), ("POST", b'{"a": 1}')]
+        assert [(received.method, received.body) for received in receiver.requests] == [(method, b""), ("POST", b'{"a": 1}')]
         assert "content-length" not in receiver.requests[0].headers
 
     def test_environment_is_ignored(

@@ -1,0 +1,225 @@
+"""Receivers of CloudEvents are asked whether they may be sent to, and nothing goes to those that do not say so."""
+
+from collections.abc import Iterator
+
+import pytest
+from django.conf import LazySettings
+from django.utils import timezone
+
+from djwebhooks.events import fire
+from djwebhooks.explain import explain_uid
+from djwebhooks.handshake import Handshake, Permission
+from djwebhooks.models import Attempt, Delivery, Lane, WebhookTarget
+from djwebhooks.testing import deliver
+from djwebhooks.testing.receiver import Conversation, Receiver
+from djwebhooks.transports.base import Transport
+from djwebhooks.transports.curl import CurlTransport
+from djwebhooks.transports.requests import RequestsTransport
+from djwebhooks.worker import work
+from tests.builders import make_target
+
+ORIGIN = "app.example.com"
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def origin(settings: LazySettings) -> None:
+    settings.DJWEBHOOKS_CLOUDEVENTS_ORIGIN = ORIGIN
+
+
+@pytest.fixture(params=[RequestsTransport, CurlTransport])
+def transport(request: pytest.FixtureRequest) -> Transport:
+    made: Transport = request.param(concurrency=8)
+    return made
+
+
+class Consent:
+    """A receiver's script: answers OPTIONS with these headers, and all else with 200."""
+
+    def __init__(self, **headers: str) -> None:
+        self.headers = headers
+
+    def __call__(self, conversation: Conversation) -> None:
+        while conversation.read():
+            asks = conversation.request is not None and conversation.request.method == "OPTIONS"
+            conversation.answer(200, b"", **(self.headers if asks else {}))
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver(script=Consent(webhook_allowed_origin=ORIGIN)) as receiver:
+        yield receiver
+
+
+def send(transport: Transport, count: int = 1) -> None:
+    """Fire events and work until nothing is due."""
+    for number in range(count):
+        fire("a.b", {"number": number})
+    work(burst=True, transport=transport, threaded=False)
+
+
+def methods_of(receiver: Receiver) -> list[str]:
+    return [request.method for request in receiver.requests]
+
+
+def ends() -> list[tuple[str, str]]:
+    return list(Delivery.objects.order_by("pk").values_list("status", "reason"))
+
+
+# -- what is asked, and what answers mean ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("rate", "told"), [(None, None), (2.0, "120"), (1 / 3600, "1")])
+def test_the_question(rate: float | None, told: str | None) -> None:
+    """Who wants to send and, if that is known, how many requests a minute."""
+    headers = Handshake("https://example.com/", ORIGIN, rate).headers
+
+    assert headers.get("webhook-request-rate") == told
+    assert headers["webhook-request-origin"] == ORIGIN
+
+
+@pytest.mark.parametrize(
+    ("headers", "rate"),
+    [
+        ({"webhook-allowed-origin": ORIGIN}, None),
+        ({"WebHook-Allowed-Origin": "APP.example.com "}, None),
+        ({"webhook-allowed-origin": "*", "webhook-allowed-rate": "*"}, None),
+        ({"webhook-allowed-origin": "*", "webhook-allowed-rate": "120"}, 2.0),
+        ({"webhook-allowed-origin": "*", "webhook-allowed-rate": "0"}, None),
+        ({"webhook-allowed-origin": "*", "webhook-allowed-rate": "9" * 400}, None),
+        ({"webhook-allowed-origin": "*", "webhook-allowed-rate": "often"}, None),
+    ],
+)
+def test_permissions(headers: dict[str, str], rate: float | None) -> None:
+    """Our own name or an asterisk, whatever the status; a rate is in requests per minute."""
+    assert Handshake("https://example.com/", ORIGIN).read(404, headers) == Permission("https://example.com/", ORIGIN, rate)
+
+
+@pytest.mark.parametrize(
+    ("headers", "says"),
+    [
+        ({"allow": "POST, OPTIONS"}, "its answer to OPTIONS (200) has no header WebHook-Allowed-Origin."),
+        ({"webhook-allowed-origin": "other.example.com"}, "its answer to OPTIONS (200) allows 'other.example.com' only."),
+    ],
+)
+def test_other_answers_are_no_consent(headers: dict[str, str], says: str) -> None:
+    """Many servers answer OPTIONS and know nothing of this."""
+    told = Handshake("https://example.com/", ORIGIN).read(200, headers)
+
+    assert isinstance(told, str)
+    assert told.startswith("The receiver did not allow app.example.com to send to it")
+    assert told.endswith(says)
+
+
+# -- on the way --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("envelope", ["cloudevents", "cloudevents-binary"])
+def test_a_receiver_is_asked_once(envelope: str, receiver: Receiver, transport: Transport) -> None:
+    """Before the first request, with the target's own headers; each one after that says whose it is."""
+    make_target(
+        url=receiver.url, envelope=envelope, headers={"x-own": "1"}, authentication={"type": "bearer", "token": "t"}, rate_limit=5
+    )
+    send(transport, 3)
+    Lane.objects.update(next_free_at=None, due_at=timezone.now())
+    Delivery.objects.filter(status="pending").update(due_at=timezone.now())
+    work(burst=True, transport=type(transport)(), threaded=False)
+
+    asked, *sent = receiver.requests
+    assert methods_of(receiver) == ["OPTIONS", *["POST"] * len(sent)]
+    assert (asked.headers["webhook-request-origin"], asked.headers["webhook-request-rate"]) == (ORIGIN, "300")
+    assert (asked.headers["x-own"], asked.headers["authorization"], asked.body) == ("1", "Bearer t", b"")
+    assert {request.headers["origin"] for request in sent} == {ORIGIN}
+    assert len(sent) >= 2
+    assert Attempt.objects.count() == len(sent)
+    assert "webhook-signature" not in asked.headers
+
+
+def test_nothing_is_sent_to_who_does_not_allow_it(transport: Transport) -> None:
+    """The delivery waits, and says why; the receiver is asked again when it is tried again."""
+    with Receiver(script=Consent()) as receiver:
+        make_target(url=receiver.url, envelope="cloudevents")
+        send(transport)
+        [delivery] = Delivery.objects.all()
+        explained = str(explain_uid(delivery.uid))
+
+        assert methods_of(receiver) == ["OPTIONS"]
+        assert ends() == [("pending", "not_permitted")]
+        assert Attempt.objects.get().error == "not_permitted"
+        assert "has no header WebHook-Allowed-Origin" in Attempt.objects.get().detail
+        assert "not_permitted" in explained
+
+        receiver.script = Consent(webhook_allowed_origin="*")
+        delivery.retry()
+        work(burst=True, transport=type(transport)(), threaded=False)
+
+        assert methods_of(receiver) == ["OPTIONS", "OPTIONS", "POST"]
+        assert ends() == [("succeeded", "")]
+
+
+def test_who_cannot_be_asked_is_no_other_fault(transport: Transport) -> None:
+    """A refused connection is what it is, and tried again."""
+    make_target(envelope="cloudevents")
+    send(transport)
+
+    assert ends() == [("pending", "connection_refused")]
+
+
+def test_a_new_url_is_asked_anew(receiver: Receiver, transport: Transport) -> None:
+    """What one receiver allowed, another one need not; the same is true of another name."""
+    target = make_target(url=receiver.url, envelope="cloudevents")
+    send(transport)
+    target.target_url = f"{receiver.url}/2"
+    target.save()
+    send(type(transport)())
+
+    assert [(request.method, request.path[-1]) for request in receiver.requests] == [
+        ("OPTIONS", "k"),
+        ("POST", "k"),
+        ("OPTIONS", "2"),
+        ("POST", "2"),
+    ]
+
+
+@pytest.mark.parametrize("limit", [None, 1000.0])
+def test_a_rate_that_is_allowed_is_kept_to(limit: float | None, transport: Transport) -> None:
+    """Where it is stricter than the target's own."""
+    with Receiver(script=Consent(webhook_allowed_origin=ORIGIN, webhook_allowed_rate="1")) as receiver:
+        make_target(url=receiver.url, envelope="cloudevents", rate_limit=limit)
+        send(transport, 3)
+
+        assert methods_of(receiver) == ["OPTIONS", "POST"]
+        assert ends() == [("succeeded", ""), ("pending", ""), ("pending", "")]
+        assert "allowed 1 requests a minute" in str(explain_uid(Delivery.objects.latest("pk").uid))
+        next_free_at = Lane.objects.get().next_free_at
+        assert next_free_at is not None
+        assert 30 < (next_free_at - timezone.now()).total_seconds() <= 60
+
+
+def test_a_rate_goes_with_its_permission(settings: LazySettings, transport: Transport) -> None:
+    """Once nobody is asked any more, nothing binds but the target's own."""
+    with Receiver(script=Consent(webhook_allowed_origin=ORIGIN, webhook_allowed_rate="1")) as receiver:
+        make_target(url=receiver.url, envelope="cloudevents")
+        send(transport, 3)
+        settings.DJWEBHOOKS_CLOUDEVENTS_ORIGIN = ""
+        Lane.objects.update(next_free_at=None, due_at=timezone.now())
+        work(burst=True, transport=type(transport)(), threaded=False)
+
+        assert methods_of(receiver) == ["OPTIONS", *["POST"] * 3]
+        assert "origin" not in receiver.requests[-1].headers
+        assert Lane.objects.get().permission == {}
+
+
+@pytest.mark.parametrize(("envelope", "name"), [("standard", ORIGIN), ("", ORIGIN), ("cloudevents", "")])
+def test_nobody_else_is_asked(settings: LazySettings, envelope: str, name: str) -> None:
+    """It is for CloudEvents, and for who wants it."""
+    settings.DJWEBHOOKS_CLOUDEVENTS_ORIGIN = name
+    make_target(envelope=envelope)
+    fire("a.b", 1)
+
+    [request] = deliver()
+
+    assert request.method == "POST"
+    assert "origin" not in request.headers
+    assert WebhookTarget.objects.count() == 1
