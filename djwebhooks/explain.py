@@ -12,6 +12,7 @@ from django.utils import timezone
 from djwebhooks import catalogue, payload, senders
 from djwebhooks.conf import conf
 from djwebhooks.database import read_clock
+from djwebhooks.engines import get_engine
 from djwebhooks.health import UNKNOWN, Health
 from djwebhooks.models import Attempt, Body, Delivery, Event, Lane, Replay, WebhookTarget, Worker
 from djwebhooks.models.deliveries import COALESCED, Status
@@ -271,7 +272,7 @@ def describe_workers(using: str, now: datetime) -> str:
     count = Worker.objects.using(using).filter(expires_at__gte=now).count()
     if count:
         return f"{describe_count(count, 'worker')} at work"
-    return "no worker is at work. With RQ one starts with the next job (see webhooks stats), else run: manage.py webhooks work"
+    return f"no worker is at work: {get_engine().advice}"
 
 
 def describe_payload(using: str, event: Event, now: datetime) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """What the admin pages share: lists that stay fast, actions on rows, badges and readable texts."""
 
 import json
+import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.functional import cached_property
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from djwebhooks.exceptions import DjWebhooksError
@@ -33,6 +34,11 @@ ASK_LIMIT = 20
 HIDDEN = frozenset({"secrets", "headers", "authentication", "client_certificate", "access_token", "call"})
 #: What a missing value looks like.
 NOTHING = "–"
+#: Enough digits of a uid to search for it: a whole one, or the beginning of one of ours; and the first and the last of these.
+UID_BEGINNING = re.compile(r"[0-9a-f]{32}|[0-9a-f]{8,12}|[0-9a-f]{12}7([0-9a-f]{0,3}|[0-9a-f]{3}[89ab][0-9a-f]{0,14})")
+FIRST_UID, LAST_UID = "0" * 12 + "7000" + "8000" + "0" * 12, "f" * 12 + "7fff" + "bfff" + "f" * 12
+#: After these a line may be broken: between the parts of an address or of a name.
+BREAKS = re.compile(r"(?<=[^:/]/)|(?<=[.?&])")
 #: The colour of each status and state.
 COLOURS = {
     "succeeded": "good", "healthy": "good", "dispatched": "good", "processed": "good",
@@ -74,6 +80,21 @@ def show_time(at: datetime | None) -> str:
     return f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S}" if at is not None else NOTHING
 
 
+def time_field(name: str, description: str) -> Callable[[Any, Any], str]:
+    """Return what shows the time in the field *name* as ``show_time`` does, in a list or on a page."""
+
+    @admin.display(description=description)
+    def show(model_admin: Any, row: Model) -> str:
+        return show_time(getattr(row, name))
+
+    return show
+
+
+def breakable(text: str) -> SafeString:
+    """Show an address or a name, with the places where its line may be broken."""
+    return format_html_join(SafeString("<wbr>"), "{}", ((part,) for part in BREAKS.split(text)))
+
+
 def link_to(row: Model, text: object) -> SafeString:
     """Link to a row's own admin page, if it has one."""
     return _link(row, "change", text, args=[quote(row.pk)])
@@ -97,6 +118,18 @@ def as_uuid(text: str) -> uuid.UUID | None:
         return uuid.UUID(text.strip())
     except ValueError:
         return None
+
+
+def uids_beginning_with(text: str) -> tuple[uuid.UUID, uuid.UUID] | None:
+    """Return the first and the last uid that begins with *text*; None if it is no beginning of one of ours, or a short one.
+
+    Ours are of version 7. MariaDB sorts other versions in another way, so of those only a whole one is known.
+    """
+    digits = text.lower().replace("-", "")
+    if not UID_BEGINNING.fullmatch(digits):
+        return None
+    first, last = (uuid.UUID(digits + template[len(digits) :]) for template in (FIRST_UID, LAST_UID))
+    return first, last
 
 
 def words_of(error: DjWebhooksError) -> str:
@@ -157,6 +190,17 @@ class WordFilter(admin.SimpleListFilter):
         return queryset.filter(self.conditions.get(self.value() or "", Q()))
 
 
+def titled(title: str) -> type[admin.BooleanFieldListFilter]:
+    """Return a filter by yes and no that is called *title*."""
+
+    class TitledFilter(admin.BooleanFieldListFilter):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.title = title
+
+    return TitledFilter
+
+
 class LeanAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not subscriptable at run time
     """A list that neither counts nor sorts all of its rows."""
 
@@ -165,6 +209,7 @@ class LeanAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not subscriptabl
     show_facets = admin.ShowFacets.NEVER
     sortable_by = ()
     ordering = ("-id",)
+    empty_value_display = NOTHING
 
     class Media:
         css = {"all": ["djwebhooks/admin.css"]}

@@ -176,6 +176,23 @@ def test_a_name_that_cannot_be_is_an_error(settings: LazySettings) -> None:
 # -- an event ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("engine", "advice"),
+    [
+        ("database.DatabaseEngine", "run manage.py webhooks work"),
+        ("immediate.ImmediateEngine", "the next event takes it along"),
+        ("rq.RQEngine", "one begins with the next job, if an rqworker runs"),
+    ],
+)
+def test_what_to_do_without_a_worker_depends_on_the_engine(engine: str, advice: str, settings: LazySettings) -> None:
+    """Nobody is told of RQ who does not use it."""
+    settings.DJWEBHOOKS_ENGINE = f"djwebhooks.engines.{engine}"
+    event = Event.objects.create(name="a")
+
+    assert f"no worker is at work: {advice}" in text_of(explain_uid(event.uid))
+    assert ("rqworker" in text_of(explain_uid(event.uid))) == engine.startswith("rq.")
+
+
 def test_an_event_that_waits_for_dispatch_says_so(acme: User) -> None:
     """It is committed, has others ahead of it, and nobody is at work."""
     make_target(acme, "one", "a")
@@ -189,7 +206,7 @@ def test_an_event_that_waits_for_dispatch_says_so(acme: User) -> None:
     assert "Ordering key: 'k'" in text
     assert "Idempotency key: 'once'" in text
     assert "Expires: " in text
-    assert "Not dispatched yet, with 1 event ahead of it: no worker is at work" in text
+    assert "Not dispatched yet, with 1 event ahead of it: no worker is at work: run manage.py webhooks work" in text
     assert "/one " in text_of(explain_uid(event.uid), "Will get it")
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Prefetch, Q, QuerySet
+from django.db.models import Max, Prefetch, Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
@@ -19,21 +19,25 @@ from djwebhooks.models.deliveries import COALESCED
 from djwebhooks.models.events import events_database
 from djwebhooks.models.replays import Through
 from djwebhooks.pages import (
+    COUNT_LIMIT,
     NOTHING,
     ActingAdmin,
     Done,
     ReadOnlyAdmin,
     RowAction,
     RowFilter,
-    as_uuid,
     badge,
+    breakable,
     folded,
     link_to,
     list_action,
     pretty,
     show_time,
     text_block,
+    time_field,
+    uids_beginning_with,
 )
+from djwebhooks.words import describe_count
 
 
 def retry(delivery: Delivery, by: Any) -> Done:
@@ -92,7 +96,7 @@ class AttemptInline(admin.TabularInline):  # type: ignore[type-arg]  # not subsc
 
     @admin.display(description="sent to")
     def where(self, attempt: Attempt) -> SafeString:
-        return format_html('{}<br><span class="quiet">{}</span>', attempt.url, attempt.address)
+        return format_html('{}<br><span class="quiet">{}</span>', breakable(attempt.url), attempt.address)
 
     @admin.display(description="answer")
     def outcome(self, attempt: Attempt) -> SafeString:
@@ -123,14 +127,17 @@ class AttemptInline(admin.TabularInline):  # type: ignore[type-arg]  # not subsc
 class DeliveryAdmin(ReadOnlyAdmin, ActingAdmin):
     """Shows deliveries, whose event and target may be gone, and tries them again or cancels them."""
 
-    list_display = ("event_name", "target_url", "outcome", "attempts", "when")
+    list_display = ("event_name", "target_url", "outcome", "when")
     list_filter = ("status", EventFilter, TargetFilter, ReplayFilter)
     search_fields = ("uid",)
-    search_help_text = "The whole uid of a delivery, or of its event (the webhook-id)."
+    search_help_text = (
+        "A uid of a delivery or of an event, or its first 8 characters; a part of a target's URL; "
+        f"or the beginning of an event's name, among the newest {COUNT_LIMIT:,} events."
+    )
     inlines = (AttemptInline,)
     fieldsets = (
         (None, {"fields": ("event_link", "target_link", "state", "explanation", "coalesced", "replayed", "uid")}),
-        ("Times", {"fields": ("created_at", "due_at", "expires_at", "finished_at")}),
+        ("Times", {"fields": ("created", "due", "expires", "finished")}),
         ("Request", {"fields": ("headers", "ordering_key", "body")}),
     )
     row_actions = (
@@ -152,13 +159,16 @@ class DeliveryAdmin(ReadOnlyAdmin, ActingAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Delivery], search_term: str
     ) -> tuple[QuerySet[Delivery], bool]:
-        if not search_term:
+        """Find rows by what has an index, or by what there is little enough of to be looked through."""
+        term = search_term.strip()
+        if not term:
             return queryset, False
-        uid = as_uuid(search_term)
-        if uid is None:
-            return queryset.none(), False
-        events = Event.objects.filter(uid=uid).order_by()
-        return queryset.filter(Q(uid=uid) | Q(event__in=events)), False
+        bounds = uids_beginning_with(term)
+        if bounds is not None:
+            return queryset.filter(Q(uid__range=bounds) | Q(event__in=list_ids(Event, uid__range=bounds))), False
+        newest = Event.objects.aggregate(pk=Max("pk"))["pk"] or 0
+        events = list_ids(Event, pk__gt=newest - COUNT_LIMIT, name__startswith=term)
+        return queryset.filter(Q(target__in=list_ids(WebhookTarget, target_url__icontains=term)) | Q(event__in=events)), False
 
     def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
         """Newest first: within a target by its sequence, which has an index of its own."""
@@ -167,22 +177,17 @@ class DeliveryAdmin(ReadOnlyAdmin, ActingAdmin):
     # -- columns --------------------------------------------------------------------------------------------------------
 
     @admin.display(description="event")
-    def event_name(self, delivery: Delivery) -> str:
-        event = find_event(delivery)
-        return event.name if event is not None else f"deleted event #{delivery.event_id}"
+    def event_name(self, delivery: Delivery) -> SafeString:
+        return breakable(name_event(delivery))
 
     @admin.display(description="target")
-    def target_url(self, delivery: Delivery) -> str:
-        target = find_target(delivery)
-        return target.target_url if target is not None else f"deleted target #{delivery.target_id}"
+    def target_url(self, delivery: Delivery) -> SafeString:
+        return breakable(name_target(delivery))
 
     @admin.display(description="status")
     def outcome(self, delivery: Delivery) -> SafeString:
-        return format_html('{}<br><span class="quiet">{}</span>', badge(delivery.status), delivery.reason)
-
-    @admin.display(description="attempts")
-    def attempts(self, delivery: Delivery) -> int:
-        return delivery.attempt_count
+        facts = [(fact,) for fact in (delivery.reason, describe_count(delivery.attempt_count, "attempt")) if fact]
+        return format_html("{}{}", badge(delivery.status), format_html_join("", '<br><span class="quiet">{}</span>', facts))
 
     @admin.display(description="due or finished")
     def when(self, delivery: Delivery) -> str:
@@ -192,15 +197,20 @@ class DeliveryAdmin(ReadOnlyAdmin, ActingAdmin):
 
     # -- page -----------------------------------------------------------------------------------------------------------
 
+    created = time_field("created_at", "created")
+    due = time_field("due_at", "due")
+    expires = time_field("expires_at", "expires")
+    finished = time_field("finished_at", "finished")
+
     @admin.display(description="event")
     def event_link(self, delivery: Delivery) -> SafeString | str:
         event = find_event(delivery)
-        return link_to(event, event) if event is not None else self.event_name(delivery)
+        return link_to(event, event) if event is not None else name_event(delivery)
 
     @admin.display(description="target")
     def target_link(self, delivery: Delivery) -> SafeString | str:
         target = find_target(delivery)
-        return link_to(target, target) if target is not None else self.target_url(delivery)
+        return link_to(target, target) if target is not None else name_target(delivery)
 
     @admin.display(description="status")
     def state(self, delivery: Delivery) -> SafeString:
@@ -235,7 +245,7 @@ class DeliveryAdmin(ReadOnlyAdmin, ActingAdmin):
     def headers(self, delivery: Delivery) -> SafeString:
         event = find_event(delivery)
         lines = [
-            f"webhook-id: {event.uid if event is not None else 'of ' + self.event_name(delivery)}",
+            f"webhook-id: {event.uid if event is not None else 'of ' + name_event(delivery)}",
             f"webhook-sequence: {delivery.sequence}",
             f"webhook-attempt: {delivery.attempt_count} (the last)" if delivery.attempt_count else "webhook-attempt: none yet",
         ]
@@ -255,6 +265,22 @@ class DeliveryAdmin(ReadOnlyAdmin, ActingAdmin):
             title = f"{len(body.content)} bytes, as {describe_type(body.format)} in the format {body.format}"
             parts.append((title, text_block(pretty(text)), folded("exactly as sent", text)))
         return format_html_join("", "<p>{}</p>{}{}", parts)
+
+
+def list_ids(model: type[Event | WebhookTarget], **conditions: Any) -> list[int]:
+    """Return the ids of rows, so that the index on them finds their deliveries: beside an OR, that of a subquery does not."""
+    ids: QuerySet[Any, int] = model._default_manager.filter(**conditions).order_by().values_list("pk", flat=True)
+    return list(ids[:COUNT_LIMIT])
+
+
+def name_event(delivery: Delivery) -> str:
+    event = find_event(delivery)
+    return event.name if event is not None else f"deleted event #{delivery.event_id}"
+
+
+def name_target(delivery: Delivery) -> str:
+    target = find_target(delivery)
+    return target.target_url if target is not None else f"deleted target #{delivery.target_id}"
 
 
 def list_bodies(delivery: Delivery) -> list[Body]:

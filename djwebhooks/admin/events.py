@@ -23,18 +23,20 @@ from djwebhooks.pages import (
     WordFilter,
     as_uuid,
     badge,
+    breakable,
     link_to,
     link_to_list,
     list_action,
     pretty,
-    show_time,
     text_block,
+    time_field,
+    titled,
 )
 from djwebhooks.words import describe_count
 
 #: What lists leave in the database: it is large, or nobody's business.
 LARGE = ("call", "payload", "versions", "target_ids", "subjects", "build_error")
-TIMES = ("created_at", "deliver_at", "expires_at", "dispatched_at", "erased_at")
+TIMES = ("created", "planned", "expires", "dispatched", "erased")
 #: An error is kept until the payload is there in all its versions.
 HAS_ERROR = ~Q(build_error="")
 UNBUILT = Q(build_attempts__gte=BUILD_TRIES, erased_at__isnull=True) & (Q(payload="") | HAS_ERROR)
@@ -62,15 +64,15 @@ class ProgressFilter(WordFilter):
 class EventAdmin(ReadOnlyAdmin, ActingAdmin):
     """Shows events. The captured call stays hidden: it may hold whatever an argument has, a user's password hash included."""
 
-    list_display = ("name", "owner_name", "identifier", "progress", "created", "dispatched")
+    list_display = ("breakable_name", "owner_name", "identifier", "progress", "created", "dispatched")
     list_select_related = ("owner",)
-    list_filter = (ProgressFilter, "is_broadcast")
+    list_filter = (ProgressFilter, ("is_broadcast", titled("broadcast")))
     search_fields = ("name",)
     search_help_text = "An event's uid, or the beginning of its name."
     fieldsets = (
         (None, {"fields": ("name", "uid", "owner_link", "identifier", "is_broadcast", "ordering_key", "idempotency_key")}),
         ("Progress", {"fields": ("progress", "deliveries", "coalesce", *TIMES)}),
-        ("Payload", {"fields": ("hook", "sender", "build_attempts", "build_due_at", "build_error_text", "payload_text")}),
+        ("Payload", {"fields": ("hook", "sender", "build_attempts", "build_due", "build_error_text", "payload_text")}),
     )
 
     row_actions = (
@@ -122,13 +124,16 @@ class EventAdmin(ReadOnlyAdmin, ActingAdmin):
         is_planned = event.deliver_at is not None and event.deliver_at > timezone.now()
         return badge("planned" if is_planned else "waiting")
 
-    @admin.display(description="created")
-    def created(self, event: Event) -> str:
-        return show_time(event.created_at)
+    created = time_field("created_at", "created")
+    planned = time_field("deliver_at", "planned for")
+    expires = time_field("expires_at", "expires")
+    dispatched = time_field("dispatched_at", "dispatched")
+    erased = time_field("erased_at", "erased")
+    build_due = time_field("build_due_at", "build due")
 
-    @admin.display(description="dispatched")
-    def dispatched(self, event: Event) -> str:
-        return show_time(event.dispatched_at)
+    @admin.display(description="name")
+    def breakable_name(self, event: Event) -> SafeString:
+        return breakable(event.name)
 
     @admin.display(description="deliveries")
     def deliveries(self, event: Event) -> SafeString:

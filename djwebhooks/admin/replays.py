@@ -34,7 +34,8 @@ from djwebhooks.pages import (
     link_to,
     link_to_list,
     list_action,
-    show_time,
+    time_field,
+    titled,
 )
 
 #: Who may replay for all owners at once.
@@ -140,6 +141,11 @@ class StateFilter(WordFilter):
     conditions = STATES
 
 
+class WayFilter(WordFilter):
+    title = parameter_name = "way"
+    conditions = {words: Q(requested_through=through) for through, words in THROUGH.items()}
+
+
 @admin.register(Replay)
 class ReplayAdmin(ReadOnlyAdmin, ActingAdmin):
     """Shows replays and retries, starts replays, and cancels them."""
@@ -147,11 +153,11 @@ class ReplayAdmin(ReadOnlyAdmin, ActingAdmin):
     form = ReplayForm
     raw_id_fields = ("owner",)
     list_display = ("summary", "state_badge", "who", "reopened", "created")
-    list_filter = (StateFilter, "is_retry", "requested_through")
+    list_filter = (StateFilter, ("is_retry", titled("retry")), WayFilter)
     search_fields = ("requested_by",)
     search_help_text = "The uid of a replay, or the beginning of who wanted it."
     fieldsets = (
-        (None, {"fields": ("which", "state_badge", "progress_links", "who_words", "created_at", "finished_at", "cancelled")}),
+        (None, {"fields": ("which", "state_badge", "progress_links", "who_words", "created", "finished", "cancelled")}),
         ("How", {"fields": ("rate_words", "reopened", "uid")}),
     )
     row_actions = (RowAction("cancel", "Cancel", cancel, suits=lambda replay: replay.cancelled_at is None, is_signed=True),)
@@ -256,9 +262,8 @@ class ReplayAdmin(ReadOnlyAdmin, ActingAdmin):
     def reopened(self, replay: Replay) -> str:
         return f"{replay.reopened_count} of {replay.count}"
 
-    @admin.display(description="when")
-    def created(self, replay: Replay) -> str:
-        return show_time(replay.created_at)
+    created = time_field("created_at", "created")
+    finished = time_field("finished_at", "finished")
 
     # -- page -----------------------------------------------------------------------------------------------------------
 
@@ -273,7 +278,7 @@ class ReplayAdmin(ReadOnlyAdmin, ActingAdmin):
 
     @admin.display(description="rate")
     def rate_words(self, replay: Replay) -> str:
-        return f"{replay.rate:g} deliveries per second" if replay.rate else "at once"
+        return f"{replay.rate:g} a second" if replay.rate else "at once"
 
     @admin.display(description="cancelled")
     def cancelled(self, replay: Replay) -> str:

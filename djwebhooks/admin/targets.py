@@ -43,10 +43,13 @@ from djwebhooks.pages import (
     RowAction,
     WordFilter,
     badge,
+    breakable,
     link_to,
     link_to_list,
     list_action,
     show_time,
+    time_field,
+    titled,
 )
 
 #: What is known of a receiver by ``accepts_unknown_keys``.
@@ -246,6 +249,7 @@ class TargetForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptabl
             "sender": SenderSelect,
             "retry_schedule": forms.TextInput(attrs={"class": "vLargeTextField"}),
         }
+        labels = {"is_active": "Active", "is_ordered": "Ordered"}
         field_classes = {"headers": HeadersField, "retry_schedule": OptionalJSONField}
 
     def clean_headers(self) -> Any:
@@ -400,9 +404,9 @@ class WebhookTargetAdmin(ActingAdmin):
     form = TargetForm
     inlines = (SubscriptionInline,)
     raw_id_fields = ("owner",)
-    list_display = ("target_url", "owner_name", "event_names", "state", "identifier", "is_active")
+    list_display = ("address", "owner_name", "event_names", "state", "identifier")
     list_select_related = ("owner", "lane")
-    list_filter = (StateFilter, KindFilter, "is_active", "is_ordered")
+    list_filter = (StateFilter, KindFilter, ("is_active", titled("active")), ("is_ordered", titled("ordered")))
     search_help_text = "A part of the URL, the identifier or the owner's name."
     readonly_fields = (
         "condition",
@@ -410,8 +414,8 @@ class WebhookTargetAdmin(ActingAdmin):
         "verification",
         "logs",
         "uid",
-        "created_at",
-        "modified_at",
+        "created",
+        "modified",
         "header_names",
         "owner_link",
         "authentication_now",
@@ -449,19 +453,26 @@ class WebhookTargetAdmin(ActingAdmin):
         name = getattr(apps.get_model(owner_model()), "USERNAME_FIELD", None)
         return ("target_url", "identifier", *([f"owner__{name}"] if name else []))
 
+    @admin.display(description="URL")
+    def address(self, target: WebhookTarget) -> SafeString:
+        return breakable(target.target_url)
+
     @admin.display(description="owner")
     def owner_name(self, target: WebhookTarget) -> str:
         return name_owner(target)
 
     @admin.display(description="events")
-    def event_names(self, target: WebhookTarget) -> str:
-        return target.event
+    def event_names(self, target: WebhookTarget) -> SafeString:
+        return breakable(target.event)
 
     @admin.display(description="state")
     def state(self, target: WebhookTarget) -> SafeString:
         return badge(target.state)
 
     # -- page -----------------------------------------------------------------------------------------------------------
+
+    created = time_field("created_at", "created")
+    modified = time_field("modified_at", "modified")
 
     def get_fieldsets(self, request: HttpRequest, obj: WebhookTarget | None = None) -> Any:
         can_write = self.has_add_permission(request) if obj is None else self.has_change_permission(request, obj)
@@ -474,7 +485,7 @@ class WebhookTargetAdmin(ActingAdmin):
         shown = ("authentication_now", "certificate_now") if obj else ()
         written = ("authentication_type", "authentication_parts", "new_certificate", *(("remove_certificate",) if obj else ()))
         knowing = (*shown, *(written if can_write else ()))
-        condition = [("Condition", {"fields": ("condition", "logs", "uid", "created_at", "modified_at")})] if obj else []
+        condition = [("Condition", {"fields": ("condition", "logs", "uid", "created", "modified")})] if obj else []
         keys = [("Keys", {"fields": ("key_states", "verification")})] if obj else []
         return [
             *condition,

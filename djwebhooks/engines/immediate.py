@@ -12,6 +12,8 @@ _inline = Inline()
 class ImmediateEngine(Engine):
     """Sends what is due before the call that committed returns. Retries wait for the next event, or for a worker."""
 
+    advice = "the next event takes it along, or run manage.py webhooks work"
+
     def wake(self, using: str, at: datetime | None = None) -> None:
         if at is None:
             _inline.run(lambda: Worker(using=using, burst=True, threaded=False).run())

@@ -46,6 +46,8 @@ _inline = Inline()
 class RQEngine(Engine):
     """Wakes a worker by a job on the queue ``DJWEBHOOKS_QUEUE``. It never lets Redis' trouble become the caller's."""
 
+    advice = "one begins with the next job, if an rqworker runs (see manage.py webhooks stats)"
+
     def __init__(self) -> None:
         self.bell = Bell(run_job, job_options, "")
 

@@ -1,13 +1,17 @@
 """The admin page of deliveries: what was sent, why one waits, and how one is found."""
 
+import re
+import uuid
+
 import pytest
 from django.conf import LazySettings
 from django.contrib.admin.models import LogEntry
 from django.test import Client
 from django.utils import timezone
 
-from djwebhooks.models import Attempt, Body, Delivery, WebhookTarget
+from djwebhooks.models import Attempt, Body, Delivery, Event, WebhookTarget
 from djwebhooks.models.deliveries import Status
+from djwebhooks.pages import COUNT_LIMIT, show_time
 from djwebhooks.transports.base import Reply, Request, Timing
 from tests.admin.builders import URL, act, act_on_list, list_of, make_owner, make_staff, make_target, page_of, send, text_of
 
@@ -136,14 +140,55 @@ def test_a_filter_with_a_wrong_number_is_refused(value: str, admin_client: Clien
     assert admin_client.get(list_of("delivery"), {"event": value})["location"].endswith("?e=1")
 
 
-def test_a_delivery_is_found_by_its_own_uid_and_its_events(admin_client: Client) -> None:
-    """The search takes a delivery's uid or a webhook-id; nothing else is the name of one."""
-    target = make_target()
-    delivery, _ = send(target), send(target)
-    for words, expected in ((str(delivery.uid), [delivery]), (delivery.event.uid.hex, [delivery]), ("project.update", [])):
-        found = admin_client.get(list_of("delivery"), {"q": words}).context["cl"].queryset
+def find_deliveries(client: Client, words: str) -> list[Delivery]:
+    return list(client.get(list_of("delivery"), {"q": words}).context["cl"].queryset)
 
-        assert list(found) == expected
+
+def test_a_delivery_is_found_by_its_own_uid_and_its_events(admin_client: Client) -> None:
+    """The search takes a delivery's uid or a webhook-id, with hyphens or without; the beginning of one will do."""
+    target = make_target()
+    first, second = send(target), send(target)
+    Delivery.objects.filter(pk=second.pk).update(uid="01990000-0000-7000-8000-000000000001")
+    Event.objects.filter(pk=second.event_id).update(uid="01980000-0000-7fff-bfff-000000000001")
+
+    for words in (str(first.uid), first.event.uid.hex, f" {str(first.uid)[:-1]} "):
+        assert find_deliveries(admin_client, words) == [first]
+    for words in ("01990000", "01990000-0000-7", "0198000000007FFFBFFF", "01980000-0000-7fff-bfff-000000000001"):
+        assert find_deliveries(admin_client, words) == [second]
+    for words in ("0199000", "01990000-0000-4", "01990000-0000-7000-8000-000000000001f", str(uuid.uuid4())):
+        assert find_deliveries(admin_client, words) == []
+
+
+def test_a_delivery_is_found_by_its_targets_address_and_the_name_of_its_event(admin_client: Client) -> None:
+    """A part of the address will do, and the beginning of the name."""
+    owner = make_owner()
+    first, second = send(make_target(owner=owner)), send(make_target("https://other.example.org/", owner=owner))
+    first_again = Delivery.objects.exclude(pk__in=[first.pk, second.pk]).get()
+
+    assert find_deliveries(admin_client, "OTHER.example") == [second]
+    assert find_deliveries(admin_client, "project.up") == find_deliveries(admin_client, "") == [second, first_again, first]
+    assert find_deliveries(admin_client, "update") == []
+
+
+def test_names_are_looked_for_among_the_newest_events(admin_client: Client) -> None:
+    """No index has them, and all of millions would take too long."""
+    delivery = send(make_target())
+    assert find_deliveries(admin_client, "project.") == [delivery]
+
+    Event.objects.create(pk=delivery.event_id + COUNT_LIMIT, name="a.b")
+
+    assert find_deliveries(admin_client, "project.") == []
+    assert find_deliveries(admin_client, str(delivery.event.uid)) == [delivery]
+
+
+def test_times_are_shown_in_one_way(admin_client: Client) -> None:
+    """To the second, on the page as in the list."""
+    delivery = send(make_target())
+    page = text_of(admin_client.get(page_of(delivery)))
+
+    assert f"Created: {show_time(delivery.created_at)}" in page
+    assert f"Finished: {show_time(delivery.finished_at)}" in page
+    assert re.search("[ap]\\.m\\.|midnight|noon", page) is None
 
 
 def test_a_targets_deliveries_are_listed_by_its_own_sequence(admin_client: Client) -> None:

@@ -9,7 +9,7 @@ from django.urls import reverse
 from djwebhooks.admin import EventAdmin
 from djwebhooks.events import fire
 from djwebhooks.models import Delivery, Event, Lane
-from djwebhooks.pages import BoundedPaginator, link_to, pretty
+from djwebhooks.pages import BoundedPaginator, breakable, link_to, pretty
 from tests.admin.builders import LISTS, URL, count_queries, list_of, make_owner, make_staff, make_target, page_of, send, text_of
 
 pytestmark = pytest.mark.django_db
@@ -100,6 +100,13 @@ def test_the_log_cannot_be_edited(model: str, admin_client: Client) -> None:
 def test_a_row_without_a_page_is_named_without_a_link() -> None:
     """An owner model that is not in the admin is no reason to break."""
     assert link_to(Lane(pk=1), "<b>") == "&lt;b&gt;"
+
+
+def test_names_and_addresses_can_be_broken_between_their_parts() -> None:
+    """So that a list fits its page; what is shown is the same, and escaped."""
+    assert breakable("project.update") == "project.<wbr>update"
+    assert breakable("https://a.b/c?d=e&f") == "https://a.<wbr>b/<wbr>c?<wbr>d=e&amp;<wbr>f"
+    assert breakable("<b>") == "&lt;b&gt;"
 
 
 def test_what_is_not_json_is_shown_as_it_is() -> None:

@@ -72,6 +72,13 @@ def test_a_new_secret_is_shown_once(admin_client: Client) -> None:
     assert target.secret not in text_of(admin_client.get(page_of(target)))
 
 
+def test_the_page_of_a_new_secret_says_where_it_is(admin_client: Client) -> None:
+    """The way back is above it."""
+    page = text_of(act(admin_client, make_target(), "rotate-secret"))
+
+    assert "Home &rsaquo; Webhooks &rsaquo; Webhook targets &rsaquo; New secret" in page
+
+
 def test_a_rotated_secret_is_shown_once_and_overlaps(admin_client: Client) -> None:
     """Rotating shows the new secret, while the old one signs for another day."""
     target = make_target()

@@ -135,6 +135,16 @@ def test_an_event_that_is_there_is_not_added_twice(admin_client: Client) -> None
     assert f"The target is subscribed to '{target.events[0]}' already." in text_of(response)
 
 
+def test_the_form_asks_for_events_before_what_may_be_left_as_it_is(admin_client: Client) -> None:
+    """They come once, right after where they go."""
+    target = make_target()
+
+    for url in (reverse("admin:djwebhooks_webhooktarget_add"), page_of(target)):
+        page = text_of(admin_client.get(url))
+        assert page.index("Identifier:") < page.index("Events: a name") < page.index("How it is sent")
+        assert page.count("Events: a name") == 1
+
+
 def test_the_form_keeps_what_it_does_not_change(admin_client: Client) -> None:
     """Saving a page as it was shown changes nothing, and removes an event whose box is ticked."""
     target = make_target(headers={"x-key": "1"}, retry_schedule=[5])
