@@ -13,10 +13,11 @@ from django.views.decorators.debug import sensitive_variables
 
 from djwebhooks import __version__, network, signing
 from djwebhooks.conf import conf
+from djwebhooks.database import insert_many
 from djwebhooks.exceptions import ConfigurationError, InvalidSignature, InvalidTarget
 from djwebhooks.inbox.arrivals import clean_headers, describe_message
-from djwebhooks.inbox.gaps import Gap, find_gaps
-from djwebhooks.inbox.models import Message, inbox_database, insert_message
+from djwebhooks.inbox.gaps import BEYOND, Gap, find_gaps, read_positions
+from djwebhooks.inbox.models import FeedPosition, Message, inbox_database, insert_message
 from djwebhooks.inbox.sources import Source, find_source, list_sources
 from djwebhooks.transports.base import Reply, Request, Transport
 from djwebhooks.uid import uuid7
@@ -29,12 +30,12 @@ PAGES = 100
 PAGE_LIMIT = 8 * 1024 * 1024
 #: Seconds for a page to come in, and for a connection.
 TIMEOUT, CONNECT_TIMEOUT = 30.0, 5.0
-#: The number that no message has.
-BEYOND = 2**63 - 1
+#: Gaps that one call closes.
+MOST_GAPS = 1000
 
 NOTHING_IS_KEPT = (
-    "No message of it with a number is kept, so nobody can know what was handled before: say after which number to ask, "
-    "0 for all that the sender has."
+    "Its feed was never read, and no message with a number is kept, so nobody can know what was handled before: say after which "
+    "number to ask, 0 for all that the sender has."
 )
 #: What the statuses of a feed mean to whoever asks.
 ADVICE = {
@@ -116,12 +117,15 @@ def fetch_missing(
     """
     alias = using or inbox_database()
     source = find_feed(name)
-    wanted = [(after + 1, BEYOND)] if after is not None else list_wanted(source, alias)
+    read_to = read_positions(alias).get(name, 0)
+    wanted = [(after + 1, BEYOND)] if after is not None else list_wanted(source, alias, read_to)
     if not wanted:
         return Fetched(name, error=NOTHING_IS_KEPT)
     sender = transport or import_string(conf.TRANSPORT)(concurrency=1)
+    # Who begins later knows nothing of what is before.
+    is_noted = after is None or after <= read_to
     try:
-        fetched = fetch(Feed(source, sender), wanted, alias, pages)
+        fetched = fetch(Feed(source, sender), wanted, alias, pages, is_noted=is_noted)
     finally:
         sender.close()
     return replace(fetched, missing=tuple(find_gaps(name, using=alias)))
@@ -138,17 +142,19 @@ def find_feed(name: str) -> Source:
     return source
 
 
-def list_wanted(source: Source, using: str) -> list[tuple[int, int]]:
+def list_wanted(source: Source, using: str, read_to: int) -> list[tuple[int, int]]:
     """Return from which number to which is missing, in order; nothing if no number is known at all."""
     messages = Message.objects.using(using).filter(source=source.name, sequence__isnull=False)
-    newest = messages.aggregate(newest=Max("sequence"))["newest"]
-    if newest is None:
+    newest = max(messages.aggregate(newest=Max("sequence"))["newest"] or 0, read_to)
+    if not newest:
         return []
-    return [*((gap.first, gap.last) for gap in find_gaps(source.name, using=using)), (newest + 1, BEYOND)]
+    gaps = [(gap.first, gap.last) for gap in find_gaps(source.name, using=using, limit=MOST_GAPS)]
+    # With more of them, the next call goes on there.
+    return gaps if len(gaps) == MOST_GAPS else [*gaps, (newest + 1, BEYOND)]
 
 
-def fetch(feed: "Feed", wanted: Sequence[tuple[int, int]], using: str, pages: int) -> Fetched:
-    """Store what *feed* has of the *wanted* numbers, which are in order."""
+def fetch(feed: "Feed", wanted: Sequence[tuple[int, int]], using: str, pages: int, *, is_noted: bool) -> Fetched:
+    """Store what *feed* has of the *wanted* numbers, which are in order; note how far it was read if it is to be noted."""
     stored = refused = after = 0
     waiting_for = None
     for first, last in wanted:
@@ -166,6 +172,8 @@ def fetch(feed: "Feed", wanted: Sequence[tuple[int, int]], using: str, pages: in
             refused += len(page.items) - len(good)
             stored += store(feed.source, good, page.address, using)
             after, waiting_for = page.after, page.waiting_for
+            if is_noted and not refused:
+                note_position(feed.source, after, using)
             if not page.has_more:
                 return Fetched(feed.source.name, stored, refused, waiting_for=waiting_for)
     return Fetched(feed.source.name, stored, refused)
@@ -181,6 +189,14 @@ def store(source: Source, items: Sequence[Item], address: str, using: str) -> in
     for row in rows.values():
         insert_message(using, row)
     return len(rows)
+
+
+def note_position(source: Source, number: int, using: str) -> None:
+    """Note that the feed was read to this number: what is missing up to there, it does not have."""
+    positions = FeedPosition.objects.using(using).filter(source=source.name)
+    known = positions.filter(feed_url=source.feed_url, read_to__gte=number)
+    if not known.exists() and not positions.update(feed_url=source.feed_url, read_to=number):
+        insert_many(using, FeedPosition, ("source", "feed_url", "read_to"), [[source.name, source.feed_url, number]])
 
 
 class Feed:

@@ -1,20 +1,23 @@
 """Which numbers are missing, of sources that count their messages in the header ``webhook-sequence``."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
-from django.db.models import BigIntegerField, ExpressionWrapper, F, Max, QuerySet, Window
-from django.db.models.functions import Lag
+from django.db.models import BigIntegerField, Case, Expression, ExpressionWrapper, F, Max, QuerySet, Value, When, Window
+from django.db.models.functions import Coalesce, Greatest, Lag
 
 from djwebhooks.conf import conf
 from djwebhooks.database import read_clock
-from djwebhooks.inbox.models import Message, MessageQuerySet, inbox_database
+from djwebhooks.inbox.models import FeedPosition, Message, MessageQuerySet, inbox_database
+from djwebhooks.inbox.sources import list_sources
 
 #: How many gaps between the messages that are looked at are held against all others, and against how many of these each.
 CANDIDATES, BETWEEN = 1000, 10_000
+#: A number that no message has.
+BEYOND = 2**62
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,8 @@ def find_gaps(source: str | None = None, *, using: str | None = None, limit: int
     """Return what is missing between the messages of the last ``DJWEBHOOKS_RETENTION``, of *source* or of all.
 
     At most *limit* are returned; with *newest*, only those between so many messages, the ones that came last. A gap closes by
-    itself when the sender tries again; one that stays was given up by the sender, or is lost.
+    itself when the sender tries again; one that stays was given up by the sender, or is lost. What the sender's feed does not
+    have either, as far as it was read, is left out.
     """
     alias = using or inbox_database()
     since = read_clock(alias) - timedelta(seconds=conf.seconds("RETENTION"))
@@ -45,12 +49,27 @@ def find_gaps(source: str | None = None, *, using: str | None = None, limit: int
     if newest is not None:
         last_id = Message.objects.using(alias).aggregate(last=Max("pk"))["last"] or 0
         messages = messages.filter(pk__gt=last_id - newest)
-    found = _find_gaps(messages)[: max(limit, CANDIDATES)]
+    found = _find_gaps(messages, read_positions(alias))[: max(limit, CANDIDATES)]
     return list(islice((gap for row in found for gap in _look_closer(Gap(*row), everything)), limit))
 
 
-def _find_gaps(messages: MessageQuerySet) -> QuerySet[Message, tuple[Any, ...]]:
-    first = Window(Lag(F("sequence") + 1), partition_by="source", order_by="sequence")
+def read_positions(using: str) -> dict[str, int]:
+    """Return how far the feed of each source was read, where it is still the same feed."""
+    urls = {name: source.feed_url for name, source in list_sources().good.items()}
+    rows = FeedPosition.objects.using(using).values_list("source", "feed_url", "read_to")
+    return {source: read_to for source, url, read_to in rows if url == urls.get(source)}
+
+
+def _find_gaps(messages: MessageQuerySet, read: Mapping[str, int]) -> QuerySet[Message, tuple[Any, ...]]:
+    follows: Expression = Window(Lag(F("sequence") + 1), partition_by="source", order_by="sequence")
+    # Nothing is missing before the first one.
+    follows = Coalesce(follows, Value(BEYOND), output_field=BigIntegerField())
+    unread = Case(
+        *(When(source=source, then=Value(number + 1)) for source, number in read.items()),
+        default=Value(0),
+        output_field=BigIntegerField(),
+    )
+    first = Greatest(follows, unread)
     last = ExpressionWrapper(F("sequence") - 1, BigIntegerField())
     found = messages.annotate(first=first, last=last).filter(first__lte=F("last")).order_by("source", "sequence")
     return found.values_list("source", "first", "last", "received_at")

@@ -135,6 +135,22 @@ class Message(models.Model):
             raise DeletedMessage if left is None else ErasedMessage if left["erased_at"] else RejectedMessage
 
 
+class FeedPosition(models.Model):
+    """How far a sender's feed was read: the sender does not have what is missing up to there."""
+
+    source = ExactCharField(max_length=SOURCE_LENGTH, primary_key=True)
+    feed_url = models.TextField(help_text="Whose numbers these are.")
+    read_to = models.BigIntegerField()
+
+    objects = WriterManager()
+
+    class Meta:
+        db_table = "djw_inbox_feed"
+
+    def __str__(self) -> str:
+        return f"{self.source} to {self.read_to}"
+
+
 def inbox_database() -> str:
     """The alias of the database that messages are read from and written to."""
     return router.db_for_write(Message)

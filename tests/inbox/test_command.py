@@ -76,9 +76,13 @@ def test_what_is_missing_is_asked_for(settings: LazySettings, receiver: Receiver
     store(sequence=19, received_at="2096-09-21T14:13:20Z")
     shop = {**settings.DJWEBHOOKS_INBOX["shop"], "feed_url": f"{receiver.url}?target=1"}
     settings.DJWEBHOOKS_INBOX = {**settings.DJWEBHOOKS_INBOX, "shop": shop}
-    receiver.answers = [answer(200, b'{"after": 19, "has_more": false, "waiting_for": null, "results": []}')]
+    receiver.answers = [answer(200, b'{"after": 17, "has_more": false, "waiting_for": 18, "results": []}')]
 
-    assert run("inbox", "--fetch") == ["shop: 0 stored.", "shop: 18 missing, noticed 2096-09-21 14:13:20 UTC"]
+    assert run("inbox", "--fetch") == [
+        "shop: 0 stored.",
+        "shop: Number 18 has yet to be built by the sender: ask again later.",
+        "shop: 18 missing, noticed 2096-09-21 14:13:20 UTC",
+    ]
     assert run("inbox", "--fetch", "--source", "shop", "--after", "3")[0] == "shop: 0 stored."
     assert [request.path for request in receiver.requests] == ["/hook?target=1&after=17", "/hook?target=1&after=3"]
 

@@ -13,7 +13,8 @@ from djwebhooks.events import fire
 from djwebhooks.exceptions import ConfigurationError
 from djwebhooks.inbox import feed
 from djwebhooks.inbox.feed import Fetched, fetch_missing, list_feeds
-from djwebhooks.inbox.models import Message, Status
+from djwebhooks.inbox.gaps import find_gaps
+from djwebhooks.inbox.models import FeedPosition, Message, Status
 from djwebhooks.inbox.testing import signed
 from djwebhooks.inbox.worker import InboxWorker
 from djwebhooks.models import WebhookTarget
@@ -119,21 +120,63 @@ def test_a_page_covers_all_gaps_on_it(target: WebhookTarget, monkeypatch: pytest
 
     monkeypatch.setattr("djwebhooks.feed.PAGE", 2)
     Message.objects.filter(sequence__in=[2, 8]).delete()
+    FeedPosition.objects.all().delete()
     transport.requests.clear()
     assert fetch(transport).stored == 2
     assert [request.url.rpartition("=")[2] for request in transport.requests] == ["1", "7"]
 
 
-def test_what_the_sender_gives_up_stays_missing(target: WebhookTarget) -> None:
-    """A cancelled delivery has a number, and no feed has it."""
+def test_what_the_sender_does_not_have_is_not_asked_for_again(target: WebhookTarget, settings: LazySettings) -> None:
+    """A cancelled delivery has a number, and no feed has it; so it is no gap any more, unless another feed is to be asked."""
     send(target, 3)
     Message.objects.filter(sequence=2).delete()
     target.deliveries.filter(sequence=2).update(status="cancelled")
+    assert [str(gap) for gap in find_gaps()] == ["2"]
+    transport = MemoryTransport(ask_api)
 
-    fetched = fetch()
+    assert fetch(transport) == Fetched("shop")
+    assert find_gaps() == []
+    send(target, 3)
+    Message.objects.filter(sequence=5).delete()
+    assert [str(gap) for gap in find_gaps()] == ["5"]
+    assert fetch(transport) == Fetched("shop", stored=1)
+    assert [request.url.rpartition("=")[2] for request in transport.requests] == ["1", "4"]
 
-    assert fetched.stored == 0
+    configure(settings, f"{FEED}?target=2")
+    assert [str(gap) for gap in find_gaps()] == ["2"]
+
+
+def test_a_feed_that_was_read_goes_on_where_it_ended(target: WebhookTarget) -> None:
+    """Also when all messages were deleted meanwhile: what was handled is not handled again."""
+    send(target, 2)
+    fetch()
+    Message.objects.all().delete()
+    send(target, 1, lost=(3,))
+
+    assert fetch() == Fetched("shop", stored=1)
+    assert numbers() == [3]
+
+
+def test_what_was_refused_stays_missing(first: Message) -> None:
+    """The sender has it, and will perhaps sign it otherwise."""
+    Message.objects.create(source="shop", message_id="msg_3", sequence=3, body=b"{}")
+    fetched = fetch(answering(after=3, results=[item(2, b"{}", "whsec_" + "B" * 32)]))
+
     assert [str(gap) for gap in fetched.missing] == ["2"]
+
+
+def test_a_later_beginning_notes_nothing(target: WebhookTarget, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is before it may well be there; and one call closes so many gaps, from the first one on."""
+    send(target, 7)
+    Message.objects.filter(sequence__in=[2, 4, 6]).delete()
+    target.deliveries.filter(sequence__in=[2, 4, 6]).update(status="cancelled")
+    assert fetch(after=3).stored == 0
+    assert [str(gap) for gap in find_gaps()] == ["2", "4", "6"]
+
+    monkeypatch.setattr("djwebhooks.inbox.feed.MOST_GAPS", 1)
+    monkeypatch.setattr("djwebhooks.feed.PAGE", 2)
+    assert [str(gap) for gap in fetch().missing] == ["6"]
+    assert fetch(after=0).missing == ()
 
 
 def test_without_a_message_nobody_knows_where_to_begin(target: WebhookTarget) -> None:

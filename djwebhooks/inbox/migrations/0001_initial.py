@@ -1,4 +1,4 @@
-"""Make the table."""
+"""Make the tables."""
 
 
 import djwebhooks.database
@@ -13,6 +13,17 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
+        migrations.CreateModel(
+            name='FeedPosition',
+            fields=[
+                ('source', djwebhooks.database.ExactCharField(max_length=64, primary_key=True, serialize=False)),
+                ('feed_url', models.TextField(help_text='Whose numbers these are.')),
+                ('read_to', models.BigIntegerField()),
+            ],
+            options={
+                'db_table': 'djw_inbox_feed',
+            },
+        ),
         migrations.CreateModel(
             name='Message',
             fields=[
