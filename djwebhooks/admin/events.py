@@ -24,6 +24,7 @@ from djwebhooks.pages import (
     as_uuid,
     badge,
     breakable,
+    folded,
     link_to,
     link_to_list,
     list_action,
@@ -32,6 +33,7 @@ from djwebhooks.pages import (
     time_field,
     titled,
 )
+from djwebhooks.versions import CURRENT
 from djwebhooks.words import describe_count
 
 #: What lists leave in the database: it is large, or nobody's business.
@@ -72,7 +74,10 @@ class EventAdmin(ReadOnlyAdmin, ActingAdmin):
     fieldsets = (
         (None, {"fields": ("name", "uid", "owner_link", "identifier", "is_broadcast", "ordering_key", "idempotency_key")}),
         ("Progress", {"fields": ("progress", "deliveries", "coalesce", *TIMES)}),
-        ("Payload", {"fields": ("hook", "sender", "build_attempts", "build_due", "build_error_text", "payload_text")}),
+        (
+            "Payload",
+            {"fields": ("hook", "version", "sender", "build_attempts", "build_due", "build_error_text", "payload_text")},
+        ),
     )
 
     row_actions = (
@@ -151,7 +156,13 @@ class EventAdmin(ReadOnlyAdmin, ActingAdmin):
 
     @admin.display(description="payload")
     def payload_text(self, event: Event) -> SafeString:
-        return text_block(pretty(event.payload)) if event.payload else SafeString(NOTHING)
+        current = text_block(pretty(event.payload)) if event.payload else SafeString(NOTHING)
+        others = [
+            (folded(f"in version {version}", pretty(text)) if text is not None else f"in version {version}: not built",)
+            for version, text in event.payloads.items()
+            if version != CURRENT
+        ]
+        return format_html("{}{}", current, format_html_join("", "<div>{}</div>", others))
 
     @admin.display(description="last build error")
     def build_error_text(self, event: Event) -> SafeString:

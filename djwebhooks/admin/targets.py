@@ -22,6 +22,7 @@ from django.utils.safestring import SafeString
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
 from djwebhooks.admin.pages import SYSTEM_PERMISSION, may_touch, name_owner
+from djwebhooks.admin.versions import VersionsAdmin
 from djwebhooks.conf import conf
 from djwebhooks.database import read_clock
 from djwebhooks.exceptions import DjWebhooksError, InvalidTarget, UndecryptableSecret
@@ -38,7 +39,6 @@ from djwebhooks.models.validation import check_authentication, check_certificate
 from djwebhooks.owners import owner_model
 from djwebhooks.pages import (
     NOTHING,
-    ActingAdmin,
     Done,
     RowAction,
     WordFilter,
@@ -398,7 +398,7 @@ class KindFilter(admin.SimpleListFilter):
 
 
 @admin.register(WebhookTarget)
-class WebhookTargetAdmin(ActingAdmin):
+class WebhookTargetAdmin(VersionsAdmin):
     """Makes and changes targets. A secret is shown once, in answer to the request that made it, and stored nowhere else."""
 
     form = TargetForm
@@ -549,9 +549,15 @@ class WebhookTargetAdmin(ActingAdmin):
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> HttpResponse:
         target = context.get("original")
-        if target is not None and self.has_replay_permission(request) and may_touch(request, target):
-            context["tool"] = format_html('<a href="{}">Replay deliveries…</a>', replay_url([target.uid]))
+        if target is not None:
+            context["tools"] = list(self._list_tools(request, target))
         return super().render_change_form(request, context, *args, **kwargs)
+
+    def _list_tools(self, request: HttpRequest, target: WebhookTarget) -> Iterator[SafeString]:
+        if self.has_change_permission(request, target):
+            yield self.versions_link(target)
+        if self.has_replay_permission(request) and may_touch(request, target):
+            yield format_html('<a href="{}">Replay deliveries…</a>', replay_url([target.uid]))
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         super().save_related(request, form, formsets, change)
