@@ -32,6 +32,7 @@ class Scenario:
 
 SCENARIOS = (
     Scenario("floor", OWN[:1]),
+    Scenario("steps", OWN[:1], databases=BOTH, is_short=True),
     Scenario("worker", OWN, PEERS, BOTH, is_short=True),
     Scenario("caller", (OWN[0], OWN_ON_RQ[0]), CALLERS, BOTH, is_short=True),
     Scenario("latency", (*OWN, OWN_ON_RQ[0]), ("django-webhook", "rq-job"), rounds=2),

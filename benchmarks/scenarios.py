@@ -370,6 +370,33 @@ def insert_events(count: int) -> None:
     copy_row(event, count - 1, {"uid": UID, "identifier": "(nth %% 100)::text"})
 
 
+# -- the worker alone --------------------------------------------------------------------------------------------------
+
+
+def steps(stage: Stage) -> Figures:
+    """Microseconds of processor time for a delivery, by the step of the worker's turn, with a transport that answers at once.
+
+    Notes for ten endpoints, 200 answers a turn. Then notes one at a time: the milliseconds of processor time and the statements
+    between a worker's look and its first request.
+    """
+    stage.subscribe(TARGETS)
+    send_alone(stage, 20)  # Whatever is done once.
+    worker, count = send_alone(stage, stage.scaled(1000, 20))
+    figures = {f"us_{step}": seconds / count * 1e6 for step, seconds in worker.spent.items()}
+    singles = [send_alone(stage, 1)[0].first_request for _ in range(stage.scaled(60, 10))]
+    cpu, statements = (median(values) for values in zip(*filter(None, singles), strict=True))
+    return {"us_all": sum(figures.values()), **figures, "one_cpu_ms": cpu * 1000, "one_statements": statements}
+
+
+def send_alone(stage: Stage, notes: int) -> tuple[Any, int]:
+    """Save notes and have them sent by a worker in this process; return it, and the number of deliveries."""
+    from benchmarks.alone import Instant, TimedWorker
+
+    stage.save_many(notes)
+    worker = TimedWorker(Instant(200))
+    return worker, worker.run()
+
+
 # -- the floor ---------------------------------------------------------------------------------------------------------
 
 

@@ -1,17 +1,18 @@
 """Turn events into deliveries: one for each target that wants them, in the order of the events' ids."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from django.db.models import Min, Q, QuerySet
+from django.db.models import Min, Q
 
 from djwebhooks import database
 from djwebhooks.catalogue import is_internal
-from djwebhooks.coalescing import Kind, Places
+from djwebhooks.coalescing import Kind, Places, Row
 from djwebhooks.conf import conf
 from djwebhooks.health import UNKNOWN, Health
 from djwebhooks.models import Delivery, Dispatcher, Event, Lane, Subscription, TargetOwner, WebhookTarget
@@ -20,11 +21,40 @@ from djwebhooks.models.events import index_subjects
 from djwebhooks.models.lanes import next_look
 from djwebhooks.payload import patterns_for
 from djwebhooks.uid import uuid7
+from djwebhooks.work import Held
 
 #: Events that are read, and deliveries that are written, in one transaction at most.
 BATCH, PAGE = 500, 5000
 #: How many times as far a dispatcher looks when it can do nothing of what comes first.
 FURTHER = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Lessee:
+    """A worker that would hold up to *room* lanes: of all targets, or *only* of these."""
+
+    worker_id: int = 0
+    room: int = 0
+    only: Collection[int] | None = None
+
+    def wants(self, target_id: int) -> bool:
+        """Whether it would hold this target's lane."""
+        return self.only is None or target_id in self.only
+
+
+NOBODY = Lessee()
+
+
+@dataclass(slots=True)
+class Dispatched:
+    """How many events moved on, ``None`` if somebody else is dispatching, and the lanes that the lessee holds now."""
+
+    moved: int | None
+    leased: list[Held] = field(default_factory=list)
+    #: Whether an event has more targets than got their deliveries.
+    is_partial: bool = False
+    #: The database's time of then.
+    at: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -35,6 +65,8 @@ class Share:
     target_ids: Sequence[int]
     #: Whether these are the last of its targets.
     is_last: bool = True
+    #: Those of them that may be paused: it was not asked, or they were a moment ago.
+    maybe_paused: Collection[int] = ()
 
 
 @dataclass(slots=True)
@@ -43,6 +75,12 @@ class Candidates:
 
     by_owner: dict[tuple[str, object], list[tuple[int, str]]] = field(default_factory=lambda: defaultdict(list))
     by_pattern: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    paused: set[int] = field(default_factory=set)
+
+    def share(self, event: Event) -> Share:
+        """Choose all that *event* is for."""
+        target_ids = self.targets_of(event)
+        return Share(event, target_ids, maybe_paused=target_ids if event.direct_targets else self.paused.intersection(target_ids))
 
     def targets_of(self, event: Event) -> list[int]:
         """The ids of the targets that get *event*, sorted."""
@@ -62,18 +100,18 @@ class Candidates:
         return sorted(found)
 
 
+#: Events that are ready, of two kinds, each of which has an index of its own.
+AT_ONCE = "dispatched_at IS NULL AND deliver_at IS NULL"
+PLANNED = "dispatched_at IS NULL AND deliver_at IS NOT NULL AND deliver_at <= {now}"
+ONE_READY = f"""
+    SELECT * FROM (SELECT 1 FROM djw_event WHERE {AT_ONCE} LIMIT 1) AS at_once
+    UNION ALL SELECT * FROM (SELECT 1 FROM djw_event WHERE {PLANNED} LIMIT 1) AS planned
+"""
+
+
 def has_waiting(using: str) -> bool:
     """Whether there are events to dispatch now. Every worker asks, ten times a second."""
-    return bool(database.execute(using, ONE_WAITING.format(now=database.sql_now(using))))
-
-
-#: A row for each of the two kinds of events that are ready, see ``_ready``; each has an index of its own.
-ONE_WAITING = """
-    SELECT * FROM (SELECT 1 FROM djw_event WHERE dispatched_at IS NULL AND deliver_at IS NULL LIMIT 1) AS at_once
-    UNION ALL SELECT * FROM (
-        SELECT 1 FROM djw_event WHERE dispatched_at IS NULL AND deliver_at IS NOT NULL AND deliver_at <= {now} LIMIT 1
-    ) AS planned
-"""
+    return bool(database.execute(using, ONE_READY.format(now=database.sql_now(using))))
 
 
 def next_planned(using: str) -> datetime | None:
@@ -88,34 +126,61 @@ def dispatch(using: str, *, batch: int = BATCH, page: int = PAGE) -> int | None:
 
     ``None`` says that somebody else is dispatching. No user code runs in here.
     """
-    return database.run_transaction(using, partial(_dispatch, using, batch, page))
+    return dispatch_and_lease(using, NOBODY, batch=batch, page=page).moved
 
 
-def _ready(using: str) -> tuple[QuerySet[Event], QuerySet[Event]]:
-    """Events that are sent as soon as can be, and planned ones that fell due."""
-    events = Event.objects.using(using).defer("payload", "versions", "call", "build_error")
-    waiting = events.filter(dispatched_at__isnull=True).order_by()
-    at_once = waiting.filter(deliver_at__isnull=True)
-    planned = waiting.filter(deliver_at__isnull=False, deliver_at__lte=database.DatabaseNow())
-    return at_once, planned
+def dispatch_and_lease(using: str, lessee: Lessee, *, batch: int = BATCH, page: int = PAGE) -> Dispatched:
+    """The same, and have *lessee* hold lanes that got deliveries: to lease them later would be a transaction of its own.
+
+    A worker that was struck off gets none.
+    """
+    return database.run_transaction(using, partial(_dispatch, using, lessee, batch, page))
 
 
-def _dispatch(using: str, batch: int, page: int) -> int | None:
-    if not Dispatcher.lock(using):
-        return None
+def _dispatch(using: str, lessee: Lessee, batch: int, page: int) -> Dispatched:
+    worker_id = Dispatcher.lock_for(using, lessee.worker_id)
+    if worker_id is None:
+        return Dispatched(None)
     for factor in (1, FURTHER):
         # Never a watermark: an event with an early id may commit late.
-        events = database.read_first_of_both(using, *_ready(using), batch * factor)
+        events = _read_ready(using, batch * factor)
         shares = list(_share(using, events, page * factor))
         lanes = _lock_lanes(using, {pk for share in shares for pk in share.target_ids})
-        shares = list(_without_busy(shares, lanes, _lock_events(using, shares)))
+        now, event_ids = database.lock_at(using, Event, [share.event.pk for share in shares])
+        shares = list(_without_busy(shares, lanes, event_ids))
         if shares or len(events) < batch * factor:
             break
         # All of them wait for busy lanes: others may stand behind them.
-    now = database.read_clock(using)
-    _append(using, shares, {pk: lane for pk, lane in lanes.items() if lane is not None}, now)
-    _mark(using, shares, now)
-    return len(shares)
+    queues = {pk: lane for pk, lane in lanes.items() if lane is not None}
+    plan = _line_up(using, shares, queues, now)
+    paused = _find_paused(using, shares)
+    # What newer ones take the place of is looked up in between.
+    with database.batched(using) if plan.places is None else nullcontext():
+        _append(using, plan, now)
+        leased = _advance(using, plan.looks, queues, paused, lessee if worker_id else NOBODY, now)
+        _mark(using, shares, now)
+    return Dispatched(len(shares), leased, is_partial=not all(share.is_last for share in shares), at=now)
+
+
+#: What dispatching has to know of an event.
+EVENT = (
+    "id",
+    "name",
+    "owner",
+    "identifier",
+    "is_broadcast",
+    "ordering_key",
+    "target_ids",
+    "subjects",
+    "expires_at",
+    "dispatch_cursor",
+    "coalesce",
+)
+
+
+def _read_ready(using: str, limit: int) -> list[Event]:
+    """Read events that are sent as soon as can be, and planned ones that fell due, in the order of their ids."""
+    return database.load_first(using, Event, EVENT, (AT_ONCE, PLANNED.format(now=database.sql_now(using))), limit)
 
 
 # -- who gets what -----------------------------------------------------------------------------------------------------
@@ -126,13 +191,15 @@ def _share(using: str, events: list[Event], page: int) -> Iterator[Share]:
     large = next((event for event in events if event.dispatch_cursor), None)
     # What was begun besides it goes on when it is done, before what comes behind that.
     waiting_keys = {event.ordering_key for event in events if event.dispatch_cursor and event is not large}
+    others = [event for event in events if event is not large]
     if large is not None:
-        share = _share_large(using, large, page // 2)
+        share = _share_large(using, large, page // 2 if others else page)
         yield share
-        if not share.is_last and (large.coalesce is not None or _has_ordered(using, large)):
+        has_followers = any(event.ordering_key == large.ordering_key for event in others)
+        if not share.is_last and has_followers and (large.coalesce is not None or _has_ordered(using, large)):
             # Or an ordered target could get a later event of this key before it gets this one, and the older take its place.
             waiting_keys.add(large.ordering_key)
-    small = [event for event in events if event is not large and event.ordering_key not in waiting_keys]
+    small = [event for event in others if event.ordering_key not in waiting_keys]
     yield from _share_small(using, small, page if large is None else page // 2, can_begin_large=large is None)
 
 
@@ -168,11 +235,11 @@ def _kind(event: Event) -> tuple[str, object]:
 def _fill_page(events: list[Event], candidates: Candidates, page: int) -> Iterator[Share]:
     count = 0
     for event in events:
-        target_ids = candidates.targets_of(event)
-        count += len(target_ids)
-        if count > page and count > len(target_ids):
+        share = candidates.share(event)
+        count += len(share.target_ids)
+        if count > page and count > len(share.target_ids):
             return
-        yield Share(event, target_ids)
+        yield share
 
 
 def _find_candidates(using: str, events: list[Event], limit: int) -> Candidates | None:
@@ -185,19 +252,23 @@ def _find_candidates(using: str, events: list[Event], limit: int) -> Candidates 
     if not any(event.is_broadcast for event in events):
         owners = {event.owner_id for event in events} - {None}
         wanted = wanted.filter(Q(target__owner__isnull=True) | Q(target__owner__in=owners))
-    rows = list(wanted.values_list("event", "target_id", "target__owner_id", "target__identifier")[: limit + 1])
+    columns = ("event", "target_id", "target__owner_id", "target__identifier", "target__is_active")
+    rows = list(wanted.values_list(*columns)[: limit + 1])
     if len(rows) > limit:
         return None
-    for pattern, target_id, owner_id, identifier in rows:
+    for pattern, target_id, owner_id, identifier, is_active in rows:
         found.by_owner[pattern, owner_id].append((target_id, identifier))
         found.by_pattern[pattern].append(target_id)
+        if not is_active:
+            found.paused.add(target_id)
     return found
 
 
 def _share_large(using: str, event: Event, page: int) -> Share:
     rest = WebhookTarget.objects.using(using).matching(event).filter(pk__gt=event.dispatch_cursor)
-    target_ids = list(rest.order_by("pk").values_list("pk", flat=True)[:page])
-    return Share(event, target_ids, is_last=len(target_ids) < page)
+    states = dict(rest.order_by("pk").values_list("pk", "is_active")[:page])
+    paused = [pk for pk, is_active in states.items() if not is_active]
+    return Share(event, list(states), is_last=len(states) < page, maybe_paused=paused)
 
 
 def _has_ordered(using: str, event: Event) -> bool:
@@ -216,11 +287,13 @@ class Queue:
     version: int
     is_ordered: bool | None
     due_at: datetime | None
+    holder: int | None
+    token: int
     health: Health
 
 
 #: The columns of a lane that a queue is made of, behind its target.
-QUEUE = ("held_until", "disabled_at", "tail", "version", "is_ordered", "due_at")
+QUEUE = ("held_until", "disabled_at", "tail", "version", "is_ordered", "due_at", "holder", "token")
 
 
 def _lock_lanes(using: str, target_ids: set[int]) -> dict[int, Queue | None]:
@@ -241,10 +314,10 @@ def _lock_lanes(using: str, target_ids: set[int]) -> dict[int, Queue | None]:
 
 
 def _make_queue(row: Sequence[Any]) -> tuple[int, Queue]:
-    pk, held_until, disabled_at, tail, version, is_ordered, due_at = row
+    pk, held_until, disabled_at, tail, version, is_ordered, due_at, holder, token = row
     is_closed = held_until is not None or disabled_at is not None
     health = Health(held_until=held_until, disabled_at=disabled_at) if is_closed else UNKNOWN
-    return pk, Queue(tail, version, is_ordered, due_at, health)
+    return pk, Queue(tail, version, is_ordered, due_at, holder, token, health)
 
 
 def _make_lanes(using: str, targets: list[tuple[int, bool, object]]) -> None:
@@ -257,12 +330,6 @@ def _make_lanes(using: str, targets: list[tuple[int, bool, object]]) -> None:
     database.copy_many(using, TargetOwner, {"target": "id", "owner": "owner"}, WebhookTarget, owned)
 
 
-def _lock_events(using: str, shares: Iterable[Share]) -> set[int]:
-    """Lock the events, except those that an application keeps locked: to wait for one would hold up all the others."""
-    events = Event.objects.using(using).filter(pk__in=[share.event.pk for share in shares]).only("pk").order_by("pk")
-    return {event.pk for event in database.lock_free_rows(events, using)}
-
-
 def _without_busy(shares: Iterable[Share], lanes: dict[int, Queue | None], event_ids: set[int]) -> Iterator[Share]:
     """Leave out locked events, those for busy lanes, and those behind them, so that no target gets them in another order."""
     busy = {pk for pk, lane in lanes.items() if lane is None}
@@ -273,7 +340,22 @@ def _without_busy(shares: Iterable[Share], lanes: dict[int, Queue | None], event
             busy.update(share.target_ids)
 
 
-def _append(using: str, shares: list[Share], lanes: dict[int, Queue], now: datetime) -> None:
+@dataclass(slots=True)
+class Plan:
+    """The deliveries that are to be written, as values of ``COLUMNS``, and when their lanes are to be looked at."""
+
+    rows: list[Row]
+    looks: dict[int, datetime]
+    #: The places of those that newer ones may take the place of, if there are any; and the lines whose first is not known yet.
+    places: Places | None
+    undecided: set[tuple[int, str]]
+
+
+#: What is different in each new delivery.
+COLUMNS = ("uid", "event", "target", "sequence", "ordering_key", "due_at", "expires_at")
+
+
+def _line_up(using: str, shares: list[Share], lanes: dict[int, Queue], now: datetime) -> Plan:
     """Give each share's targets their deliveries, at the tails of their lanes."""
     kinds = _list_kinds(shares, lanes)
     places = Places(using, kinds) if kinds else None
@@ -298,14 +380,9 @@ def _append(using: str, shares: list[Share], lanes: dict[int, Queue], now: datet
             waiting.add((pk, event.ordering_key))
             rows.append((uid, event.pk, pk, lane.tail, event.ordering_key, due_at, expires_at))
             looks[pk] = min(looks.get(pk, look_at), look_at)
-    if places is None:
-        _insert(using, rows, now)
-    else:
-        _insert(using, [places.complete(row, now) for row in rows], now, places.COLUMNS)
-        places.clear(now)
-        Delivery.objects.using(using).line_up(sorted(undecided), now)
+    if places is not None:
         looks |= {kind.target_id: now for kind in ordered if places.has_others(kind)}
-    _advance(using, looks, lanes, now)
+    return Plan(rows, looks, places, undecided)
 
 
 def _list_kinds(shares: list[Share], lanes: dict[int, Queue]) -> set[Kind]:
@@ -313,8 +390,17 @@ def _list_kinds(shares: list[Share], lanes: dict[int, Queue]) -> set[Kind]:
     return {Kind(pk, share.event.ordering_key, share.event.name) for share in asking for pk in share.target_ids if pk in lanes}
 
 
-def _insert(using: str, rows: list[tuple[Any, ...]], now: datetime, more: Sequence[str] = ()) -> None:
-    columns = ("uid", "event", "target", "sequence", "ordering_key", "due_at", "expires_at", *more)
+def _append(using: str, plan: Plan, now: datetime) -> None:
+    """Write the deliveries."""
+    if plan.places is None:
+        _insert(using, plan.rows, now)
+        return
+    _insert(using, [plan.places.complete(row, now) for row in plan.rows], now, plan.places.COLUMNS)
+    plan.places.clear(now)
+    Delivery.objects.using(using).line_up(sorted(plan.undecided), now)
+
+
+def _insert(using: str, rows: Sequence[tuple[Any, ...]], now: datetime, more: Sequence[str] = ()) -> None:
     start = {
         "status": Status.PENDING.value,
         "reason": "",
@@ -324,7 +410,7 @@ def _insert(using: str, rows: list[tuple[Any, ...]], now: datetime, more: Sequen
         "created_at": now,
     }
     constants = {name: value for name, value in start.items() if name not in more}
-    database.insert_many(using, Delivery, columns, rows, constants=constants)
+    database.insert_many(using, Delivery, (*COLUMNS, *more), rows, constants=constants)
 
 
 def _pending_keys(using: str, shares: list[Share], lanes: dict[int, Queue]) -> set[tuple[int, str]]:
@@ -348,28 +434,41 @@ def _expiry(event: Event, now: datetime) -> datetime | None:
     return now + timedelta(seconds=conf.seconds("EXPIRE_AFTER"))
 
 
-def _advance(using: str, looks: dict[int, datetime], lanes: dict[int, Queue], now: datetime) -> None:
-    """Write the lanes' new tails, and when they are due: one that holds its deliveries back, when it looks for expired ones."""
-    states = database.read_many(using, WebhookTarget, ("id", "is_active"), looks)
-    paused = {pk for pk, is_active in states if not is_active}
-    rows = []
+def _find_paused(using: str, shares: Iterable[Share]) -> set[int]:
+    """The targets that are paused: asked under the locks of their lanes, or one that is resumed just now would be slept on."""
+    maybe = {pk for share in shares for pk in share.maybe_paused}
+    return {pk for pk, is_active in database.read_many(using, WebhookTarget, ("id", "is_active"), maybe) if not is_active}
+
+
+def _advance(
+    using: str, looks: dict[int, datetime], lanes: dict[int, Queue], paused: set[int], lessee: Lessee, now: datetime
+) -> list[Held]:
+    """Write the lanes' new tails, when they are due, and who holds them; return those that the lessee gets.
+
+    One that holds its deliveries back is due when it looks for expired ones.
+    """
+    rows: list[tuple[Any, ...]] = []
+    leased: list[Held] = []
     for pk, look_at in sorted(looks.items()):
         lane = lanes[pk]
         holds_back = pk in paused or lane.health.is_closed(now)
         at = next_look(lane.health, now, is_paused=pk in paused) if holds_back else look_at
-        rows.append((lane.tail, lane.version + 1, at if lane.due_at is None else min(lane.due_at, at), pk))
-    database.update_many(using, Lane, ("tail", "version", "due_at"), rows, match=["target"])
+        if at <= now and lane.holder is None and len(leased) < lessee.room and lessee.wants(pk):
+            lane.holder, lane.token = lessee.worker_id, lane.token + 1
+            leased.append(Held(pk, lane.token))
+        due_at = at if lane.due_at is None else min(lane.due_at, at)
+        rows.append((lane.tail, lane.version + 1, due_at, lane.holder, lane.token, pk))
+    database.update_many(using, Lane, ("tail", "version", "due_at", "holder", "token"), rows, match=["target"])
+    return leased
 
 
 def _mark(using: str, shares: list[Share], now: datetime) -> None:
     """Write how far each event is. What nobody wants keeps its row, but not its captured call."""
-    events = Event.objects.using(using)
     unwanted = [s.event.pk for s in shares if s.is_last and not s.target_ids and not s.event.dispatch_cursor]
-    if unwanted:
-        events.filter(pk__in=unwanted).update(call="")
+    database.set_many(using, Event, {"call": ""}, unwanted)
     done = [s.event for s in shares if s.is_last]
     index_subjects(using, done)
-    events.filter(pk__in=[event.pk for event in done]).update(dispatched_at=now, subjects="")
+    database.set_many(using, Event, {"dispatched_at": now, "subjects": ""}, [event.pk for event in done])
     for share in shares:
         if not share.is_last:
-            events.filter(pk=share.event.pk).update(dispatch_cursor=share.target_ids[-1])
+            database.set_many(using, Event, {"dispatch_cursor": share.target_ids[-1]}, [share.event.pk])

@@ -157,8 +157,7 @@ def take(using: str, wanted: dict[int, int], held: dict[int, Held], now: datetim
     It says on each ``Held`` what the lane and its target are like now, and sees to what was said of them since: a target
     that was deleted, paused, put in order. What is returned is not marked: the lease alone makes it ours.
     """
-    lanes = {lane.pk: lane for lane in Lane.objects.using(using).filter(pk__in=wanted)}
-    targets = WebhookTarget.objects.using(using).in_bulk(list(wanted))
+    lanes, targets = database.load_many(using, Lane, wanted), database.load_many(using, WebhookTarget, wanted)
     for pk in wanted:
         _bring_up_to_date(using, held[pk], lanes.get(pk), targets.get(pk), now)
     due_at = database.to_database(using, now)

@@ -21,6 +21,7 @@ from djwebhooks.announce import announce
 from djwebhooks.build import Builder, InlineBuilder, see_states
 from djwebhooks.conf import conf
 from djwebhooks.database import DatabaseClock
+from djwebhooks.dispatch import Lessee
 from djwebhooks.fairness import Paces, Usage, choose
 from djwebhooks.handshake import Permission
 from djwebhooks.lanes import LeaseLost
@@ -41,6 +42,8 @@ BEAT = 5.0
 POLL, POLL_SHARE, LONGEST_POLL = 0.1, 20, 1.0
 #: How many times what a poll costs must pass until a worker that is told of new work polls again.
 CALL_SHARE = 5
+#: Seconds of a turn after which no further page of an event with very many targets is dispatched.
+FAN_OUT = 0.15
 #: How many times what the transport takes at once must be ready, so that polls for more can wait.
 PLENTY = 2
 #: Seconds between looks for replays. ``NO_REPLAY`` is as long as it takes until the next part of none.
@@ -116,6 +119,8 @@ class Worker:
         self._oldest_outcome = self._record_again_at = 0.0
         self._next_poll = self._next_call = self._next_release = self._next_replay_poll = 0.0
         self._has_more = True
+        #: Whether the last look for lanes was left out.
+        self._owes_lease = False
         #: Whether a replay goes on shortly, and whether a lane's rate lets something out.
         self._is_replaying = self._is_paced = False
 
@@ -317,12 +322,15 @@ class Worker:
         if self._is_stopping or (started < self._poll_at and not self._wants_to_poll()):
             return
         self._is_called = False
-        moved = dispatch.dispatch(self.using) if dispatch.has_waiting(self.using) else 0
         room = min(LANES, 2 * self.transport.concurrency) - len(self._held)
+        moved, dispatched = self._dispatch(room // 2)
         is_full = room <= 0
         if is_full:
             room = self._make_room()
-        leased = lanes.lease(self.using, self.id, room, only=self.targets)
+        # What was dispatched is sent first, but what has been due for longer is not put off a second time.
+        self._owes_lease = bool(dispatched) and not self._owes_lease
+        leased = [] if self._owes_lease else lanes.lease(self.using, self.id, room - len(dispatched), only=self.targets)
+        leased += dispatched
         for held in leased:
             self._held[held.target_id] = held
         self._notice_changes()
@@ -335,6 +343,21 @@ class Worker:
         # A poll may have waited for somebody's lock, which says nothing of what the next one costs.
         self._next_poll = ended + min(max(POLL, POLL_SHARE * (ended - started)), LONGEST_POLL)
         self._next_call = min(ended + CALL_SHARE * (ended - started), self._next_poll)
+
+    def _dispatch(self, room: int) -> tuple[int, list[Held]]:
+        """Dispatch what waits; return how many events moved on, and the lanes that this worker got with that, *room* at most."""
+        if not dispatch.has_waiting(self.using):
+            return 0, []
+        until, moved, leased = time.monotonic() + FAN_OUT, 0, list[Held]()
+        while True:
+            lessee = Lessee(self.id, max(0, room - len(leased)), self.targets)
+            done = dispatch.dispatch_and_lease(self.using, lessee, page=dispatch.PAGE)
+            if done.at is not None:
+                self._clock.keep_up(done.at)
+            moved += done.moved or 0
+            leased += done.leased
+            if not done.is_partial or time.monotonic() > until:
+                return moved, leased
 
     def _wants_to_poll(self) -> bool:
         """Whether a poll cannot wait: there is more, and what is ready does not keep the transport busy for a while.

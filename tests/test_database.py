@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from django.db import DataError, Error, OperationalError, connection, transaction
+from django.db import DataError, Error, IntegrityError, OperationalError, connection, transaction
 from django.db.models import F, Model
 from django.test.utils import CaptureQueriesContext
 
@@ -53,6 +53,17 @@ def test_stored_times_are_the_clocks() -> None:
 def test_the_clock_goes_on_inside_a_transaction() -> None:
     """The clock is that of the statement, not of the transaction's beginning."""
     assert read_clock(DB) < read_clock(DB)
+
+
+def test_a_clock_keeps_up_with_what_the_database_has_told() -> None:
+    """What was written a moment ago is due by it, though the database counts in whole milliseconds; it never goes back."""
+    clock = DatabaseClock(DB)
+    later = clock() + timedelta(minutes=1)
+
+    clock.keep_up(later)
+    clock.keep_up(later - timedelta(minutes=2))
+
+    assert later <= clock() < later + timedelta(minutes=1)
 
 
 def test_a_clock_is_carried_on_without_asking(django_assert_num_queries: Any) -> None:
@@ -541,11 +552,100 @@ def test_a_union_limits_each_part_alone(django_assert_num_queries: Any) -> None:
 
 @pytest.mark.parametrize("limit", [1, 4, 99])
 def test_the_first_of_two_sets_of_rows(limit: int) -> None:
-    """They come in the order of their ids, whichever set they are of, and no more than asked for."""
+    """They come in the order of their ids, whichever set they are of, no more than asked for, with the columns asked for."""
     events = Event.objects.bulk_create([Event(name=name) for name in ("a", "b", "b", "a", "b", "a")])
-    one, other = Event.objects.filter(name="a"), Event.objects.filter(name="b")
 
-    assert database.read_first_of_both(DB, one, other, limit) == events[:limit]
+    found = database.load_first(DB, Event, ("id", "name"), ("name = 'a'", "name = 'b'"), limit)
+
+    assert [(event.pk, event.name) for event in found] == [(event.pk, event.name) for event in events[:limit]]
+    assert "payload" in found[0].get_deferred_fields()
+
+
+def test_rows_are_loaded_as_the_orm_does() -> None:
+    """``load_many`` is ``in_bulk``: all columns, as models have them, and nothing of rows that are not there."""
+    targets = [make_target(make_user(name), url=f"http://127.0.0.1/{name}", headers={"x": name}) for name in ("ada", "bob")]
+    keys = [target.pk for target in targets] + [0]
+
+    loaded = database.load_many(DB, WebhookTarget, keys)
+
+    assert loaded == WebhookTarget.objects.in_bulk(keys)
+    assert {pk: vars(row) | {"_state": None} for pk, row in loaded.items()} == {
+        pk: vars(row) | {"_state": None} for pk, row in WebhookTarget.objects.in_bulk(keys).items()
+    }
+
+
+def test_many_rows_get_the_same_values() -> None:
+    """Those with these ids, and no others."""
+    now = read_clock(DB)
+    events = Event.objects.bulk_create([Event(name="a.b", call="x") for _ in range(3)])
+
+    database.set_many(DB, Event, {"call": "", "dispatched_at": now}, [event.pk for event in events[:2]])
+    database.set_many(DB, Event, {"call": "y"}, [])
+
+    found = Event.objects.order_by("pk").values_list("call", "dispatched_at")
+    assert list(found) == [("", now), ("", now), ("x", None)]
+
+
+def test_rows_are_locked_with_the_time_of_then() -> None:
+    """The ids are of those that are there; without any, the time is still told."""
+    event = Event.objects.create(name="a.b")
+    before = read_clock(DB)
+
+    now, ids = database.lock_at(DB, Event, [event.pk, 0])
+    without_rows, nothing = database.lock_at(DB, Event, [0])
+
+    assert (ids, nothing) == ({event.pk}, set())
+    assert before <= now <= without_rows
+
+
+@server_only
+@pytest.mark.django_db(transaction=True)
+def test_rows_that_others_have_locked_are_left_out_of_a_lock() -> None:
+    """Nobody waits for them."""
+    events = Event.objects.bulk_create([Event(name="a.b") for _ in range(2)])
+    with second_connection() as other, transaction.atomic(using=other):
+        list(Event.objects.using(other).select_for_update().filter(pk=events[0].pk))
+
+        with database.engine_transaction(DB):
+            assert database.lock_at(DB, Event, [event.pk for event in events])[1] == {events[1].pk}
+
+
+def test_a_batch_of_statements_is_written() -> None:
+    """In its order, and it is there afterwards."""
+    event = Event.objects.create(name="a.b")
+
+    with database.engine_transaction(DB), database.batched(DB):
+        database.set_many(DB, Event, {"name": "c.d", "identifier": "x"}, [event.pk])
+        database.set_many(DB, Event, {"name": "e.f"}, [event.pk])
+
+    event.refresh_from_db()
+    assert (event.name, event.identifier) == ("e.f", "x")
+
+
+def test_nothing_is_read_in_a_batch() -> None:
+    """Where statements are sent together, what one finds is not there yet: it would look as if there were no rows."""
+    with (
+        pytest.raises(RuntimeError, match="In a batch nothing can be read"),
+        database.engine_transaction(DB),
+        database.batched(DB),
+    ):
+        database.read_many(DB, Event, ["name"], [1])
+
+
+def test_a_batch_fails_as_its_statements_do() -> None:
+    """One that fails raises Django's own error, at the end of the batch at the latest, and the transaction is undone."""
+    event = Event.objects.create(name="a.b")
+
+    def write() -> None:
+        with database.batched(DB):
+            database.set_many(DB, Event, {"name": "c.d"}, [event.pk])
+            database.execute(DB, "UPDATE djw_event SET uid = NULL")
+
+    with pytest.raises(IntegrityError):
+        database.run_transaction(DB, write)
+
+    event.refresh_from_db()
+    assert event.name == "a.b"
 
 
 def test_a_statement_without_rows_returns_none() -> None:

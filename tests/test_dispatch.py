@@ -9,10 +9,11 @@ from django.contrib.auth.models import User
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
+from djwebhooks import lanes
 from djwebhooks.database import read_clock
-from djwebhooks.dispatch import dispatch, has_waiting, next_planned
+from djwebhooks.dispatch import Lessee, dispatch, dispatch_and_lease, has_waiting, next_planned
 from djwebhooks.events import fire
-from djwebhooks.models import Delivery, Event, Lane, Subscription, WebhookTarget
+from djwebhooks.models import Delivery, Event, Lane, Subscription, WebhookTarget, Worker
 from djwebhooks.models.deliveries import Status
 from djwebhooks.models.lanes import RECHECK
 from tests.builders import make_target, make_user
@@ -438,6 +439,94 @@ def test_a_key_that_waits_already_goes_on_waiting() -> None:
 
     due = Delivery.objects.filter(target=target, due_at__isnull=False).order_by("sequence")
     assert list(due.values_list("sequence", flat=True)) == [1, 4]
+
+
+# -- leases ------------------------------------------------------------------------------------------------------------
+
+
+def enlist() -> int:
+    number = lanes.enlist(DB, "test", "here")
+    assert isinstance(number, int)
+    return number
+
+
+def test_whoever_dispatches_gets_the_lanes() -> None:
+    """They are held with their deliveries' commit, as by a lease of their own; what others hold stays theirs."""
+    targets = make_targets(None, 3)
+    Lane.objects.create(target=targets[1], holder=77, token=5)
+    fire("a.b", 1)
+    worker = enlist()
+
+    done = dispatch_and_lease(DB, Lessee(worker, room=10))
+
+    assert done.moved == 1
+    assert [(held.target_id, held.token) for held in done.leased] == [(targets[0].pk, 1), (targets[2].pk, 1)]
+    found = Lane.objects.order_by("pk").values_list("holder", "token", "version")
+    assert list(found) == [(worker, 1, 1), (77, 5, 1), (worker, 1, 1)]
+
+
+def test_a_lessee_gets_no_more_lanes_than_it_has_room_for() -> None:
+    """The rest is left to others, and so is what it may not send to."""
+    targets = make_targets(None, 4)
+    fire("a.b", 1)
+
+    done = dispatch_and_lease(DB, Lessee(enlist(), room=2, only={target.pk for target in targets[1:]}))
+
+    assert [held.target_id for held in done.leased] == [targets[1].pk, targets[2].pk]
+    assert Lane.objects.filter(holder__isnull=True, due_at__isnull=False).count() == 2
+
+
+def test_a_lane_that_holds_back_is_not_leased_by_dispatch() -> None:
+    """There is nothing to send to a target that is paused, or whose receiver asked for a pause."""
+    paused, held = make_targets(None, 2)
+    paused.pause()
+    Lane.objects.create(target=held, held_until=read_clock(DB) + timedelta(minutes=1))
+    fire("a.b", 1)
+
+    assert dispatch_and_lease(DB, Lessee(enlist(), room=9)).leased == []
+
+
+def test_a_worker_that_was_struck_off_gets_no_lane() -> None:
+    """Nobody would ever free it; the event is dispatched for whoever comes."""
+    make_target()
+    fire("a.b", 1)
+
+    done = dispatch_and_lease(DB, Lessee(12345, room=9))
+
+    assert (done.moved, done.leased) == (1, [])
+    assert Lane.objects.get().holder is None
+
+
+@server_only
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_that_is_being_struck_off_gets_no_lane() -> None:
+    """Whoever buries it has its row, and would look for its lanes before this one is its."""
+    make_target()
+    fire("a.b", 1)
+    worker = enlist()
+    with second_connection() as other, transaction.atomic(using=other):
+        Worker.objects.using(other).filter(pk=worker).delete()
+
+        done = dispatch_and_lease(DB, Lessee(worker, room=9))
+
+    assert (done.moved, done.leased) == (1, [])
+
+
+@server_only
+@pytest.mark.django_db(transaction=True)
+def test_nobody_is_struck_off_while_it_gets_lanes() -> None:
+    """Its row is locked until they are its, so that whoever buries it next finds them."""
+    make_target()
+    fire("a.b", 1)
+    worker = enlist()
+    Worker.objects.update(expires_at=read_clock(DB) - timedelta(minutes=1))
+    with second_connection() as other:
+        with transaction.atomic():
+            assert dispatch_and_lease(DB, Lessee(worker, room=9)).leased
+            assert lanes.reap(other) == 0
+        assert lanes.reap(other) == 1
+
+    assert Lane.objects.get().holder is None
 
 
 # -- busy lanes --------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import OperationalError, connection
 from django.dispatch import Signal
+from django.test.utils import CaptureQueriesContext
 
 from djwebhooks.database import DatabaseNow
 from djwebhooks.decorators import hook
@@ -52,6 +53,65 @@ def register(url: str, owner: User, **fields: Any) -> WebhookTarget:
 def fire_many(count: int, owner: User, keys: int = 1) -> None:
     for number in range(count):
         fire("thing.happened", {"number": number}, owner=owner, ordering_key=str(number % keys))
+
+
+# -- how soon -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_single_event_is_sent_after_few_statements(owner: User) -> None:
+    """Each is a round trip that it waits for: its lane is leased with its delivery, and what else is due is looked for later."""
+    register("http://127.0.0.1/", owner)
+    counts = []
+
+    def answer(request: Request) -> Reply:
+        counts.append(len(queries))
+        return Reply(request.key, status=200)
+
+    worker = Worker(transport=MemoryTransport(answer), burst=True, threaded=False)
+    with CaptureQueriesContext(connection) as queries:
+        worker.enlist()
+        for _ in range(2):
+            worker._next_poll = 0.0
+            fire_many(1, owner)
+            counts.append(-len(queries))
+            while len(counts) % 2:
+                worker._turn()
+
+    assert sum(counts[2:]) <= 20
+
+
+def test_an_event_for_many_targets_is_dispatched_in_few_turns(owner: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Page after page for a moment, and then what is there is sent before the next ones."""
+    monkeypatch.setattr("djwebhooks.dispatch.PAGE", 2)
+    for number in range(9):
+        register(f"http://127.0.0.1/{number}", owner)
+    transport = MemoryTransport()
+    worker = Worker(transport=transport, threaded=False)
+
+    monkeypatch.setattr("djwebhooks.worker.FAN_OUT", -1.0)
+    fire_many(1, owner)
+    worker._turn()
+    first = Delivery.objects.count()
+    monkeypatch.setattr("djwebhooks.worker.FAN_OUT", 60.0)
+    worker._turn()
+
+    assert (first, Delivery.objects.count()) == (2, 9)
+    assert transport.requests
+
+
+def test_what_is_due_is_not_put_off_by_what_is_new(owner: User) -> None:
+    """A worker that gets new lanes with each dispatch still takes those that have been due for longer."""
+    other = User.objects.create(username="other")
+    old, new = register("http://127.0.0.1/old", owner), register("http://127.0.0.1/new", other)
+    fire_many(1, owner)
+    dispatch("default")
+    transport = MemoryTransport()
+    worker = Worker(transport=transport, threaded=False)
+    for _ in range(3):
+        fire_many(1, other)
+        worker._turn()
+
+    assert {request.url for request in transport.requests} == {old.target_url, new.target_url}
 
 
 # -- fairness ----------------------------------------------------------------------------------------------------------

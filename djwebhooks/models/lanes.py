@@ -8,7 +8,7 @@ from typing import Any
 from django.db import models
 from django.db.models.functions import Coalesce, Least
 
-from djwebhooks.database import DatabaseNow, lock_free_rows, lock_rows
+from djwebhooks.database import DatabaseNow, execute, lock_rows, sql_lock_free
 from djwebhooks.health import Health
 from djwebhooks.managers import WriterManager
 from djwebhooks.models.keyring import LIVE_KEYS
@@ -130,6 +130,10 @@ class Worker(models.Model):
         return f"{self.name} at {self.place}"
 
 
+#: Locks the dispatcher's row and a worker's, if that is there.
+LOCK = "SELECT (SELECT id FROM djw_worker WHERE id = %s {lock_free}) FROM djw_dispatcher WHERE id = 1 {lock_free}"
+
+
 class Dispatcher(models.Model):
     """The row whose lock makes one worker at a time the dispatcher."""
 
@@ -144,8 +148,17 @@ class Dispatcher(models.Model):
     @classmethod
     def lock(cls, using: str) -> bool:
         """Take the lock until the transaction ends; return whether nobody else has it."""
-        row = cls._row(using)
-        return bool(lock_free_rows(row, using)) or (cls._make(using) and bool(lock_free_rows(row, using)))
+        return cls.lock_for(using, 0) is not None
+
+    @classmethod
+    def lock_for(cls, using: str, worker_id: int) -> int | None:
+        """The same, with the row of the worker that wants it, so that nobody strikes it off meanwhile.
+
+        Return its id, 0 if it was struck off already, or ``None`` if somebody else has the lock.
+        """
+        sql = LOCK.format(lock_free=sql_lock_free(using))
+        rows = execute(using, sql, [worker_id]) or (execute(using, sql, [worker_id]) if cls._make(using) else [])
+        return next((found or 0 for (found,) in rows), None)
 
     @classmethod
     def wait_for_lock(cls, using: str) -> None:

@@ -8,6 +8,7 @@ from django.contrib.auth.models import User
 from django.db import connection
 
 from djwebhooks.database import DatabaseNow, execute
+from djwebhooks.dispatch import dispatch
 from djwebhooks.models import Delivery, Event, Worker
 from tests.engines.processes import wait_until
 from tests.faults.books import Books, check_books, unrecorded
@@ -20,13 +21,15 @@ from tests.faults.world import fire_some
 Work = Callable[..., Child]
 
 
-def kill_and_recover(ledger: Ledger, owner: User, work: Work, trap: Trap) -> tuple[Child, Books]:
+def kill_and_recover(ledger: Ledger, owner: User, work: Work, trap: Trap, *, is_dispatched: bool = False) -> tuple[Child, Books]:
     """Let a worker fall into *trap* and a fresh one do the rest; check the books.
 
-    What was in flight at the kill is sent again, once, and nothing else is.
+    What was in flight at the kill is sent again, once, and nothing else is. With *is_dispatched* there are deliveries already.
     """
     repeated = check_books(ledger).repeated
     fire_some(owner)
+    if is_dispatched:
+        dispatch("default")
     killed = work(trap)
     killed.wait()
     in_flight = unrecorded(ledger)

@@ -27,14 +27,12 @@ pytestmark = pytest.mark.django_db(transaction=True)
 #: Where a worker is killed, in the order of a delivery's way: a function that is renamed fails its test.
 POINTS = {
     "enlisted": Trap("djwebhooks.lanes.enlist", COMMIT),
-    "claimed the dispatcher's lock": Trap("djwebhooks.models.lanes.Dispatcher.lock", "SELECT"),
+    "claimed the dispatcher's lock": Trap("djwebhooks.models.lanes.Dispatcher.lock_for", "SELECT"),
     "dispatching, lanes made": Trap("djwebhooks.dispatch._lock_lanes", "INSERT"),
     "dispatching, deliveries written": Trap("djwebhooks.dispatch._append", "INSERT"),
     "dispatching, tails written": Trap("djwebhooks.dispatch._advance", "UPDATE djw_lane"),
     "dispatching, events marked": Trap("djwebhooks.dispatch._mark", "UPDATE djw_event"),
-    "dispatched": Trap("djwebhooks.dispatch.dispatch", COMMIT),
-    "leasing": Trap("djwebhooks.lanes.lease", "UPDATE djw_lane"),
-    "leased": Trap("djwebhooks.lanes.lease", COMMIT),
+    "dispatched, lanes leased": Trap("djwebhooks.dispatch.dispatch_and_lease", COMMIT),
     "taken": Trap("djwebhooks.lanes.take", "SELECT", number=3),
     "build begun": Trap("djwebhooks.models.events.EventQuerySet.start_build", "UPDATE djw_event"),
     "build done, not kept": Trap("djwebhooks.models.events.EventQuerySet.finish_build", "UPDATE djw_event", before=True),
@@ -53,6 +51,11 @@ POINTS = {
     "released": Trap("djwebhooks.lanes.release", COMMIT),
     "retiring": Trap("djwebhooks.lanes.retire", "DELETE FROM djw_worker"),
     "retired": Trap("djwebhooks.lanes.retire", COMMIT),
+}
+#: Where a worker is killed that finds deliveries which others have dispatched.
+LEASING = {
+    "leasing": Trap("djwebhooks.lanes.lease", "UPDATE djw_lane"),
+    "leased": Trap("djwebhooks.lanes.lease", COMMIT),
 }
 #: Where a worker is killed that frees the lanes of one that was killed before.
 REAPING = {
@@ -80,7 +83,7 @@ ON_RQ_TOO = [
     "enlisted",
     "claimed the dispatcher's lock",
     "dispatching, deliveries written",
-    "leased",
+    "dispatched, lanes leased",
     "build done, not kept",
     "answered, not recorded",
     "recording, attempts written",
@@ -165,6 +168,14 @@ def test_a_worker_killed_at_a_point_loses_nothing(ledger: Ledger, owner: User, w
     assert books.deliveries == books.events * len(PATHS)
 
 
+@pytest.mark.parametrize("trap", LEASING.values(), ids=LEASING)
+def test_a_worker_killed_while_it_leases_loses_nothing(ledger: Ledger, owner: User, work: Work, trap: Trap) -> None:
+    """The same where somebody else has dispatched."""
+    killed, _ = kill_and_recover(ledger, owner, work, trap, is_dispatched=True)
+
+    assert killed.was_trapped, killed.statements
+
+
 @pytest.mark.parametrize("trap", [POINTS[name] for name in ON_RQ_TOO], ids=ON_RQ_TOO)
 def test_a_job_killed_at_a_point_loses_nothing(ledger: Ledger, owner: User, rq_work: Work, trap: Trap) -> None:
     """The same where the worker is a job of RQ, and its process is killed."""
@@ -225,7 +236,7 @@ def test_a_worker_killed_while_it_retires_loses_nothing(
 def test_a_worker_killed_while_it_reaps_loses_nothing(ledger: Ledger, owner: User, work: Work, trap: Trap) -> None:
     """The lanes of one that was killed are freed by the third, if the second was killed at it."""
     fire_some(owner)
-    work(POINTS["leased"]).wait()
+    work(POINTS["dispatched, lanes leased"]).wait()
     in_flight = unrecorded(ledger)
     run_fresh_worker(lambda: work(trap), code=-signal.SIGKILL)
 
