@@ -20,10 +20,6 @@ def announce(using: str, recorded: Recorded) -> None:
         for outcome in recorded.outcomes:
             if outcome.work.delivery_id in deliveries:  # Nobody has pruned it meanwhile.
                 announce_outcome(outcome, deliveries[outcome.work.delivery_id], attempts.get(key_of(outcome)))
-        for outcome in followed:
-            delivery, attempt = deliveries.get(outcome.work.delivery_id), attempts.get(key_of(outcome))
-            if delivery is not None and attempt is not None:
-                senders.follow_up(outcome.work.sender, delivery, attempt)
     if recorded.disabled and target_disabled.has_listeners():
         for target in WebhookTarget.objects.using(using).filter(pk__in=recorded.disabled):
             target_disabled.send_robust(WebhookTarget, target=target, reason=recorded.disabled[target.pk])
@@ -45,6 +41,8 @@ def key_of(outcome: Outcome) -> tuple[int, int]:
 def announce_outcome(outcome: Outcome, delivery: Delivery, attempt: Attempt | None) -> None:
     if outcome.sent is not None and attempt is not None:
         attempt_made.send_robust(Attempt, delivery=delivery, attempt=attempt)
+        if outcome.work.sender:
+            senders.follow_up(outcome.work.sender, delivery, attempt)
     if outcome.is_success:
         delivery_succeeded.send_robust(Delivery, delivery=delivery)
     elif outcome.status != Status.PENDING:

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl
 import pytest
 from django.conf import LazySettings
 from django.utils import timezone
+from rq.timeouts import JobTimeoutException
 
 from djwebhooks import signing
 from djwebhooks.checks import check_chosen_senders
@@ -105,14 +106,26 @@ class Following(Sender):
             raise InvalidPayload(SECRET_WORD)
 
 
+class Late(Sender):
+    """Is still at work when its job's time is over."""
+
+    def url(self, letter: Letter) -> str:
+        raise JobTimeoutException
+
+
 class Needy(Sender):
     def __init__(self, argument: object) -> None:
         """Cannot be made like this."""
 
 
+def __getattr__(name: str) -> object:
+    """What is looked up here, but not there; one of the names takes too long to be found."""
+    raise JobTimeoutException if name == "Slow" else AttributeError(name)
+
+
 @pytest.fixture(autouse=True)
 def senders(settings: LazySettings) -> None:
-    names = ("Slack", "Elsewhere", "Faulty", "Unfit", "Following", "Needy")
+    names = ("Slack", "Elsewhere", "Faulty", "Unfit", "Following", "Late", "Needy", "Slow")
     settings.DJWEBHOOKS_SENDERS = {name.lower(): f"{HERE}.{name}" for name in names} | {
         "standard": "djwebhooks.senders.Sender",
         "form": "djwebhooks.senders.FormSender",
@@ -127,6 +140,12 @@ def bodies_of(requests: list[Request]) -> list[Any]:
 
 def ends() -> list[tuple[str, str]]:
     return list(Delivery.objects.order_by("pk").values_list("status", "reason"))
+
+
+def make_due() -> None:
+    """Let the time pass until everything is tried again."""
+    Delivery.objects.update(due_at=timezone.now())
+    Lane.objects.update(due_at=timezone.now(), held_until=None)
 
 
 # -- choosing ----------------------------------------------------------------------------------------------------------
@@ -216,8 +235,7 @@ def test_a_body_is_written_once_for_all_targets_and_attempts() -> None:
     fire("a.b", {"title": "x"}, owner=ada)
     sent = bodies_of(deliver(503))
     Body.objects.filter(format="sender:slack").update(content=b"as it was")
-    Delivery.objects.update(due_at=timezone.now())
-    Lane.objects.update(due_at=timezone.now())
+    make_due()
 
     again = [request.body for request in deliver()]
 
@@ -384,6 +402,33 @@ def test_a_faulty_step_puts_its_delivery_off_and_no_other(
     assert SECRET_WORD not in caplog.text
 
 
+@pytest.mark.parametrize("name", ["late", "slow"])
+def test_the_end_of_a_jobs_time_is_no_fault_of_a_sender(name: str) -> None:
+    """RQ ends the job by an exception, which nobody may take for another one."""
+    make_target(sender=name)
+    fire("a.b", 1)
+
+    with pytest.raises(JobTimeoutException):
+        deliver()
+
+
+@pytest.mark.parametrize("lost", ["faulty", "none"])
+def test_what_is_mended_is_sent(settings: LazySettings, lost: str) -> None:
+    """Whatever waited for its sender goes, as if nothing had been."""
+    make_target(sender="faulty")
+    fire("a.b", {"step": "url", "fault": "raise"})
+    settings.DJWEBHOOKS_SENDERS |= {"faulty": f"{HERE}.Faulty" if lost == "faulty" else f"{HERE}.HERE"}
+
+    assert deliver() == []
+
+    settings.DJWEBHOOKS_SENDERS |= {"faulty": "djwebhooks.senders.Sender"}
+    make_due()
+
+    assert len(deliver()) == 1
+    assert ends() == [(Status.SUCCEEDED, "")]
+    assert Delivery.objects.get().attempt_count == 1
+
+
 def test_what_nobody_mends_ends(settings: LazySettings) -> None:
     """After the time that anything is kept, the delivery failed."""
     make_target(sender="faulty")
@@ -431,8 +476,7 @@ def test_an_owner_without_a_name_puts_its_deliveries_off(settings: LazySettings)
     fire("a.b", {"url": URL}, owner=make_user())
     deliver(503)
     settings.DJWEBHOOKS_OWNER_FIELD = "nonsense"
-    Delivery.objects.update(due_at=timezone.now())
-    Lane.objects.update(due_at=timezone.now())
+    make_due()
 
     assert deliver() == []
     assert ends() == [(Status.PENDING, "internal_error")]
@@ -450,8 +494,7 @@ def test_a_sender_follows_up_on_every_attempt(caplog: pytest.LogCaptureFixture) 
 
     with caplog.at_level(logging.ERROR):
         deliver(500)
-    Delivery.objects.update(due_at=timezone.now())
-    Lane.objects.update(due_at=timezone.now())
+    make_due()
     deliver()
 
     assert Following.seen == [(1, "pending", 500), (2, "succeeded", 200)]
