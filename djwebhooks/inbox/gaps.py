@@ -62,17 +62,18 @@ def read_positions(using: str) -> dict[str, int]:
 
 def _find_gaps(messages: MessageQuerySet, read: Mapping[str, int]) -> QuerySet[Message, tuple[Any, ...]]:
     follows: Expression = Window(Lag(F("sequence") + 1), partition_by="source", order_by="sequence")
-    # Nothing is missing before the first one.
-    follows = Coalesce(follows, Value(BEYOND), output_field=BigIntegerField())
-    unread = Case(
-        *(When(source=source, then=Value(number + 1)) for source, number in read.items()),
-        default=Value(0),
-        output_field=BigIntegerField(),
-    )
-    first = Greatest(follows, unread)
+    # Nothing is missing before the first one, unless it is known that the feed was read up to another.
+    follows = Coalesce(follows, _after(read, BEYOND), output_field=BigIntegerField())
+    first = Greatest(follows, _after(read, 0))
     last = ExpressionWrapper(F("sequence") - 1, BigIntegerField())
     found = messages.annotate(first=first, last=last).filter(first__lte=F("last")).order_by("source", "sequence")
     return found.values_list("source", "first", "last", "received_at")
+
+
+def _after(read: Mapping[str, int], otherwise: int) -> Case:
+    """The number after the one that the feed of a message's source was read to."""
+    numbers = (When(source=source, then=Value(number + 1)) for source, number in read.items())
+    return Case(*numbers, default=Value(otherwise), output_field=BigIntegerField())
 
 
 def _look_closer(gap: Gap, everything: MessageQuerySet) -> Iterator[Gap]:

@@ -1,10 +1,11 @@
 """Delete what was received long ago, in small batches."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from djwebhooks.conf import as_seconds, conf
 from djwebhooks.database import read_clock
-from djwebhooks.inbox.models import Message, Status, inbox_database
+from djwebhooks.inbox.models import FeedPosition, Message, Status, inbox_database
 
 #: Rows that are looked at, and deleted at most, in one transaction.
 BATCH = 1000
@@ -23,11 +24,21 @@ def prune(
     messages = Message.objects.using(alias)
     count = after = 0
     while True:
-        rows = list(messages.filter(pk__gt=after).order_by("pk").values_list("pk", "received_at", "status")[:batch])
-        old = [pk for pk, received_at, status in rows if status != Status.NEW and received_at < before]
+        rows = list(messages.filter(pk__gt=after).order_by("pk").only("received_at", "status", "source", "sequence")[:batch])
+        old = [row for row in rows if row.status != Status.NEW and row.received_at < before]
+        if not dry_run:
+            close_gaps(alias, old)
         # Somebody may have asked for a replay meanwhile.
-        count += len(old) if dry_run else messages.filter(pk__in=old).exclude(status=Status.NEW).delete()[0]
+        doomed = messages.filter(pk__in=[row.pk for row in old]).exclude(status=Status.NEW)
+        count += len(old) if dry_run else doomed.delete()[0]
         # Ids and times are given out together, so what comes after is younger still.
-        if len(rows) < batch or not any(received_at < before for _, received_at, _ in rows):
+        if len(rows) < batch or not any(row.received_at < before for row in rows):
             return count
-        after = rows[-1][0]
+        after = rows[-1].pk
+
+
+def close_gaps(using: str, messages: Sequence[Message]) -> None:
+    """Note that the feeds of these messages' sources need not be asked for them, nor for what is before: it was long ago."""
+    for position in FeedPosition.objects.using(using).filter(source__in={message.source for message in messages}):
+        numbers = [message.sequence or 0 for message in messages if message.source == position.source]
+        FeedPosition.objects.using(using).filter(pk=position.pk, read_to__lt=max(numbers)).update(read_to=max(numbers))

@@ -2,12 +2,14 @@
 
 import json
 import logging
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.conf import LazySettings
 from django.contrib.auth.models import User
 from django.test import Client
+from django.utils import timezone
 
 from djwebhooks.events import fire
 from djwebhooks.exceptions import ConfigurationError
@@ -15,6 +17,7 @@ from djwebhooks.inbox import feed
 from djwebhooks.inbox.feed import Fetched, fetch_missing, list_feeds
 from djwebhooks.inbox.gaps import find_gaps
 from djwebhooks.inbox.models import FeedPosition, Message, Status
+from djwebhooks.inbox.prune import prune
 from djwebhooks.inbox.testing import signed
 from djwebhooks.inbox.worker import InboxWorker
 from djwebhooks.models import WebhookTarget
@@ -155,6 +158,22 @@ def test_a_feed_that_was_read_goes_on_where_it_ended(target: WebhookTarget) -> N
 
     assert fetch() == Fetched("shop", stored=1)
     assert numbers() == [3]
+
+
+def test_what_is_before_the_first_one_is_missing_if_the_feed_was_read(target: WebhookTarget) -> None:
+    """What was deleted after it was handled is not: to prune closes what is before."""
+    send(target, 2)
+    fetch()
+    Message.objects.all().delete()
+    send(target, 3, lost=(3, 4))
+    assert [str(gap) for gap in find_gaps()] == ["3 to 4"]
+    Message.objects.update(status="processed", due_at=None, received_at=timezone.now() - timedelta(days=3))
+    prune(older_than=timedelta(days=9))
+    assert [str(gap) for gap in find_gaps()] == ["3 to 4"]
+
+    prune(older_than=timedelta(days=1))
+    assert fetch() == Fetched("shop")
+    assert FeedPosition.objects.get().read_to == 5
 
 
 def test_what_was_refused_stays_missing(first: Message) -> None:
