@@ -23,7 +23,7 @@ from rest_framework.fields import Field
 
 import djwebhooks
 from djwebhooks import signing
-from djwebhooks.api import answers, serializers, urls
+from djwebhooks.api import answers, hooks, serializers, urls
 from djwebhooks.conf import Settings
 from djwebhooks.management.commands.webhooks import Command
 from djwebhooks.retry import AUTHENTICATION_ERROR, NOT_PERMITTED
@@ -135,6 +135,8 @@ FIELDS = {
     "a target's health": serializers.HealthSerializer,
     "an event": serializers.EventSerializer,
     "an event to fire": serializers.PublicationSerializer,
+    "a hook": hooks.HookSerializer,
+    "a hook to make": hooks.HookRequestSerializer,
     "an event type": answers.EventTypeSerializer,
     "a delivery": serializers.DeliverySerializer,
     "an attempt": serializers.AttemptSerializer,

@@ -213,6 +213,22 @@ def test_targets(read: Read, settings: LazySettings, ada: User) -> None:
     assert [request.url for request in deliver()] == ["https://example.com/hook", "https://example.com/done"]
 
 
+@pytest.mark.django_db(transaction=True)
+def test_rest_hooks(read: Read, ada: User, live_server: Any) -> None:
+    """A program looks at what will come, subscribes and unsubscribes, all of it over HTTP."""
+    ada.set_password("secret")
+    ada.save()
+    WebhookTarget.objects.register("https://example.com/else", ["project.*"], owner=ada)
+    fire("project.update", {"title": "x"}, owner=ada)
+    deliver()
+
+    names = read("docs/how-to/rest-hooks.rst", {"https://example.org/api/webhooks/": f"{live_server.url}/api/"}).run()
+
+    assert [sample["data"] for sample in names["samples"]] == [{"title": "x"}]
+    assert names["hook"]["secret"].startswith("whsec_")
+    assert WebhookTarget.objects.get().target_url == "https://example.com/else"
+
+
 def test_owners(read: Read, ada: User) -> None:
     """The function finds the shop of the address among the user's own."""
     shops = {"mine": "a shop"}

@@ -45,6 +45,36 @@ class ChoiceField(serializers.ChoiceField):
         self.error_messages["invalid_choice"] = f'"{{input}}" is none of: {", ".join(map(str, self.choices))}.'
 
 
+class TextField(serializers.CharField):
+    """A text of JSON: no number, which another program would write in another way."""
+
+    def to_internal_value(self, data: object) -> str:
+        """Return *data*, without spaces around it unless they are kept. Raises ``ValidationError``."""
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
+
+class FlagField(serializers.BooleanField):
+    """A truth value of JSON, and no word for one."""
+
+    def to_internal_value(self, data: object) -> bool:
+        """Return *data*. Raises ``ValidationError``."""
+        if not isinstance(data, bool):
+            self.fail("invalid", input=data)
+        return data
+
+
+class CountField(serializers.IntegerField):
+    """A whole number of JSON, and no text of one."""
+
+    def to_internal_value(self, data: object) -> int:
+        """Return *data*. Raises ``ValidationError``."""
+        if isinstance(data, bool) or not isinstance(data, int):
+            self.fail("invalid")
+        return data
+
+
 class NumberField(serializers.FloatField):
     """A number of JSON: neither text nor a truth value."""
 
@@ -92,7 +122,7 @@ class SealedListSerializer(serializers.ListSerializer[Any]):
             return None
 
 
-class HiddenCharField(serializers.CharField):
+class HiddenTextField(TextField):
     """A text that no report of an error may show."""
 
     def to_internal_value(self, data: Any) -> str:
@@ -101,9 +131,16 @@ class HiddenCharField(serializers.CharField):
 
 
 class RowSerializer(serializers.ModelSerializer[models.Model]):
-    """Shows a row, with its times in UTC."""
+    """Shows a row, with its times in UTC, and takes what JSON has a type for in that type."""
 
-    serializer_field_mapping = {**serializers.ModelSerializer.serializer_field_mapping, models.DateTimeField: TimeField}
+    serializer_field_mapping = {
+        **serializers.ModelSerializer.serializer_field_mapping,
+        models.DateTimeField: TimeField,
+        models.CharField: TextField,
+        models.TextField: TextField,
+        models.BooleanField: FlagField,
+        models.PositiveIntegerField: CountField,
+    }
     serializer_choice_field = ChoiceField
 
 

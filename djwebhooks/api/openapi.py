@@ -13,7 +13,7 @@ from typing import Any
 from rest_framework import serializers
 
 import djwebhooks
-from djwebhooks.api import answers, feed, urls, views
+from djwebhooks.api import answers, feed, hooks, urls, views
 from djwebhooks.api import serializers as own
 from djwebhooks.api.fields import AnyField, SealedDictField, StrictSerializer
 from djwebhooks.api.filters import RowFilters
@@ -82,7 +82,7 @@ Serializer = type[serializers.BaseSerializer[Any]]
 class Operation:
     """What an action takes, what it answers by status, and which errors it has besides those that follow from this."""
 
-    answers: Mapping[int, Serializer | None]
+    answers: Mapping[int, Serializer | dict[str, Any] | None]
     body: Serializer | None = None
     errors: tuple[int, ...] = ()
     filters: type[RowFilters] | None = None
@@ -137,6 +137,13 @@ OPERATIONS: dict[type[views.OwnerViewSet], dict[str, Operation]] = {
         "retrieve": Operation({200: own.AttemptSerializer}),
     },
     views.EventTypeViewSet: {"list": Operation({200: answers.CatalogueSerializer}, errors=(400,))},
+    hooks.HookViewSet: {
+        "list": lists(hooks.HookSerializer),
+        "create": Operation({201: hooks.NewHookSerializer, 200: hooks.HookSerializer}, hooks.HookRequestSerializer),
+        "retrieve": Operation({200: hooks.HookSerializer}),
+        "destroy": Operation({204: None}),
+        "samples": Operation({200: {"type": "array"}}, errors=(400,), filters=hooks.SampleFilters),
+    },
     feed.FeedViewSet: {
         "list": Operation({200: answers.FeedPageSerializer}, errors=(400, 404, 503), filters=feed.FeedFilters),
     },
@@ -145,9 +152,8 @@ OPERATIONS: dict[type[views.OwnerViewSet], dict[str, Operation]] = {
 
 #: What an action does whose method is REST framework's own.
 SUMMARIES = {"retrieve": "Show one of them.", "destroy": "Delete it, and cancel what waits for it."}
-#: An attempt's id is its delivery's and its number; all others are random.
-ATTEMPT_ID = {"type": "string", "pattern": f"^{views.ATTEMPT_ID.pattern}$"}
-UUID = {"type": "string", "format": "uuid"}
+#: The ids that are not random: an attempt's and a hook's.
+IDS = {views.AttemptViewSet: views.ATTEMPT_ID, hooks.HookViewSet: hooks.HOOK_ID}
 #: What fields of requests are, besides what their serializers say.
 HINTS: dict[str, dict[str, Any]] = {"target_url": {"format": "uri"}, "name": {"pattern": f"^{NAME.pattern}$"}}
 #: What says how the database keeps an answer.
@@ -204,8 +210,9 @@ class Description(AutoSchema):
         return []
 
     def _resolve_path_parameters(self, variables: list[str]) -> list[Any]:
-        row = [part.strip("{}") for part in self.parts[1:2]]
-        schema = ATTEMPT_ID if isinstance(self.view, views.AttemptViewSet) else UUID
+        row = [part.strip("{}") for part in self.parts[1:2] if part.startswith("{")]
+        patterns = [{"pattern": f"^{pattern.pattern}$"} for view, pattern in IDS.items() if isinstance(self.view, view)]
+        schema = {"type": "string", **(patterns[0] if patterns else {"format": "uuid"})}
         others = super()._resolve_path_parameters([name for name in variables if name not in row])
         return [*others, *({"name": name, "in": "path", "required": True, "schema": schema} for name in row)]
 
@@ -223,7 +230,7 @@ class Description(AutoSchema):
         found = {*ALWAYS, *self.operation.errors}
         if self.operation.body is not None:
             found.update(WITH_BODY)
-        if len(self.parts) > 1:
+        if "{" in "".join(self.parts):
             found.add(404)
         if self.view.get_throttles():
             found.add(429)

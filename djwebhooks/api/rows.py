@@ -4,16 +4,28 @@ from typing import Any
 
 from django.db.models import BooleanField, Exists, ExpressionWrapper, OuterRef, Q, QuerySet
 
-from djwebhooks.models import Attempt, Delivery, Event, Replay, WebhookTarget
+from djwebhooks.models import Attempt, Delivery, Event, Replay, Subscription, WebhookTarget
 from djwebhooks.models.deliveries import DeliveryQuerySet
 from djwebhooks.models.events import EventQuerySet, events_database
 from djwebhooks.models.replays import ReplayQuerySet
 from djwebhooks.models.targets import WebhookTargetQuerySet
+from djwebhooks.retry import GONE
 
 
 def targets_of(owner: Any) -> WebhookTargetQuerySet:
     """*owner*'s targets, without those that ``fire(urls=…)`` made."""
     return WebhookTarget.objects.using(events_database()).filter(owner=owner, is_hidden=False)
+
+
+def hooks_of(owner: Any) -> QuerySet[Subscription]:
+    """What *owner*'s targets are subscribed to, but for those whose receivers have answered that they are gone."""
+    hooks = Subscription.objects.using(events_database()).filter(target__owner=owner, target__is_hidden=False)
+    return hooks.exclude(target__lane__disabled_reason=GONE).select_related("target__lane")
+
+
+def gone_hooks_of(owner: Any) -> WebhookTargetQuerySet:
+    """*owner*'s targets that REST Hooks made, and whose receivers have answered that they are gone."""
+    return targets_of(owner).filter(is_rest_hook=True, lane__disabled_reason=GONE)
 
 
 def deliveries_of(owner: Any) -> DeliveryQuerySet:

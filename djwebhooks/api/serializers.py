@@ -13,12 +13,14 @@ from djwebhooks.api.errors import Conflict
 from djwebhooks.api.fields import (
     AnyField,
     ChoiceField,
-    HiddenCharField,
+    FlagField,
+    HiddenTextField,
     NumberField,
     RowSerializer,
     SealedDictField,
     SealedListSerializer,
     StrictSerializer,
+    TextField,
     TimeField,
 )
 from djwebhooks.conf import conf
@@ -57,8 +59,8 @@ class NothingSerializer(StrictSerializer[Any]):
 class KeySerializer(serializers.Serializer[KeyState]):
     """What may be told of a key."""
 
-    id = serializers.CharField(help_text="Tells it apart from the others.")
-    public_key = serializers.CharField(help_text="What verifies ``v1a`` signatures.")
+    id = TextField(help_text="Tells it apart from the others.")
+    public_key = TextField(help_text="What verifies ``v1a`` signatures.")
     created_at = TimeField(allow_null=True)
     until = TimeField(allow_null=True, help_text="It signs until then; null is for good.")
     last_accepted_at = TimeField(allow_null=True, help_text="When the receiver last accepted what it alone had signed.")
@@ -73,26 +75,26 @@ class HealthSerializer(serializers.Serializer[Health]):
 
     failing_since = TimeField(allow_null=True, help_text="Of the first attempt that failed since the last success.")
     failure_count = serializers.IntegerField(help_text="Failed attempts since the last success.")
-    failure = serializers.CharField(help_text="What went wrong last, in a word.")
+    failure = TextField(help_text="What went wrong last, in a word.")
     held_until = TimeField(allow_null=True, help_text="Nothing is sent before; of a suspended one, its next probe.")
     suspended_at = TimeField(allow_null=True, help_text="Since when only probes are sent.")
     recovering_since = TimeField(allow_null=True, help_text="Since when it is sent to at a rising rate.")
     disabled_at = TimeField(allow_null=True)
-    disabled_reason = serializers.CharField(help_text="``gone``, ``receiver`` or ``failing``.")
+    disabled_reason = TextField(help_text="``gone``, ``receiver`` or ``failing``.")
 
 
 class TargetSerializer(StrictSerializer[Any], RowSerializer):
     """A target, without its secret."""
 
     id = serializers.UUIDField(source="uid", read_only=True)
-    target_url = serializers.CharField(help_text="Where events are sent by POST.")
+    target_url = TextField(help_text="Where events are sent by POST.")
     events = serializers.ListField(
-        child=serializers.CharField(max_length=255, validators=[check_subscription]),
+        child=TextField(max_length=255, validators=[check_subscription]),
         max_length=1000,
         help_text="Names of events, 'project.*' for all below project, or '*' for all.",
     )
     headers = SealedDictField(
-        child=serializers.CharField(max_length=4096, allow_blank=True, trim_whitespace=False),
+        child=TextField(max_length=4096, allow_blank=True, trim_whitespace=False),
         required=False,
         validators=[check_headers],
         help_text="Additional request headers, name to value; at most 50.",
@@ -105,7 +107,7 @@ class TargetSerializer(StrictSerializer[Any], RowSerializer):
         help_text="How the receiver is told who sends: a type and its parts; null is none. It is never shown.",
     )
     authentication_summary = serializers.DictField(read_only=True, help_text="What of it is not secret.")
-    client_certificate = HiddenCharField(
+    client_certificate = HiddenTextField(
         write_only=True,
         required=False,
         allow_blank=True,
@@ -125,7 +127,7 @@ class TargetSerializer(StrictSerializer[Any], RowSerializer):
     )
     state = ChoiceField(STATES, read_only=True, help_text="How it fares, in a word.")
     keys = KeySerializer(many=True, read_only=True, allow_null=True, help_text="The live ones, newest first; null if unreadable.")
-    accepts_unknown_keys = serializers.BooleanField(
+    accepts_unknown_keys = FlagField(
         read_only=True, allow_null=True, help_text="Whether its receiver verifies nothing; null before a check."
     )
     health = HealthSerializer(read_only=True)
@@ -217,7 +219,7 @@ class RotationSerializer(StrictSerializer[Any]):
 class FinishSerializer(StrictSerializer[Any]):
     """How to finish a rotation."""
 
-    force = serializers.BooleanField(default=False, help_text="Whatever is known of the receiver.")
+    force = FlagField(default=False, help_text="Whatever is known of the receiver.")
 
 
 class StatusesField(serializers.ListField):
@@ -234,9 +236,9 @@ class TargetReplaySerializer(StrictSerializer[Any]):
     since = TimeField(required=False)
     until = TimeField(required=False)
     status = StatusesField(child=ChoiceField(REPLAYABLE), default=["failed"], allow_empty=False)
-    event = serializers.CharField(required=False, max_length=255, help_text="A name, a pattern, or one event's id.")
+    event = TextField(required=False, max_length=255, help_text="A name, a pattern, or one event's id.")
     rate = NumberField(required=False, min_value=LOWEST_RATE, help_text="Deliveries per second.")
-    dry_run = serializers.BooleanField(default=False, help_text="Count only.")
+    dry_run = FlagField(default=False, help_text="Count only.")
 
     def validate_event(self, event: str) -> str:
         """Return *event*. Raises ``ValidationError`` if no event can be called so."""
@@ -367,13 +369,13 @@ class PublicationSerializer(StrictSerializer[Any]):
     #: Whether ``save`` fired one.
     is_new = False
 
-    name = serializers.CharField(max_length=255, validators=[check_event_type])
+    name = TextField(max_length=255, validators=[check_event_type])
     payload = AnyField(allow_null=True)
-    identifier = serializers.CharField(max_length=255, default="", allow_blank=True, trim_whitespace=False)
-    ordering_key = serializers.CharField(
+    identifier = TextField(max_length=255, default="", allow_blank=True, trim_whitespace=False)
+    ordering_key = TextField(
         max_length=255, default=None, allow_null=True, allow_blank=True, trim_whitespace=False, help_text="Default: identifier."
     )
-    idempotency_key = serializers.CharField(
+    idempotency_key = TextField(
         max_length=255,
         default="",
         allow_blank=True,
@@ -406,7 +408,7 @@ class DeliverySerializer(RowSerializer):
 
     id = serializers.UUIDField(source="uid", read_only=True)
     event = serializers.UUIDField(source="event.uid", read_only=True)
-    event_name = serializers.CharField(source="event.name", read_only=True)
+    event_name = TextField(source="event.name", read_only=True)
     target = serializers.UUIDField(source="target.uid", read_only=True)
 
     class Meta:
@@ -436,7 +438,7 @@ class AttemptSerializer(RowSerializer):
     id = serializers.SerializerMethodField(help_text="The delivery's, a hyphen and the number.")
     delivery = serializers.UUIDField(source="delivery.uid", read_only=True)
     duration_ms = serializers.SerializerMethodField(help_text="Milliseconds from the first step to the last byte.")
-    response_headers = serializers.DictField(child=serializers.CharField(), read_only=True)
+    response_headers = serializers.DictField(child=TextField(), read_only=True)
 
     class Meta:
         model = Attempt

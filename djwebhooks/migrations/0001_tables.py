@@ -44,6 +44,7 @@ class Migration(migrations.Migration):
                 ('is_active', models.BooleanField(default=True, help_text='Events for an inactive target are held until it is active again.')),
                 ('is_ordered', models.BooleanField(default=False, help_text='Send events of one ordering key one at a time, in the order they were fired.')),
                 ('is_hidden', models.BooleanField(default=False, editable=False, help_text='Made by fire(urls=…), shown to nobody.')),
+                ('is_rest_hook', models.BooleanField(default=False, editable=False, help_text='Made by hooks/ of the API, and goes with its last hook.')),
                 ('creation_key', djwebhooks.database.ExactCharField(editable=False, max_length=64, null=True, unique=True)),
                 ('creation_request', djwebhooks.database.ExactCharField(blank=True, editable=False, max_length=64)),
                 ('secrets', models.TextField(default=djwebhooks.models.keyring.new_secrets, editable=False)),

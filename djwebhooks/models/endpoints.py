@@ -80,6 +80,9 @@ class Endpoint(models.Model):
         default=False, help_text="Send events of one ordering key one at a time, in the order they were fired."
     )
     is_hidden = models.BooleanField(default=False, editable=False, help_text="Made by fire(urls=…), shown to nobody.")
+    is_rest_hook = models.BooleanField(
+        default=False, editable=False, help_text="Made by hooks/ of the API, and goes with its last hook."
+    )
     # The request of the API that made it, if that had an idempotency key.
     creation_key = ExactCharField(max_length=64, null=True, unique=True, editable=False)  # NULLs never collide
     creation_request = ExactCharField(max_length=64, blank=True, editable=False)

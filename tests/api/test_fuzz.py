@@ -54,6 +54,7 @@ def find_id(path: str, webhooks: Webhooks) -> str:
         "events": webhooks.event.uid,
         "deliveries": delivery.uid,
         "attempts": f"{delivery.uid}-{webhooks.attempt.number}",
+        "hooks": f"{webhooks.target.uid}-project.*",
     }
     kind = path.split("/")[1]
     return str(delivery.replay.uid if kind == "replays" and delivery.replay else ids.get(kind, delivery.uid))

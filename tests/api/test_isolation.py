@@ -36,6 +36,7 @@ def list_ids(webhooks: Webhooks) -> dict[str, list[str]]:
         "events": [str(webhooks.event.uid)],
         "deliveries": [str(webhooks.delivery.uid)],
         "attempts": [f"{webhooks.delivery.uid}-1"],
+        "hooks": [f"{webhooks.target.uid}-project.*"],
         "replays": [str(uid) for uid in Replay.objects.of_owner(webhooks.target.owner).values_list("uid", flat=True)],
     }
 
@@ -76,6 +77,9 @@ def test_all_addresses_are_known() -> None:
         "replays/<str:webhooks_id>/",
         "replays/<str:webhooks_id>/cancel/",
         "event-types/",
+        "hooks/",
+        "hooks/<str:webhooks_id>/",
+        "hooks/samples/",
         "feed/",
     ])  # fmt: skip
 
@@ -86,7 +90,7 @@ def test_a_foreign_row_is_like_a_missing_one(route: str) -> None:
     theirs, of_system = make_webhooks(make_owner("theirs")), make_webhooks(None)
     api = Api(make_publisher("mine"))
     kind = route.split("/")[0]
-    missing = str(MISSING) + ("-1" if kind == "attempts" else "")
+    missing = str(MISSING) + {"attempts": "-1", "hooks": "-project.*"}.get(kind, "")
     before = read_everything()
 
     for method, body in REQUESTS:

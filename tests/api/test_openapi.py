@@ -120,7 +120,7 @@ def check(key: tuple[str, str], data: Any) -> None:
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("kind", ["targets", "events", "deliveries", "attempts", "replays"])
+@pytest.mark.parametrize("kind", ["targets", "events", "deliveries", "attempts", "replays", "hooks"])
 def test_rows_are_as_described(kind: str) -> None:
     """A list and a row of it have the fields that the document gives them, and no others."""
     make_webhooks(user := make_publisher())

@@ -1,0 +1,171 @@
+"""REST Hooks, as Zapier and others subscribe by them: each is one event for one address (https://resthooks.org)."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Q, QuerySet
+from django.http import Http404
+from django.utils import timezone
+from django.views.decorators.debug import sensitive_variables
+from rest_framework import mixins, serializers, status
+from rest_framework.decorators import action
+from rest_framework.exceptions import ValidationError
+from rest_framework.generics import get_object_or_404
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from djwebhooks import senders
+from djwebhooks.api import rows
+from djwebhooks.api.catalogue import check_subscription, list_event_types
+from djwebhooks.api.fields import ChoiceField, StrictSerializer, TextField
+from djwebhooks.api.filters import RowFilters, read_filters
+from djwebhooks.api.serializers import STATES
+from djwebhooks.api.views import OwnerViewSet
+from djwebhooks.exceptions import InvalidPayload
+from djwebhooks.models import Subscription, WebhookTarget
+from djwebhooks.models.events import events_database
+from djwebhooks.network import check_url
+from djwebhooks.owners import name_of_owner
+from djwebhooks.payload import OPERATIONAL_EVENTS, Message, encode, matches
+from djwebhooks.uid import uuid7
+
+#: A hook's id: its target's uid and its event.
+HOOK_ID = re.compile(r"([0-9a-f-]{36})-([a-zA-Z0-9_.*]+)")
+#: How many events are shown as samples.
+SAMPLES = 3
+
+
+class HookFilters(RowFilters):
+    event = serializers.CharField(required=False, max_length=255)
+
+
+class SampleFilters(RowFilters):
+    """Which events are wanted."""
+
+    noun = "parameter"
+
+    event = serializers.CharField(max_length=255, validators=[check_subscription])
+
+
+class HookSerializer(serializers.Serializer[Subscription]):
+    """A hook."""
+
+    id = serializers.SerializerMethodField(help_text="What it is deleted by.")
+    event = serializers.CharField(help_text="An event's name, 'project.*' for all below project, or '*' for all.")
+    target_url = serializers.CharField(source="target.target_url", help_text="Where events are sent by POST.")
+    state = ChoiceField(STATES, source="target.state", help_text="How it fares, in a word.")
+
+    def get_id(self, hook: Subscription) -> str:
+        """Return its target's uid and its event, which no other hook has together."""
+        return f"{hook.target.uid}-{hook.event}"
+
+
+class NewHookSerializer(HookSerializer):
+    """A hook with its secret, which is shown this once."""
+
+    secret = serializers.CharField(source="target.secret", help_text="``whsec_…``: what its receiver verifies with.")
+
+
+class HookRequestSerializer(StrictSerializer[Any]):
+    """A hook to make."""
+
+    event = TextField(max_length=255, validators=[check_subscription])
+    target_url = TextField(required=False, help_text="Where events are sent by POST.")
+    hookUrl = TextField(required=False, help_text="The same, as Zapier calls it.")  # noqa: N815  # its name outside
+
+    def validate_target_url(self, url: str) -> str:
+        """Return *url* as it is kept. Raises ``InvalidTarget``."""
+        return check_url(url)
+
+    validate_hookUrl = validate_target_url  # noqa: N815
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Return the event and the one URL. Raises ``ValidationError``."""
+        urls = [attrs[name] for name in ("target_url", "hookUrl") if name in attrs]
+        if len(urls) != 1:
+            raise ValidationError({"target_url": [f"Give it once, as target_url or as hookUrl, and not {len(urls)} times."]})
+        return {"event": attrs["event"], "url": urls[0]}
+
+
+class HookViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, OwnerViewSet):
+    """The owner's hooks."""
+
+    serializer_class = HookSerializer
+    filter_class = HookFilters
+
+    def get_queryset(self) -> QuerySet[Subscription]:
+        """Return the hooks with what is shown of them."""
+        return rows.hooks_of(self.owner)
+
+    def get_object(self) -> Subscription:
+        """Return the hook with the URL's id. Raises ``Http404``."""
+        parts = HOOK_ID.fullmatch(self.kwargs["webhooks_id"])
+        if parts is None:
+            raise Http404("No Subscription matches the given query.")
+        return get_object_or_404(self.get_queryset(), target__uid=parts[1], event=parts[2])
+
+    @sensitive_variables("shown")
+    def create(self, request: Request, **_: Any) -> Response:
+        """Subscribe: 201 with its secret. What is subscribed already: 200."""
+        wanted = self.read(HookRequestSerializer)
+        rows.gone_hooks_of(self.owner).delete()
+        uid = uuid7()
+        targets = WebhookTarget.objects.using(events_database())
+        target = targets.register(wanted["url"], [wanted["event"]], owner=self.owner, uid=uid, is_rest_hook=True)
+        hook = get_object_or_404(target.subscriptions.select_related("target__lane"), event=wanted["event"])
+        if target.uid != uid:
+            return Response(HookSerializer(hook).data)
+        shown = NewHookSerializer(hook).data
+        # WSGI servers take a str for a header, and no subclass.
+        return Response(shown, status.HTTP_201_CREATED, headers={"X-Hook-Secret": "".join([shown["secret"]])})
+
+    def destroy(self, request: Request, **_: Any) -> Response:
+        """Unsubscribe. With the last hook for an address, what waits for it is cancelled."""
+        with transaction.atomic(using=events_database()):
+            hook = self.get_object()
+            target = WebhookTarget.objects.using(events_database()).select_for_update().get(pk=hook.target_id)
+            target.events = [event for event in target.events if event != hook.event]
+            if target.events or not target.is_rest_hook:
+                target.save()
+            else:
+                target.delete()
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+    @action(["get"], detail=False)
+    def samples(self, request: Request, **_: Any) -> Response:
+        """Show what a hook for ``event`` would be sent: the latest events, or else the catalogue's samples."""
+        event = read_filters(request, SampleFilters).validated_data["event"]
+        return Response(list(self.list_samples(event)))
+
+    def list_samples(self, pattern: str) -> Iterator[Any]:
+        """Find the bodies, newest first."""
+        target = WebhookTarget(owner=self.owner)
+        body_format = senders.find_format_for(target, "", ())
+        for message in self.find_messages(pattern):
+            try:
+                yield json.loads(senders.render(body_format, message))
+            except InvalidPayload:
+                continue  # An event that this envelope cannot hold is not sent either.
+
+    def find_messages(self, pattern: str) -> list[Message]:
+        """Return the owner's latest events that *pattern* matches, or else one of each that the catalogue has a sample of."""
+        owner = name_of_owner(self.owner)
+        events = rows.events_of(self.owner).filter(name_like(pattern), erased_at=None).exclude(payload="").order_by("-id")
+        latest = [
+            Message(event.uid, event.name, event.created_at, event.payload, owner, event.version) for event in events[:SAMPLES]
+        ]
+        return latest or [
+            Message(uuid7(), known.name, timezone.now(), encode(known.sample), owner)
+            for known in list_event_types()
+            if known.sample is not None and matches(pattern, known.name)
+        ]
+
+
+def name_like(pattern: str) -> Q:
+    """Return the condition on an event that ``matches`` is about."""
+    if pattern == "*":
+        return ~Q(name__in=OPERATIONAL_EVENTS)
+    return Q(name__startswith=pattern[:-1]) if pattern.endswith(".*") else Q(name=pattern)

@@ -1,0 +1,227 @@
+"""REST Hooks work as https://resthooks.org and Zapier's documentation of REST Hook triggers describe them."""
+
+import json
+from typing import Any
+
+import pytest
+from django.conf import LazySettings
+
+from djwebhooks.events import fire
+from djwebhooks.models import Delivery, Subscription, WebhookTarget
+from djwebhooks.testing import deliver
+from tests.api.world import URL, Api, make_owner, make_target
+
+pytestmark = pytest.mark.django_db
+
+#: The unique address of a Zap.
+ZAP = "https://hooks.example.com/hooks/standard/1/abc/"
+
+
+def subscribe(api: Api, event: str = "contact.created", url: str = ZAP) -> str:
+    """Do as Zapier does when a Zap is turned on; return what it keeps to turn it off."""
+    answer = api.post("hooks/", {"event": event, "hookUrl": url})
+    assert answer.status == 201, answer
+    return str(answer.data["id"])
+
+
+@pytest.mark.parametrize("name", ["hookUrl", "target_url"])
+def test_subscribing_makes_a_target(name: str) -> None:
+    """POST: 201 with an id, and the secret in the body and as X-Hook-Secret; from then on the event is sent there."""
+    owner = make_owner()
+
+    answer = Api(owner).post("hooks/", {"event": "contact.created", name: ZAP})
+    fire("contact.created", {"name": "Ben"}, owner=owner)
+    fire("contact.deleted", {"name": "Ben"}, owner=owner)
+
+    target = WebhookTarget.objects.get()
+    assert answer.status == 201
+    assert answer.data == {
+        "id": f"{target.uid}-contact.created",
+        "event": "contact.created",
+        "target_url": ZAP,
+        "state": "healthy",
+        "secret": target.secret,
+    }
+    assert answer.headers["X-Hook-Secret"] == target.secret
+    assert [request.url for request in deliver()] == [ZAP]
+
+
+def test_subscribing_again_changes_nothing() -> None:
+    """The same event for the same address is 200, without the secret."""
+    api = Api(make_owner())
+    hook_id = subscribe(api)
+
+    answer = api.post("hooks/", {"event": "contact.created", "target_url": ZAP})
+
+    assert (answer.status, answer.data["id"], "secret" in answer.data) == (200, hook_id, False)
+    assert Subscription.objects.count() == 1
+
+
+def test_hooks_are_resources() -> None:
+    """They are listed, found by their ids and filtered by their events; wildcards are events, too."""
+    api = Api(make_owner())
+    one, two = subscribe(api), subscribe(api, "contact.*", ZAP + "2/")
+
+    assert api.ids("hooks/") == [two, one]
+    assert api.ids("hooks/?event=contact.created") == [one]
+    assert api.get(f"hooks/{two}/").data["event"] == "contact.*"
+    assert api.get("hooks/nonsense/").status == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"event": "contact.created"}, "target_url"),
+        ({"event": "contact.created", "target_url": ZAP, "hookUrl": ZAP}, "target_url"),
+        ({"target_url": ZAP}, "event"),
+        ({"event": "no name!", "target_url": ZAP}, "event"),
+        ({"event": "contact.created", "target_url": "http://10.0.0.1/"}, "target_url"),
+        ({"event": "contact.created", "hookUrl": "nonsense"}, "hookUrl"),
+        ({"event": "contact.created", "target_url": ZAP, "identifier": "x"}, "identifier"),
+    ],
+)
+def test_what_cannot_be_subscribed_to_is_refused(body: dict[str, str], field: str) -> None:
+    """400 under the field's name, whichever name the URL has; nothing is made."""
+    answer = Api(make_owner()).post("hooks/", body)
+
+    assert answer.wrong_fields == [field]
+    assert not WebhookTarget.objects.exists()
+
+
+def test_unsubscribing_ends_all() -> None:
+    """DELETE: 204, and what waits is not sent any more; the address leaves nothing that counts against the owner's limit."""
+    owner = make_owner()
+    api = Api(owner)
+    hook_id = subscribe(api)
+    fire("contact.created", {}, owner=owner)
+    deliver(503)
+
+    answers = [api.delete(f"hooks/{hook_id}/"), api.delete(f"hooks/{hook_id}/")]
+
+    assert [answer.status for answer in answers] == [204, 404]
+    assert Delivery.objects.get().status == "cancelled"
+    assert not WebhookTarget.objects.exists()
+
+
+def test_unsubscribing_leaves_the_other_hooks_of_an_address() -> None:
+    """An address that has two hooks keeps the other one, with its secret."""
+    owner = make_owner()
+    api = Api(owner)
+    first = subscribe(api)
+    second = api.post("hooks/", {"event": "contact.deleted", "hookUrl": ZAP}).data["id"]
+
+    api.delete(f"hooks/{first}/")
+
+    assert api.ids("hooks/") == [second]
+
+
+def test_unsubscribing_does_not_delete_what_people_made() -> None:
+    """A target that was not made by a hook stays, with its log and its secret, when its last event goes."""
+    target = make_target(owner := make_owner(), "contact.created", description="ours")
+    api = Api(owner)
+
+    api.delete(f"hooks/{target.uid}-contact.created/")
+
+    assert api.ids("hooks/") == []
+    target.refresh_from_db()
+    assert (target.description, target.events) == ("ours", [])
+
+
+def test_gone_is_unsubscribing() -> None:
+    """Who answers 410 has no hook any more, and is not sent to again."""
+    owner = make_owner()
+    api = Api(owner)
+    hook_id = subscribe(api)
+    fire("contact.created", {}, owner=owner)
+    deliver(410)
+    fire("contact.created", {}, owner=owner)
+
+    assert deliver() == []
+    assert api.ids("hooks/") == []
+    assert api.get(f"hooks/{hook_id}/").status == 404
+
+
+def test_what_is_gone_makes_room(settings: LazySettings) -> None:
+    """Whoever subscribes anew gets a new hook, also at the same address, and what is gone does not count."""
+    settings.DJWEBHOOKS_TARGETS_PER_OWNER = 1
+    owner = make_owner()
+    api = Api(owner)
+    first = subscribe(api)
+    fire("contact.created", {}, owner=owner)
+    deliver(410)
+
+    assert subscribe(api) != first
+    assert WebhookTarget.objects.get().state == "healthy"
+
+
+def test_a_gone_target_of_people_is_not_replaced() -> None:
+    """It stays as it is, for people to see, and the answer says that it is disabled."""
+    make_target(owner := make_owner(), "contact.created", url=ZAP)
+    fire("contact.created", {}, owner=owner)
+    deliver(410)
+
+    answer = Api(owner).post("hooks/", {"event": "contact.created", "hookUrl": ZAP})
+
+    assert (answer.status, answer.data["state"]) == (200, "disabled")
+
+
+@pytest.mark.parametrize("envelope", ["standard", "flat", "cloudevents"])
+def test_samples_are_what_is_sent(settings: LazySettings, envelope: str) -> None:
+    """The list for Zapier's editor has the bodies of the owner's latest events, newest first, as a hook gets them."""
+    settings.DJWEBHOOKS_ENVELOPE = envelope
+    owner = make_owner()
+    api = Api(owner)
+    subscribe(api, "contact.*")
+    for number in range(4):
+        fire("contact.created", {"number": number}, owner=owner)
+    fire("lead.created", {}, owner=owner)
+
+    sent = [json.loads(request.body) for request in deliver()]
+
+    assert api.get("hooks/samples/?event=contact.created").data == sent[:0:-1]
+    assert api.get("hooks/samples/?event=*").data == sent[:0:-1]
+    assert api.get("hooks/samples/?event=contact.*").data == sent[:0:-1]
+    assert api.get("hooks/samples/?event=lead.created").data == []
+
+
+def test_samples_are_ones_own() -> None:
+    """Nobody sees what another owner's targets got."""
+    other = make_owner("other")
+    make_target(other, "*")
+    fire("contact.created", {}, owner=other)
+    deliver()
+
+    assert Api(make_owner()).get("hooks/samples/?event=contact.created").data == []
+
+
+def test_samples_come_from_the_catalogue(settings: LazySettings) -> None:
+    """Before anything happened, those of the catalogue are shown, but for what the envelope cannot hold."""
+    settings.DJWEBHOOKS_ENVELOPE = "flat"
+    settings.DJWEBHOOKS_EVENTS = {
+        "contact.created": {"sample": {"name": "Ben"}},
+        "contact.deleted": {"sample": 7},
+        "contact.merged": {},
+        "contact.spied": {"sample": {}, "internal": True},
+    }
+
+    answer = Api(make_owner()).get("hooks/samples/?event=contact.*")
+
+    assert answer.data == [{"name": "Ben", "event": "contact.created", "owner": "ann"}]
+
+
+@pytest.mark.parametrize("query", ["", "?event=no+name!", "?event=a&wait=1"])
+def test_samples_are_of_an_event(query: str) -> None:
+    """Without one, or with anything else, it is 400."""
+    assert Api(make_owner()).get(f"hooks/samples/{query}").status == 400
+
+
+def test_hooks_are_the_targets_subscriptions() -> None:
+    """What was made as a target is a hook for each of its events, and the other way round."""
+    make_target(owner := make_owner(), "a", "b", url=URL)
+    api = Api(owner)
+    subscribe(api, "c")
+
+    events: list[Any] = [hook["event"] for hook in api.get("hooks/").data["results"]]
+
+    assert events == ["c", "b", "a"]
+    assert [row["events"] for row in api.get("targets/").data["results"]] == [["c"], ["a", "b"]]
