@@ -1,5 +1,6 @@
 """What there is to send of each event: its exact bytes in each format, written once and for all."""
 
+import json
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,8 @@ from rq.timeouts import BaseTimeoutException
 
 from djwebhooks import database, senders
 from djwebhooks.exceptions import InvalidPayload, SenderFault
-from djwebhooks.models import Body, Event
+from djwebhooks.filters import lets_through
+from djwebhooks.models import Body, Event, WebhookTarget
 from djwebhooks.models.events import BUILD_TRIES
 from djwebhooks.owners import name_of_owner, owner_model
 from djwebhooks.payload import Message, split_format, tells_owner
@@ -61,6 +63,37 @@ class Content:
         if self.messages is None:
             raise ValueError(f"The event {self.message_id} cannot be told of: the log says why.")
         return self.messages[split_format(body_format)[1]]
+
+
+@dataclass(slots=True)
+class Statement:
+    """What an event says, for its targets' filters to judge."""
+
+    name: str
+    #: The targets that ``urls=`` named, which get it in any case.
+    direct_targets: Collection[int]
+    #: Its payload's JSON text by versions.
+    texts: Mapping[str, str | None]
+    _payloads: dict[str, Any] = field(default_factory=dict)
+
+    def suits(self, target: WebhookTarget) -> bool:
+        """Whether the target's filters let it through, in the version that the target gets."""
+        version = choose_version(target.version, self.texts)
+        text = self.texts[version]
+        if target.pk in self.direct_targets or not text:
+            return True
+        if version not in self._payloads:
+            self._payloads[version] = json.loads(text)
+        return lets_through(target.filters or {}, target.events, self.name, self._payloads[version])
+
+
+def read_statements(using: str, event_ids: Collection[int]) -> dict[int, Statement]:
+    """Return what each event says, by its id."""
+    rows = database.read_many(using, Event, ("id", "name", "target_ids", "payload", "versions"), event_ids)
+    return {
+        pk: Statement(name, json.loads(target_ids or "[]"), {CURRENT: text} | read_texts(versions))
+        for pk, name, target_ids, text, versions in rows
+    }
 
 
 def read_contents(using: str, event_ids: Collection[int], now: datetime, *, with_versions: bool) -> dict[int, Content]:

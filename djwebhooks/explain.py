@@ -1,5 +1,6 @@
 """Say who gets an event, who does not and why, and why a delivery waits."""
 
+import json
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from djwebhooks.database import read_clock
 from djwebhooks.engines import get_engine
 from djwebhooks.health import UNKNOWN, Health
 from djwebhooks.models import Attempt, Body, Delivery, Event, Lane, Replay, WebhookTarget, Worker
-from djwebhooks.models.deliveries import COALESCED, Status
+from djwebhooks.models.deliveries import COALESCED, FILTERED, Status
 from djwebhooks.models.events import BUILD_TRIES, events_database
 from djwebhooks.models.targets import WebhookTargetQuerySet
 from djwebhooks.notices import DISABLED_BECAUSE
@@ -161,7 +162,13 @@ def describe_wish(target: WebhookTarget, event: Event) -> str:
     version = f", in version {target.version} if there is one" if target.version else ""
     if event.direct_targets:
         return f"named by urls={version}"
-    return f"subscribed to {', '.join(name for name in target.events if payload.matches(name, event.name))}{version}"
+    wanted = [describe_interest(target, name) for name in target.events if payload.matches(name, event.name)]
+    return f"subscribed to {', '.join(wanted)}{version}"
+
+
+def describe_interest(target: WebhookTarget, name: str) -> str:
+    wanted = (target.filters or {}).get(name)
+    return name if wanted is None else f"{name} (if its payload fits {json.dumps(wanted, ensure_ascii=False)})"
 
 
 def describe_condition(target: WebhookTarget) -> str:
@@ -381,6 +388,8 @@ def describe_parts(
         yield f"Stands for: {describe_count(delivery.coalesced_count, 'earlier event')}, whose place it took"
     if delivery.reason == COALESCED:
         yield f"Coalesced: its place was taken by delivery {delivery.replaced_by}, of a newer event"
+    if delivery.reason == FILTERED:
+        yield "Filtered: its payload is none that the target's filters let through"
     if delivery.finished_at is not None:
         reason = f", {delivery.reason}" if delivery.reason else ""
         yield f"Ended: {delivery.status}{reason}, {describe_time(delivery.finished_at, now)}"

@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from django.db.models import prefetch_related_objects
 from django.views.decorators.debug import sensitive_variables
 
 from djwebhooks import payload, senders, signing
-from djwebhooks.contents import ERASED, FAULTY, UNFIT, Content, read_contents, write_bodies
+from djwebhooks.contents import ERASED, FAULTY, UNFIT, Content, read_contents, read_statements, write_bodies
 from djwebhooks.database import read_clock
 from djwebhooks.exceptions import UnknownSender
 from djwebhooks.messages import find_keys
@@ -19,8 +20,8 @@ PAGE, CHUNK = 200, 20
 #: Bytes of bodies after which a page ends.
 PAGE_BYTES = 1024 * 1024
 
-#: A delivery's sequence and its event's id.
-Row = tuple[int, int]
+#: A delivery's sequence, its event's id, its status, and how often it was tried.
+Row = tuple[int, int, str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,8 @@ def read_page(target: WebhookTarget, after: int, using: str) -> Page:
     A page ends before an event whose payload has yet to be built. Raises ``UndecryptableSecret``.
     """
     deliveries = Delivery.objects.using(using).filter(target=target, sequence__gt=after).exclude(status=Status.CANCELLED)
-    rows: list[Row] = list(deliveries.order_by("sequence").values_list("sequence", "event_id")[: PAGE + 1])
+    columns = ("sequence", "event_id", "status", "attempt_count")
+    rows: list[Row] = list(deliveries.order_by("sequence").values_list(*columns)[: PAGE + 1])
     now = read_clock(using)
     writer = Writer(target, now)
     items: list[Item] = []
@@ -76,8 +78,10 @@ def _with_contents(using: str, rows: Sequence[Row], writer: "Writer", now: datet
     """Each sequence with what there is to send, read as far as somebody takes it."""
     for start in range(0, len(rows), CHUNK):
         chunk = rows[start : start + CHUNK]
-        event_ids, version = {event_id for _, event_id in chunk}, writer.target.version
+        event_ids, version = {event_id for _, event_id, _, _ in chunk}, writer.target.version
         contents = read_contents(using, event_ids, now, with_versions=bool(version))
+        for event_id in _find_unwanted(using, chunk, writer.target):
+            contents.pop(event_id, None)
         told = set()
         for pk, content in contents.items():
             if content.is_built(version) and not content.is_erased:
@@ -85,8 +89,17 @@ def _with_contents(using: str, rows: Sequence[Row], writer: "Writer", now: datet
                 content.wanted |= {body_format} - {""}
                 told |= {pk} if body_format.startswith(payload.BINARY) else set()
         write_bodies(using, contents, told)
-        for sequence, event_id in chunk:
+        for sequence, event_id, _, _ in chunk:
             yield sequence, contents.get(event_id)
+
+
+def _find_unwanted(using: str, rows: Sequence[Row], target: WebhookTarget) -> set[int]:
+    """The events that wait to be sent, and that the target's filters will not let through."""
+    if not target.filters:
+        return set()
+    prefetch_related_objects([target], "subscriptions")
+    undecided = {event_id for _, event_id, status, count in rows if status == Status.PENDING and count == 0}
+    return {pk for pk, statement in read_statements(using, undecided).items() if not statement.suits(target)}
 
 
 class Writer:

@@ -7,7 +7,7 @@ from functools import partial, reduce
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from django.db.models import Exists, F, Min, OuterRef, Q, QuerySet
+from django.db.models import Exists, F, Min, OuterRef, Q, QuerySet, prefetch_related_objects
 
 from djwebhooks import database
 from djwebhooks.authentication.base import AccessToken
@@ -158,6 +158,8 @@ def take(using: str, wanted: dict[int, int], held: dict[int, Held], now: datetim
     that was deleted, paused, put in order. What is returned is not marked: the lease alone makes it ours.
     """
     lanes, targets = database.load_many(using, Lane, wanted), database.load_many(using, WebhookTarget, wanted)
+    # Which of a target's filters count for an event, its subscriptions say.
+    prefetch_related_objects([target for target in targets.values() if target.filters], "subscriptions")
     for pk in wanted:
         _bring_up_to_date(using, held[pk], lanes.get(pk), targets.get(pk), now)
     due_at = database.to_database(using, now)

@@ -13,11 +13,11 @@ from rq.timeouts import BaseTimeoutException
 from djwebhooks import payload, retry, senders, signing, tokens
 from djwebhooks.authentication.base import AccessToken, HeaderAuthentication, TokenAuthentication
 from djwebhooks.conf import conf
-from djwebhooks.contents import FAULTY, UNFIT, Content, read_contents, write_bodies
+from djwebhooks.contents import FAULTY, UNFIT, Content, Statement, read_contents, read_statements, write_bodies
 from djwebhooks.exceptions import ForbiddenAddress, InvalidTarget, SenderFault, UndecryptableSecret, UnknownSender
 from djwebhooks.handshake import Handshake, find_origin
 from djwebhooks.models import Event, WebhookTarget
-from djwebhooks.models.deliveries import Status
+from djwebhooks.models.deliveries import FILTERED, Status
 from djwebhooks.models.keyring import UNKNOWN_KEY, Key
 from djwebhooks.models.validation import check_authentication
 from djwebhooks.transports.base import Request
@@ -50,6 +50,7 @@ def prepare(using: str, works: Sequence[Work], held: Mapping[int, Held], now: da
     contents = read_contents(using, {work.event_id for work in works}, now, with_versions=with_versions)
     desk = Desk(using, contents, held, now)
     desk.do_each(desk.sort, zip(works, strict=True))
+    desk.sift()
     write_bodies(using, contents, desk.told)
     desk.do_each(desk.sign, desk.sendable)
     return desk.prepared
@@ -62,6 +63,9 @@ class Desk:
         self.prepared = Prepared()
         #: What may be sent: a work, its target, its content, and the format of its body.
         self.sendable: list[tuple[Work, WebhookTarget, Content, str]] = []
+        #: What its target's filters are still to judge.
+        self.undecided: list[tuple[Work, WebhookTarget, Content]] = []
+        self._statements: dict[int, Statement] = {}
         #: The ids of events of which somebody wants to know more than their bodies.
         self.told: set[int] = set()
         self._using = using
@@ -119,8 +123,22 @@ class Desk:
             self.prepared.outcomes.append(Outcome(work, *end))
         elif content is None or target is None or not content.is_built(target.version):
             self.prepared.unbuilt.append(work)
+        elif target.filters and work.is_undecided:
+            self.undecided.append((work, target, content))
         else:
             self._sort_written(work, target, content)
+
+    def sift(self) -> None:
+        """End what the filters of its target do not let through."""
+        self._statements = read_statements(self._using, {work.event_id for work, _, _ in self.undecided})
+        self.do_each(self._judge, self.undecided)
+
+    def _judge(self, work: Work, target: WebhookTarget, content: Content) -> None:
+        statement = self._statements.get(work.event_id)
+        if statement is None or statement.suits(target):
+            self._sort_written(work, target, content)
+        else:
+            self.prepared.outcomes.append(Outcome(work, Status.CANCELLED, FILTERED))
 
     def _sort_written(self, work: Work, target: WebhookTarget, content: Content) -> None:
         sender = target.sender or content.sender or self._sender

@@ -11,7 +11,7 @@ from djwebhooks.authentication.base import AccessToken, AnyAuthentication, Token
 from djwebhooks.handshake import Handshake, Permission
 from djwebhooks.health import UNKNOWN, Health
 from djwebhooks.models import WebhookTarget
-from djwebhooks.models.deliveries import Status
+from djwebhooks.models.deliveries import Status, Trigger
 
 #: Due deliveries that a worker keeps ready for one lane.
 READY = 200
@@ -45,6 +45,11 @@ class Work(NamedTuple):
     only_key: str = ""
     #: The name of the sender that sends it; empty if nobody changes how that is done.
     sender: str = ""
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether its target's filters have still to judge it: nobody has sent it, or said that it is to be sent again."""
+        return self.attempt_count == 0 and self.trigger == Trigger.EVENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +92,7 @@ class Held:
     #: Until when the rate limit holds some of them back, by their ids; and when instants for more may be reserved.
     not_before: dict[int, datetime] = field(default_factory=dict)
     paced_until: datetime | None = None
-    #: Instants that were reserved for what something newer has taken the place of.
+    #: Instants that were reserved for what was not sent after all.
     spare: list[datetime] = field(default_factory=list)
     #: The ids of those that are known, but were not due any more when it was looked at: somebody has cancelled them.
     withdrawn: set[int] = field(default_factory=set)
@@ -199,11 +204,17 @@ class Held:
             self.forget(work.delivery_id)
 
     def make_way(self, work: Work) -> None:
-        """Forget *work*: something newer has taken its place, and its instant."""
-        if work.delivery_id in self.not_before:
-            self.spare.append(self.not_before[work.delivery_id])
+        """Forget *work*: something newer has taken its place."""
+        self.spare_instant(work)
         self.forget(work.delivery_id)
         self.is_drained = False
+
+    def spare_instant(self, work: Work) -> None:
+        """Leave what was reserved for *work*, which is not sent, to others."""
+        instant = self.not_before.pop(work.delivery_id, None)
+        if instant is not None:
+            self.spare.append(instant)
+            self.is_drained = False
 
     def find_token(self, kind: AnyAuthentication | None, now: datetime) -> AccessToken | None:
         """Return the access token for *kind*, if there is one that is good at *now*; any other is forgotten."""

@@ -496,6 +496,7 @@ class Worker:
     def _start(self, prepared: Prepared) -> None:
         """Send what is ready, and begin what must come before for the rest."""
         for outcome in prepared.outcomes:
+            self._held[outcome.work.target_id].spare_instant(outcome.work)
             self._keep_outcome(outcome)
         for work in prepared.unbuilt:
             self._wait_for_build(work)

@@ -272,6 +272,17 @@ def test_the_catalogue(
     assert [record.getMessage() for record in caplog.records] == [shown]
 
 
+def test_filters(read: Read, ada: User) -> None:
+    """The target gets large orders that are paid, and every refund."""
+    read("docs/how-to/filters.rst", shop=ada).run()
+    for total in (99.5, 100):
+        fire("order.changed", {"status": "paid", "total": total}, owner=ada)
+    fire("order.changed", {"status": "new", "total": 100}, owner=ada)
+    fire("refund.made", {}, owner=ada)
+
+    assert [json.loads(request.body)["data"] for request in deliver()] == [{"status": "paid", "total": 100}, {}]
+
+
 def test_coalescing(read: Read, ada: User) -> None:
     """Of two changes of a document, and of a stock, the newer one waits to be sent."""
     make_target(ada)

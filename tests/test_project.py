@@ -40,7 +40,7 @@ LAYERS = (
         "managers",
         "pages",
     ),
-    ("catalogue",),
+    ("catalogue", "filters"),
     ("transports", "models"),
     ("work", "senders", "coalescing"),
     ("dispatch", "lanes", "build", "contents", "fairness", "announce", "notices", "replays", "tokens", "listener"),

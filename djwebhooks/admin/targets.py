@@ -35,7 +35,7 @@ from djwebhooks.models.events import events_database
 from djwebhooks.models.keyring import KeyState
 from djwebhooks.models.operation import STATES
 from djwebhooks.models.replays import MOST_TARGETS, Through
-from djwebhooks.models.validation import check_authentication, check_certificate, check_version
+from djwebhooks.models.validation import check_authentication, check_certificate, check_filtered, check_version
 from djwebhooks.owners import owner_model
 from djwebhooks.pages import (
     NOTHING,
@@ -155,10 +155,11 @@ PARTS_HELP = format_html_join(
 
 
 class OptionalJSONField(forms.JSONField):
-    """A list or an object of JSON, without others inside, that is shown as nothing when there is none."""
+    """A list or an object of JSON, seldom with others inside, that is shown as nothing when there is none."""
 
     #: What is done with what was read, before anybody looks at it.
     keep: Callable[[Any], Any] = staticmethod(lambda value: value)
+    may_nest = False
 
     def prepare_value(self, value: Any) -> Any:
         return super().prepare_value(value) if value else ""
@@ -167,7 +168,7 @@ class OptionalJSONField(forms.JSONField):
         """Return what *value* says. Raises ``ValidationError``, also for what json or a database cannot hold."""
         try:
             read = self.keep(super().to_python(value))
-            if not is_flat(read):
+            if not self.may_nest and not is_flat(read):
                 raise ValidationError("Write one list or object, without others inside.", code="nested")
             json.dumps(read, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
@@ -177,6 +178,12 @@ class OptionalJSONField(forms.JSONField):
     def bound_data(self, data: Any, initial: Any) -> Any:
         """Return what was typed as it was typed: to read it may have failed."""
         return data if data is None else InvalidJSONInput(data)
+
+
+class FiltersField(OptionalJSONField):
+    """Filters, which have objects inside."""
+
+    may_nest = True
 
 
 class HeadersField(OptionalJSONField):
@@ -248,9 +255,10 @@ class TargetForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptabl
             "headers": forms.Textarea(attrs={"rows": 3, "class": "vLargeTextField", "placeholder": '{"x-key": "value"}'}),
             "sender": SenderSelect,
             "retry_schedule": forms.TextInput(attrs={"class": "vLargeTextField"}),
+            "filters": forms.Textarea(attrs={"rows": 3, "class": "vLargeTextField"}),
         }
         labels = {"is_active": "Active", "is_ordered": "Ordered"}
-        field_classes = {"headers": HeadersField, "retry_schedule": OptionalJSONField}
+        field_classes = {"headers": HeadersField, "retry_schedule": OptionalJSONField, "filters": FiltersField}
 
     def clean_headers(self) -> Any:
         return self.cleaned_data["headers"] or {}
@@ -337,6 +345,7 @@ class SubscriptionFormSet(BaseInlineFormSet):  # type: ignore[type-arg]  # not s
         rows = [form.cleaned_data for form in self.forms if form.is_valid() and form not in self.deleted_forms]
         wanted = [row["event"] for row in rows if row.get("event")]
         check_version(self.instance.version, wanted, is_owned=self.instance.owner_id is not None)
+        check_filtered(self.instance.filters, wanted)
 
 
 class SubscriptionInline(admin.TabularInline):  # type: ignore[type-arg]  # not subscriptable at run time
@@ -481,7 +490,7 @@ class WebhookTargetAdmin(VersionsAdmin):
         # What a header holds may be a password of the receiver's.
         headers = "headers" if can_write else "header_names"
         limits = (("rate_limit", "rate_period"), "concurrency_limit")
-        sending = ("is_ordered", "envelope", "sender", "version", "signatures", headers, "retry_schedule", *limits)
+        sending = ("filters", "is_ordered", "envelope", "sender", "version", "signatures", headers, "retry_schedule", *limits)
         shown = ("authentication_now", "certificate_now") if obj else ()
         written = ("authentication_type", "authentication_parts", "new_certificate", *(("remove_certificate",) if obj else ()))
         knowing = (*shown, *(written if can_write else ()))

@@ -25,6 +25,7 @@ from djwebhooks.api.fields import (
 )
 from djwebhooks.conf import conf
 from djwebhooks.exceptions import IdempotencyConflict, InvalidReplay
+from djwebhooks.filters import check_filters
 from djwebhooks.health import Health
 from djwebhooks.models import Attempt, Delivery, Event, Replay, WebhookTarget
 from djwebhooks.models.events import BUILD_TRIES, events_database
@@ -33,6 +34,7 @@ from djwebhooks.models.replays import LOWEST_RATE, MOST_TARGETS, REPLAYABLE, Thr
 from djwebhooks.models.validation import (
     check_authentication,
     check_certificate,
+    check_filtered,
     check_headers,
     check_rate,
     check_schedule,
@@ -122,6 +124,13 @@ class TargetSerializer(StrictSerializer[Any], RowSerializer):
         allow_null=True,
         help_text="Seconds between attempts, such as [5, 300, 1800]; null is the setting's.",
     )
+    filters = serializers.DictField(
+        child=AnyField(),
+        required=False,
+        allow_null=True,
+        validators=[check_filters],
+        help_text="What payloads must be like, by the event that the filter is for; null is none.",
+    )
     rate_limit = NumberField(
         validators=[check_rate], required=False, allow_null=True, help_text="Requests in each rate_period; null is no limit."
     )
@@ -139,6 +148,7 @@ class TargetSerializer(StrictSerializer[Any], RowSerializer):
             "target_url",
             "identifier",
             "events",
+            "filters",
             "description",
             "is_active",
             "is_ordered",
@@ -198,6 +208,7 @@ class TargetSerializer(StrictSerializer[Any], RowSerializer):
         for name, value in validated_data.items():
             setattr(target, name, value)
         target.full_clean(exclude=["digest"])
+        check_filtered(target.filters, target.events)
         try:
             with transaction.atomic(using=events_database()):
                 target.save()

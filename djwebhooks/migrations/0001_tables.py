@@ -55,6 +55,7 @@ class Migration(migrations.Migration):
                 ('sender', djwebhooks.database.ExactCharField(blank=True, help_text="Who writes and sends: a name of DJWEBHOOKS_SENDERS; empty is the event's.", max_length=64)),
                 ('version', models.CharField(blank=True, default=djwebhooks.models.endpoints.version_of_new, help_text='The version of payloads that it gets, where an event has it; empty is the current one.', max_length=32)),
                 ('signatures', models.CharField(blank=True, choices=[('v1', 'v1'), ('v1a', 'v1a'), ('v1 v1a', 'v1 and v1a')], help_text="What it is signed with: v1 (a shared secret), v1a (a public key) or both; empty is the setting's.", max_length=16)),
+                ('filters', models.JSONField(blank=True, help_text='What payloads must be like, by the event that it is for: {"order.*": {"status": ["paid"]}}.', null=True)),
                 ('retry_schedule', models.JSONField(blank=True, help_text="Seconds between attempts, such as [5, 300, 1800]; empty is the setting's.", null=True)),
                 ('rate_limit', models.FloatField(blank=True, help_text='Requests at most in each period; empty is no limit.', null=True)),
                 ('rate_period', models.CharField(choices=[('second', 'second'), ('minute', 'minute'), ('hour', 'hour')], default='second', help_text='What the rate limit is for. Requests are spread evenly over it.', max_length=6)),

@@ -39,6 +39,8 @@ class Trigger(models.TextChoices):
 
 #: Why a delivery ended whose place a newer one has taken.
 COALESCED = "coalesced"
+#: Why a delivery ended whose payload its target's filters do not let through.
+FILTERED = "filtered"
 
 
 class DeliveryQuerySet(models.QuerySet["Delivery"]):

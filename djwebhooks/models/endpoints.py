@@ -13,6 +13,7 @@ from djwebhooks import authentication, certificates, network, payload
 from djwebhooks.conf import conf
 from djwebhooks.database import DatabaseNow, ExactCharField
 from djwebhooks.exceptions import InvalidTarget, UndecryptableSecret
+from djwebhooks.filters import check_filters
 from djwebhooks.models.events import SENDER_LENGTH
 from djwebhooks.models.keyring import new_secrets
 from djwebhooks.models.lanes import Lane
@@ -120,6 +121,11 @@ class Endpoint(models.Model):
         choices=[("v1", "v1"), ("v1a", "v1a"), ("v1 v1a", "v1 and v1a")],
         help_text="What it is signed with: v1 (a shared secret), v1a (a public key) or both; empty is the setting's.",
     )
+    filters = models.JSONField(
+        null=True,
+        blank=True,
+        help_text='What payloads must be like, by the event that it is for: {"order.*": {"status": ["paid"]}}.',
+    )
     retry_schedule = models.JSONField(
         null=True, blank=True, help_text="Seconds between attempts, such as [5, 300, 1800]; empty is the setting's."
     )
@@ -144,6 +150,7 @@ class Endpoint(models.Model):
         self.target_url = network.check_url(self.target_url)
         self._check_sealed()
         check_sender(self.sender)
+        check_filters(self.filters or {})
         check_schedule(self.retry_schedule)
         check_rate(self.rate_limit)
         if self.concurrency_limit == 0:

@@ -1,6 +1,6 @@
 """Where webhooks go: an owner's endpoint, and the events it wants."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from django.apps import apps
@@ -19,7 +19,13 @@ from djwebhooks.models.events import Event
 from djwebhooks.models.lanes import Lane
 from djwebhooks.models.operation import STATES
 from djwebhooks.models.rotation import SigningTarget
-from djwebhooks.models.validation import check_number_of_events, check_subscription, check_version, is_storable
+from djwebhooks.models.validation import (
+    check_filtered,
+    check_number_of_events,
+    check_subscription,
+    check_version,
+    is_storable,
+)
 from djwebhooks.owners import check_owner, owner_model
 from djwebhooks.signals import work_written
 
@@ -170,6 +176,8 @@ class WebhookTarget(SigningTarget):
         for name in self.events:
             check_subscription(name, is_owned=self.owner_id is not None)
         check_version(self.version, self.events, is_owned=self.owner_id is not None)
+        if "_events" in self.__dict__:  # Else only who changes the subscriptions, as the admin does, knows them all.
+            check_filtered(self.filters, self.events)
         if self._state.adding:
             self._check_number()
         else:
@@ -234,6 +242,14 @@ class WebhookTarget(SigningTarget):
         new = [Subscription(target=self, event=name) for name in wanted]
         subscriptions.bulk_create(new, ignore_conflicts=True)
         getattr(self, "_prefetched_objects_cache", {}).pop("subscriptions", None)
+        self._drop_filters(wanted, using)
+
+    def _drop_filters(self, events: Collection[str], using: str) -> None:
+        """A filter goes with its subscription, or it would be in force again with the next one."""
+        kept = {event: wanted for event, wanted in (self.filters or {}).items() if event in events}
+        if kept != (self.filters or {}):
+            self.filters = kept or None
+            self.rows(using).filter(pk=self.pk).update(filters=self.filters)
 
 
 @receiver(pre_delete, sender=WebhookTarget)

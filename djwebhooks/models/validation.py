@@ -25,6 +25,13 @@ def check_subscription(pattern: str, *, is_owned: bool) -> None:
         raise InvalidTarget(f"{pattern!r} is an internal event, which only the system's own targets get.")
 
 
+def check_filtered(filters: Mapping[str, Any] | None, events: Collection[str]) -> None:
+    """Raise ``InvalidTarget`` for a filter of what a target is not subscribed to: its *events*."""
+    for event in filters or ():
+        if event not in events:
+            raise InvalidTarget(f"filters[{event!r}] is for none of the target's events: {', '.join(events) or 'it has none'}.")
+
+
 def check_version(version: str, patterns: Collection[str], *, is_owned: bool) -> None:
     """Raise ``InvalidTarget`` for a version that cannot be, or that none of the events *patterns* has, as the catalogue says.
 

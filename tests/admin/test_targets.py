@@ -115,7 +115,12 @@ def test_a_target_is_made_with_its_events(admin_client: Client) -> None:
     """The form saves the target and the events of the inline."""
     owner = make_owner()
     add_target(
-        admin_client, owner=owner.pk, events=["project.*", "invoice.paid"], headers='{"x-key": "1"}', retry_schedule="[5, 60]"
+        admin_client,
+        owner=owner.pk,
+        events=["project.*", "invoice.paid"],
+        headers='{"x-key": "1"}',
+        retry_schedule="[5, 60]",
+        filters='{"invoice.paid": {"total": [{"numeric": [">", 5]}]}}',
     )
     target = WebhookTarget.objects.get()
 
@@ -123,6 +128,7 @@ def test_a_target_is_made_with_its_events(admin_client: Client) -> None:
     assert target.events == ["invoice.paid", "project.*"]
     assert target.headers == {"x-key": "1"}
     assert target.retry_schedule == [5, 60]
+    assert target.filters == {"invoice.paid": {"total": [{"numeric": [">", 5]}]}}
 
 
 def test_an_event_that_is_there_is_not_added_twice(admin_client: Client) -> None:
@@ -174,6 +180,9 @@ def test_the_form_keeps_what_it_does_not_change(admin_client: Client) -> None:
         ({"headers": "no json"}, "valid JSON"),
         ({"retry_schedule": '"soon"'}, "soon"),
         ({"retry_schedule": "[0, 0, 0, 0, 0, 0]"}, "6 pauses of less than a second"),
+        ({"filters": '{"project.*": {"n": 5}}'}, "filter 'n' must be a list of alternatives"),
+        ({"filters": '{"a.b": {"n": [5]}}'}, "filters['a.b'] is for none of the target's events: project.*"),
+        ({"filters": "[" * 5000}, "valid JSON"),
         ({"concurrency_limit": "0"}, "at least 1"),
         ({"events": ["project..update"]}, "project..update"),
         ({"events": ["a.b", "a.b"]}, "duplicate"),

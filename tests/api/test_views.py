@@ -38,6 +38,7 @@ FULL = {
     "target_url": "https://example.com/full",
     "identifier": "p-42",
     "events": ["*"],
+    "filters": {"*": {"status": ["paid", {"prefix": "re"}]}},
     "description": "ours",
     "is_active": False,
     "is_ordered": True,
@@ -208,6 +209,8 @@ def test_fields_that_cannot_be_written_are_refused(method: str, name: str) -> No
         ("headers", {"A": "b\r\nC: d"}),
         ("headers", ["a"]),
         ("headers", {f"x-{number}": "" for number in range(51)}),
+        ("filters", ["a"]),
+        ("filters", {"a": {"n": 5}}),
         ("envelope", "brown"),
         ("sender", "slak"),
         ("retry_schedule", [-1]),
@@ -234,6 +237,21 @@ def test_values_that_cannot_be_are_refused_by_field(name: str, value: object) ->
     assert (posted.status, posted.wrong_fields) == (400, [name])
     assert patched == posted
     assert WebhookTarget.objects.count() == 1
+
+
+def test_a_filter_is_for_an_event_of_the_target() -> None:
+    """Any other is 400 and says so, in a new target and in one that is there; null takes the filters away."""
+    target = make_target(owner := make_owner(), "a")
+    api, wrong = Api(owner), {"filters": {"b": {"n": [1]}}}
+    right = {"filters": {"a": {"n": [1]}}}
+
+    answers = [api.post("targets/", NEW | {"target_url": URL + "/new"} | wrong), api.patch(f"targets/{target.uid}/", wrong)]
+
+    for answer in answers:
+        assert "filters['b'] is for none of the target's events" in answer.mistakes["non_field_errors"][0]
+    assert api.patch(f"targets/{target.uid}/", right).data["filters"] == right["filters"]
+    assert api.patch(f"targets/{target.uid}/", {"events": ["c"]}).status == 400
+    assert api.patch(f"targets/{target.uid}/", {"filters": None, "events": ["c"]}).data["filters"] is None
 
 
 def test_two_targets_of_an_owner_cannot_become_the_same() -> None:
