@@ -209,6 +209,17 @@ def test_without_a_message_nobody_knows_where_to_begin(target: WebhookTarget) ->
     assert numbers() == [2, 3]
 
 
+def test_a_paused_target_can_be_read(target: WebhookTarget) -> None:
+    """Whoever cannot be reached polls."""
+    target.pause()
+    send(target, 2)
+    assert numbers() == []
+
+    assert fetch(after=0).stored == 2
+    send(target, 1)
+    assert fetch() == Fetched("shop", stored=1)
+
+
 def test_one_call_asks_for_so_much(target: WebhookTarget, monkeypatch: pytest.MonkeyPatch) -> None:
     """And says where to go on."""
     monkeypatch.setattr("djwebhooks.feed.PAGE", 2)
