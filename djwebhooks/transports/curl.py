@@ -1,7 +1,6 @@
 """Send thousands of requests at once from one thread, with libcurl."""
 
 import os
-import resource
 import select
 import socket
 import threading
@@ -15,14 +14,13 @@ from djwebhooks.network import GetAddrInfo
 from djwebhooks.transports import faults
 from djwebhooks.transports.base import Reply, Request
 from djwebhooks.transports.faults import ExchangeFailed
+from djwebhooks.transports.files import fit_concurrency
 from djwebhooks.transports.handles import Connections, Handle
 from djwebhooks.transports.libcurl import pycurl
 from djwebhooks.transports.lookups import PATIENCE, Lookup, Lookups
 
 #: Requests in flight, if the process may have the files for it.
 CONCURRENCY = 1024
-#: Files for whatever else the process does.
-OTHER_FILES = 128
 
 #: What to wait for while libcurl wants nothing of a socket: that something comes, or the end.
 IDLE = select.EPOLLIN | select.EPOLLRDHUP
@@ -39,14 +37,6 @@ ACTIONS = tuple(
 BATCH = 512
 
 
-def default_concurrency() -> int:
-    """Return how many requests may be in flight so that as many idle connections can be kept beside them."""
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if files == resource.RLIM_INFINITY:
-        return CONCURRENCY
-    return max(1, min(CONCURRENCY, (files - OTHER_FILES) // 2))
-
-
 class CurlTransport:
     """Sends with one thread: the one that calls. What is in flight goes on while ``wait`` is called.
 
@@ -57,7 +47,7 @@ class CurlTransport:
     def __init__(
         self, concurrency: int | None = None, *, ca_bundle: str | None = None, getaddrinfo: GetAddrInfo = socket.getaddrinfo
     ) -> None:
-        self.concurrency = concurrency or default_concurrency()
+        self.concurrency = concurrency or fit_concurrency(CONCURRENCY)
         self._ca_bundle = ca_bundle or DEFAULT_CA_BUNDLE_PATH
         self._getaddrinfo = getaddrinfo
         self._is_woken = False

@@ -20,12 +20,15 @@ from djwebhooks.transports import faults
 from djwebhooks.transports.answers import keep_headers
 from djwebhooks.transports.base import Reply, Request
 from djwebhooks.transports.faults import ExchangeFailed
+from djwebhooks.transports.files import fit_concurrency
 from djwebhooks.transports.guarded import Exchange, GuardedAdapter, IdleConnections, current
 from djwebhooks.transports.mailbox import Mailbox
 
 logger = logging.getLogger(__name__)
 
-CONCURRENCY = 128
+#: Requests in flight, if the process may have the files for it: half of them may be one target's, which is 200 a second if it
+#: takes a second and a half. And connections that are kept for later ones.
+CONCURRENCY, IDLE = 640, 256
 #: Threads to begin with. Fast receivers need no more, and each further one only contends for the interpreter lock.
 FIRST_THREADS = 8
 #: Seconds that a request may wait for a thread before there are more threads.
@@ -134,7 +137,7 @@ class RequestsTransport:
     def __init__(
         self, concurrency: int | None = None, *, ca_bundle: str | None = None, getaddrinfo: GetAddrInfo = socket.getaddrinfo
     ) -> None:
-        self.concurrency = concurrency or CONCURRENCY
+        self.concurrency = concurrency or fit_concurrency(CONCURRENCY, IDLE)
         self._ca_bundle = ca_bundle or DEFAULT_CA_BUNDLE_PATH
         self._getaddrinfo = getaddrinfo
         self._mailbox = Mailbox()
@@ -182,7 +185,7 @@ class Crew:
         self._adapter = adapter
         self._mailbox = mailbox
         self._getaddrinfo = getaddrinfo
-        self._idle = IdleConnections(limit=2 * concurrency)
+        self._idle = IdleConnections(IDLE)
         self._queue: SimpleQueue[Exchange | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._threads: set[threading.Thread] = set()

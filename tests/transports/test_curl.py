@@ -1,6 +1,5 @@
 """The transport over libcurl, and what it relies on there."""
 
-import resource
 import socket
 import ssl
 import threading
@@ -16,7 +15,7 @@ from h2.events import DataReceived, RequestReceived, StreamEnded
 
 from djwebhooks.testing.receiver import Conversation, Receiver, hang
 from djwebhooks.transports.base import Transport
-from djwebhooks.transports.curl import CONCURRENCY, OTHER_FILES, CurlTransport, default_concurrency
+from djwebhooks.transports.curl import CurlTransport
 from tests.transports.contract import NetworkContract, build_request, collect, drive, lookup, make_server_context, post
 
 Answer = Callable[[H2Connection, int], None]
@@ -228,13 +227,3 @@ class TestCurlTransport(NetworkContract):
 
         assert [(reply.status, reply.body) for reply in replies] == [(200, b"ok")] * 3
         assert receiver.connections == 3
-
-    @pytest.mark.parametrize(("files", "expected"), [(1024, (1024 - OTHER_FILES) // 2), (2**16, CONCURRENCY), (64, 1)])
-    def test_default_concurrency_suits_the_files(self, files: int, expected: int) -> None:
-        """A process that may open few files has fewer requests in flight, so that idle connections can be kept, too."""
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(files, hard), hard))
-        try:
-            assert default_concurrency() == (expected if files <= hard else default_concurrency())
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
