@@ -8,6 +8,7 @@ from functools import cache
 from importlib import import_module
 from types import ModuleType
 from typing import Any
+from weakref import WeakSet
 
 from djwebhooks import payload
 from djwebhooks.conf import conf
@@ -80,6 +81,10 @@ def register_event(
     if _registered.setdefault(name, entry) != entry:
         raise ConfigurationError(f"The event {name!r} was registered before with something else: register it in one place.")
     return _describe(name, entry)
+
+
+#: The functions that are hooks, as far as their modules were imported; each has the name of its event as ``event``.
+hooks: WeakSet[Any] = WeakSet()
 
 
 # -- what there is -----------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from django.core.checks import CheckMessage, Error, Tags, register
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
 from django.db.models import Count
+from django.urls import get_resolver
 from django.utils.module_loading import import_string
 
 from djwebhooks import catalogue, database, network, payload, senders, signing
@@ -253,6 +254,21 @@ def check_catalogue(**_: Any) -> Iterator[CheckMessage]:
             yield Error(f"DJWEBHOOKS_EVENTS: {fault}", id="djwebhooks.E009")
 
 
+def check_hooks(**_: Any) -> Iterator[CheckMessage]:
+    """Hooks whose calls would raise, as the catalogue does not have their events."""
+    if not isinstance(conf.EVENTS, Mapping) or not isinstance(conf.MODEL_EVENTS, Mapping):
+        return
+    if getattr(settings, "ROOT_URLCONF", None):
+        get_resolver().url_patterns  # noqa: B018 (the views bring their hooks)
+    unknown = [hook for hook in catalogue.hooks if not catalogue.is_known(hook.event)]
+    for place, name in sorted((f"{hook.__module__}.{hook.__qualname__}", hook.event) for hook in unknown):
+        yield Error(
+            f"The hook {place} fires {name!r}, which is not in the catalogue.",
+            hint="Add it to DJWEBHOOKS_EVENTS, or say it with register_event(), or mend its spelling.",
+            id="djwebhooks.E032",
+        )
+
+
 def check_model_events(**_: Any) -> Iterator[CheckMessage]:
     """Events about models that would keep rows from being saved, or that hardly anybody would get."""
     alias = events_database()
@@ -457,6 +473,7 @@ CHECKS = (
     check_ports,
     check_hosts,
     check_catalogue,
+    check_hooks,
     check_validation,
     check_model_events,
     check_queue,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Protocol
 
 from django.db.models import Model
 
-from djwebhooks import capture, events, payload
+from djwebhooks import capture, catalogue, events, payload
 from djwebhooks.exceptions import ConfigurationError, InvalidEvent
 from djwebhooks.models import Event
 from djwebhooks.subjects import find_instances
@@ -128,6 +128,7 @@ def hook(
         made = cast(Hook[P, R_co], fire)
         made.is_hook, made.is_live, made.event, made.build = True, live, event, function
         made.current, made.versions = version, versions
+        catalogue.hooks.add(made)
         made.version = partial(_add_version, cast("Hook[..., Any]", made))  # type: ignore[method-assign]  # a function's attribute
         return made
 

@@ -25,6 +25,8 @@ from djwebhooks.words import describe_count, describe_span
 
 #: Targets, deliveries or attempts that are listed at most, and rows that are counted at most.
 LIMIT, COUNT_LIMIT = 20, 1000
+#: Of how many of the newest events it is said whether their payloads could be built: no index tells.
+BUILT_LIMIT = 10_000
 #: In the place of an owner's primary key: whichever owner it is.
 ANYONE: Any = object()
 
@@ -62,11 +64,11 @@ def explain_name(name: str, *, owner_pk: Any = ANYONE, identifier: str = "", usi
     if owner_pk is ANYONE:
         # A broadcast reaches every subscriber.
         subscribers = list_receivers(alias, Event(name=name, is_broadcast=True), "Subscribed", with_condition=True)
-        return Explanation(f"Event {name} of any owner", [doubt(alias, name, subscribers)])
+        return Explanation(f"Event {name} of any owner", [doubt(alias, name, subscribers), *list_failing(alias, name)])
     event = Event(name=name, owner_id=owner_pk, identifier=identifier)
     title = f"Event {name} of {describe_owner(event)}" + (f" with identifier {identifier!r}" if identifier else "")
     receivers, others = list_receivers(alias, event, "Would get it"), list_others(alias, event, "Would not get it")
-    return Explanation(title, [doubt(alias, name, receivers), others])
+    return Explanation(title, [doubt(alias, name, receivers), others, *list_failing(alias, name)])
 
 
 def explain_uid(uid: uuid.UUID, *, using: str | None = None) -> Explanation | None:
@@ -77,6 +79,22 @@ def explain_uid(uid: uuid.UUID, *, using: str | None = None) -> Explanation | No
         return explain_event(alias, event)
     delivery = Delivery.objects.using(alias).filter(uid=uid).first()
     return explain_delivery(alias, delivery) if delivery is not None else None
+
+
+def list_failing(using: str, name: str) -> list[Section]:
+    """Say whether payloads of the newest events called *name* cannot be built, and what was raised last; nothing if they can."""
+    failing = Event.objects.using(using).failing(BUILT_LIMIT).filter(name=name)
+    latest = failing.order_by("-pk").first()
+    if latest is None:
+        return []
+    count = describe_count(failing[:COUNT_LIMIT].count(), "event")
+    words = f"{count} of this name could not be built the last time, the latest being {latest.uid}, by {latest.hook}"
+    return [Section("Payloads", [words, f"Last error: {last_line(latest.build_error)}"])]
+
+
+def last_line(error: str) -> str:
+    """The end of a traceback: what was raised."""
+    return make_printable(error.strip().splitlines()[-1])
 
 
 def doubt(using: str, name: str, section: Section) -> Section:
@@ -294,7 +312,7 @@ def describe_payload(using: str, event: Event, now: datetime) -> Iterator[str]:
         yield describe_build(event, now)
     yield from describe_versions(event, now)
     if event.build_error:
-        yield f"Last error: {make_printable(event.build_error.strip().splitlines()[-1])}"
+        yield f"Last error: {last_line(event.build_error)}"
     formats = list(Body.objects.using(using).filter(event=event).order_by("format").values_list("format", flat=True))
     if formats:
         yield f"Its bytes are fixed in {', '.join(formats)}."

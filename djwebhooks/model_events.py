@@ -92,7 +92,9 @@ def _read(name: str, entry: object) -> ModelEvent:
         raise ConfigurationError(f"write 'app_label.Model.created' or a dictionary with 'on', not {entry!r}.")
     if unknown := [key for key in entry if key not in KEYS]:
         raise ConfigurationError(f"the key {unknown[0]!r} means nothing: there are {', '.join(KEYS)}.")
-    model, happening = _read_on(entry.get("on"))
+    if "on" not in entry:
+        raise ConfigurationError("'on' is missing: it says what happens to which rows, such as 'app_label.Model.created'.")
+    model, happening = _read_on(entry["on"])
     changed = entry.get("changed", ())
     if isinstance(changed, str) or not isinstance(changed, Iterable):
         raise ConfigurationError(f"'changed' must be a list of fields, not {changed!r}.")

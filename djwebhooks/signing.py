@@ -72,7 +72,10 @@ def key(secret: str) -> bytes:
             raise ValueError(f"{prefix} marks {name}, which cannot be used for HMAC: use a {SECRET_PREFIX} secret.")
     decoded = read_base64(HiddenText(secret.removeprefix(SECRET_PREFIX)), f"A secret is {SECRET_PREFIX} and")
     if not LEAST_SECRET_BYTES <= len(decoded) <= MOST_SECRET_BYTES:
-        raise ValueError(f"A secret has {LEAST_SECRET_BYTES} to {MOST_SECRET_BYTES} bytes; this one has {len(decoded)}.")
+        raise ValueError(
+            f"A secret is {SECRET_PREFIX} and {LEAST_SECRET_BYTES} to {MOST_SECRET_BYTES} bytes in base64; "
+            f"this one has {len(decoded)} bytes: djwebhooks.signing.new_secret() makes one."
+        )
     return decoded
 
 

@@ -64,6 +64,7 @@ class QueueStats:
 class Stats:
     """How djwebhooks fares. No number counts beyond *limit*; one that has reached it stands for so many or more.
 
+    *events_failing*, whose payload could not be built the last time, are counted among that many of the newest.
     *oldest_waiting_age*, and *oldest_due_age* over targets that may be sent to, are in seconds, None when there is nothing.
     *notices* say in words what is wrong and what to do.
     """
@@ -71,6 +72,7 @@ class Stats:
     limit: int
     events_waiting: int
     events_planned: int
+    events_failing: int
     oldest_waiting_age: float | None
     deliveries_pending: int
     deliveries_due: int
@@ -118,6 +120,7 @@ def count_events(using: str, now: datetime, limit: int) -> dict[str, Any]:
     return {
         "events_waiting": at_once[:limit].count(),
         "events_planned": planned[:limit].count(),
+        "events_failing": Event.objects.using(using).failing(limit).count(),
         "oldest_waiting_age": (now - oldest).total_seconds() if oldest is not None else None,
     }
 
@@ -239,6 +242,11 @@ def advise(numbers: dict[str, Any]) -> Iterator[str]:
     is_late = any((numbers[name] or 0) > LATE for name in ("oldest_waiting_age", "oldest_due_age"))
     if is_late and not any(worker.is_live for worker in numbers["workers"]):
         yield "There is work and no worker: run manage.py webhooks work, which needs no broker."
+    if numbers["events_failing"]:
+        yield (
+            f"Events whose payload cannot be built: {numbers['events_failing']}. Mend their hooks: manage.py webhooks explain "
+            "and an event's name says what they raise."
+        )
     if numbers["targets_disabled"]:
         yield f"Targets disabled: {numbers['targets_disabled']}. Have their receivers mended, then resume them."
 

@@ -8,6 +8,7 @@ from inspect import getsource
 from io import StringIO
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 from django.conf import LazySettings
@@ -18,7 +19,9 @@ from django.db import connection
 from django.db.models import Model
 from django.utils.module_loading import import_string
 
-from djwebhooks import checks, database
+from djwebhooks import catalogue, checks, database
+from djwebhooks.decorators import hook
+from djwebhooks.exceptions import UnknownEvent
 from djwebhooks.weaknesses import WEAKNESSES
 from tests.connections import mariadb_only, server_only
 from tests.test_weaknesses import WEAK
@@ -166,6 +169,14 @@ GOOD: list[dict[str, Any]] = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def hooks(monkeypatch: pytest.MonkeyPatch) -> WeakSet[Any]:
+    """The hooks that there are: none of those that other tests have defined."""
+    found: WeakSet[Any] = WeakSet()
+    monkeypatch.setattr(catalogue, "hooks", found)
+    return found
+
+
 def run_checks(**options: Any) -> list[django_checks.CheckMessage]:
     """The messages of djwebhooks' own checks."""
     found = django_checks.run_checks(**options)
@@ -194,6 +205,28 @@ def test_a_right_setting_is_not_complained_of(settings: LazySettings, values: di
     apply(settings, values)
 
     assert run_checks() == []
+
+
+def test_hooks_are_held_against_the_catalogue(settings: LazySettings) -> None:
+    """One whose every call would raise is said before anybody calls it; without a catalogue any name will do."""
+
+    @hook("thing.made", build="now")
+    def thing_made() -> int:
+        return 1
+
+    @hook("thing.maed", build="now")
+    def misspelt() -> int:
+        return 1
+
+    assert run_checks() == []
+    settings.DJWEBHOOKS_EVENTS = {"thing.made": {}}
+    [found] = run_checks()
+
+    assert found.id == "djwebhooks.E032"
+    assert ".misspelt fires 'thing.maed', which is not in the catalogue." in found.msg
+    with pytest.raises(UnknownEvent):
+        misspelt()
+    assert thing_made.event == "thing.made"
 
 
 def test_manage_py_check_is_clean() -> None:
@@ -350,7 +383,8 @@ def test_ids_are_unique() -> None:
         for identifier in re.findall(r"djwebhooks\.[EW]\d{3}", getsource(function)):
             checks_of[identifier].add(function.__name__)
     elsewhere = {
-        f"djwebhooks.{name}" for name in ("E011", "E015", "E021", "E026", "E027", "W001", "W002", "W003", "W014", "W020", "W021")
+        f"djwebhooks.{name}"
+        for name in ("E011", "E015", "E021", "E026", "E027", "E032", "W001", "W002", "W003", "W014", "W020", "W021")
     }
     tested = {case[0] for case in BAD} | elsewhere | {f"djwebhooks.{case[0]}" for case in WEAK} | {"djwebhooks.W011"}
 

@@ -412,15 +412,15 @@ def test_stats_warn_of_a_redis_that_is_down(settings: LazySettings) -> None:
 def test_the_report_has_a_line_for_everything() -> None:
     """All parts of it at once, with numbers that have reached the limit."""
     stats = Stats(
-        limit=1000, events_waiting=1000, events_planned=2, oldest_waiting_age=3.0, deliveries_pending=4, deliveries_due=5,
-        deliveries_held=6, failed_lately=7, oldest_due_age=600.0, lanes_held=8, lanes_due=9, targets_paused=10,
+        limit=1000, events_waiting=1000, events_planned=2, events_failing=3, oldest_waiting_age=3.0, deliveries_pending=4,
+        deliveries_due=5, deliveries_held=6, failed_lately=7, oldest_due_age=600.0, lanes_held=8, lanes_due=9, targets_paused=10,
         targets_disabled=11, targets_suspended=12, engine="path.Engine", queue=QueueStats("q", has_scheduler=True, workers=1),
         workers=[WorkerStats("rq", "host:1", 60.0, 2.0, True, 3), WorkerStats("rq", "host:2", 7200.0, 200.0, False, 0)],
         targets=[TargetStats("u-1", "http://x/\x1b", "healthy", 1000, 20, 30, None)], notices=["Do this."],
     )  # fmt: skip
 
     assert list(report(stats)) == [
-        "Events      1000+ waiting (for 3.0 s), 2 planned",
+        "Events      1000+ waiting (for 3.0 s), 2 planned, 3 failing to build",
         "Deliveries  4 pending: 5 due (for 10 min), 6 held; 7 failed within a day",
         "Targets     10 paused, 11 disabled, 12 suspended; lanes: 8 held by workers, 9 due",
         "Engine      path.Engine",
@@ -623,7 +623,7 @@ UNKNOWN = "00000000-0000-7000-8000-000000000000"
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "the following arguments are required: VERB"),
+        ((), "Say what to do: work, replay, prune, erase, events, explain, stats, listen, reencrypt, adopt, inbox. Each"),
         (("dance",), "invalid choice: 'dance'"),
         (("work", "--target", UNKNOWN), f"There is no target with the uid '{UNKNOWN}' in database 'default'"),
         (("work", "--target", "one"), "There is no target with the uid 'one'"),

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from djwebhooks.api import answers, hooks, serializers, urls
 from djwebhooks.conf import Settings
 from djwebhooks.management.commands.webhooks import Command
 from djwebhooks.retry import AUTHENTICATION_ERROR, NOT_PERMITTED
+from djwebhooks.testing import fired
 from djwebhooks.transports.base import Reply
 from tests.test_project import LAYERS, ROOT
 
@@ -101,6 +103,21 @@ def test_every_check_is_documented() -> None:
     text = (DOCS / "reference" / "checks.rst").read_text()
 
     assert re.findall(r"^``(djwebhooks(?:_inbox)?\.[EW]\d{3})``$", text, re.MULTILINE) == sorted(set(ids))
+
+
+def test_every_exception_is_documented() -> None:
+    """The page lists all of them, in the order of the module."""
+    classes = re.findall(r"^class (\w+)", (ROOT / "exceptions.py").read_text(), re.MULTILINE)
+    text = (DOCS / "reference" / "python.rst").read_text()
+
+    assert re.findall(r"^\.\. autoexception:: djwebhooks\.exceptions\.(\w+)$", text, re.MULTILINE) == classes
+
+
+def test_hooks_have_one_place() -> None:
+    """Wherever a page names the module of an application's hooks, it is ``webhooks``, which the inbox looks for as well."""
+    files = [*TEXTS, *(PROJECT / "example_project").rglob("*.py")]
+
+    assert [file for file in files if re.search(r"\bhooks\.py|\.hooks import", file.read_text())] == []
 
 
 def test_every_error_word_is_documented() -> None:
@@ -426,6 +443,24 @@ def read_expected() -> str:
     return blur(textwrap.dedent(text)).strip()
 
 
+@pytest.mark.django_db
+def test_what_the_quickstart_fires_can_be_fired_again(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever runs the block a second time gets the same secret and another event."""
+    [hook] = [block.text for block in QUICKSTART if block.caption == "mysite/webhooks.py"]
+    [trial] = [block.text for block in QUICKSTART if block.caption == "try_it.py"]
+    before = dict(sys.modules)
+    sys.modules |= {"mysite": ModuleType("mysite"), "mysite.webhooks": ModuleType("mysite.webhooks")}
+    exec(hook, vars(sys.modules["mysite.webhooks"]))
+    for _ in range(2):
+        exec(trial, {})
+    for name in sys.modules.keys() - before:
+        del sys.modules[name]
+
+    first, second = capsys.readouterr().out.split()
+    assert first == second
+    assert len(fired("user.update")) == 2
+
+
 def test_the_quickstart_runs_without_a_broker(tmp_path: Path) -> None:
     """Its blocks, done one after the other in a fresh project, show what the page says."""
     blocks, _ = split_quickstart()
@@ -447,7 +482,7 @@ def test_the_quickstart_runs_with_rq(tmp_path: Path, redis: str) -> None:
 
 def test_the_readers_own_code_has_ten_lines() -> None:
     """The quickstart promises ten lines: the hook, and firing it."""
-    own = [block.text for block in QUICKSTART if block.caption in ("mysite/hooks.py", "try_it.py")]
+    own = [block.text for block in QUICKSTART if block.caption in ("mysite/webhooks.py", "try_it.py")]
     lines = [line for text in own for line in text.splitlines() if line.strip()]
 
     assert len(lines) == 10

@@ -176,6 +176,21 @@ def test_a_name_that_cannot_be_is_an_error(settings: LazySettings) -> None:
 # -- an event ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("options", [{}, {"owner_pk": None}])
+def test_a_name_whose_payloads_cannot_be_built_says_so(options: dict[str, None]) -> None:
+    """How many, by which hook, and what that raised last."""
+    assert "Payloads" not in text_of(explain_name("a", **options))
+    for number in range(2):
+        event = Event.objects.create(name="a", hook="app.hooks:a", build_error=f"Traceback\n  File x\nValueError: {number}\n")
+    Event.objects.create(name="b", hook="app.hooks:b", build_error="KeyError: 1")
+
+    text = text_of(explain_name("a", **options), "Payloads")
+
+    assert f"2 events of this name could not be built the last time, the latest being {event.uid}, by app.hooks:a" in text
+    assert "Last error: ValueError: 1" in text
+    assert "KeyError" not in text
+
+
 @pytest.mark.parametrize(
     ("engine", "advice"),
     [

@@ -14,6 +14,7 @@ from io import StringIO
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 from django.conf import LazySettings
@@ -436,7 +437,8 @@ def test_the_inbox(read: Read, settings: LazySettings, monkeypatch: pytest.Monke
 
 
 def test_the_settings_of_the_pages_are_good(read: Read, settings: LazySettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those for development, for libcurl, and those of the reference."""
+    """Those for development, for libcurl, and those of the reference; their catalogue is not that of other pages' hooks."""
+    monkeypatch.setattr("djwebhooks.catalogue.hooks", WeakSet())
     monkeypatch.setenv("GITHUB_WEBHOOK_SECRET", "a secret of the tests")
     monkeypatch.setattr("djwebhooks.inbox.handlers._receivers", [])
 

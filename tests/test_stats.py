@@ -51,6 +51,17 @@ def test_events_that_wait_are_counted_apart_from_planned_ones(owner: User) -> No
     assert stats.oldest_waiting_age == pytest.approx(500, abs=60)
 
 
+def test_payloads_that_cannot_be_built_are_counted_among_the_newest_events() -> None:
+    """No index tells of them, so that it takes a look at each; what was erased is no trouble any more."""
+    for error in ("ValueError: one", "", "ValueError: two"):
+        Event.objects.create(name="a", build_error=error)
+    Event.objects.create(name="a", build_error="ValueError: three", erased_at=timezone.now())
+
+    assert collect().events_failing == 2
+    assert collect(limit=2).events_failing == 1
+    assert "Events whose payload cannot be built: 2." in " ".join(collect().notices)
+
+
 def test_deliveries_are_counted_by_what_becomes_of_them(owner: User) -> None:
     """Held ones are pending, but not due, however long they wait; failures count for a day."""
     make_target(owner, "paused").pause()

@@ -11,7 +11,7 @@ def report(stats: Stats) -> Iterator[str]:
     """Write *stats* line by line."""
     many = Numbers(stats.limit)
     waiting = f"{many(stats.events_waiting)} waiting{since(stats.oldest_waiting_age)}"
-    yield f"Events      {waiting}, {many(stats.events_planned)} planned"
+    yield f"Events      {waiting}, {many(stats.events_planned)} planned, {many(stats.events_failing)} failing to build"
     yield (
         f"Deliveries  {many(stats.deliveries_pending)} pending: {many(stats.deliveries_due)} due{since(stats.oldest_due_age)}, "
         f"{many(stats.deliveries_held)} held; {many(stats.failed_lately)} failed within a day"

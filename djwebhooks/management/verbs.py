@@ -9,7 +9,7 @@ from datetime import timedelta
 from types import FrameType
 from typing import Any, TypeAlias
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 
 Options: TypeAlias = dict[str, Any]
@@ -19,7 +19,7 @@ class VerbCommand(BaseCommand):
     """A command with verbs: each parses, calls one function, and shows what it returns."""
 
     def add_arguments(self, parser: CommandParser) -> None:
-        self.verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+        self.verbs = parser.add_subparsers(title="verbs", metavar="VERB")
 
     def add_verb(self, run: Callable[[Options], None], summary: str, *, has_database: bool = True) -> CommandParser:
         parser: CommandParser = self.verbs.add_parser(run.__name__, help=summary, description=summary)
@@ -29,7 +29,10 @@ class VerbCommand(BaseCommand):
         return parser
 
     def handle(self, *args: object, **options: Any) -> None:
-        run: Callable[[Options], None] = options["run"]
+        run: Callable[[Options], None] | None = options.get("run")
+        if run is None:
+            verbs = ", ".join(self.verbs.choices)
+            raise CommandError(f"Say what to do: {verbs}. Each is explained by manage.py webhooks VERB --help.")
         run(options)
 
     def say(self, line: str) -> None:

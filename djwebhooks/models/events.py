@@ -31,6 +31,11 @@ class EventQuerySet(models.QuerySet["Event"]):
         """Events whose data was erased."""
         return self.filter(erased_at__isnull=False)
 
+    def failing(self, newest: int) -> "EventQuerySet":
+        """Events whose payload could not be built the last time that it was tried, among so many that came last."""
+        last = self.order_by("-pk").values_list("pk", flat=True).first() or 0
+        return self.filter(pk__gt=last - newest, erased_at__isnull=True).exclude(build_error="")
+
     def unbuilt(self, pk: int) -> "EventQuerySet":
         """The event *pk*, if it has yet to get a payload, or one of its other versions."""
         return self.filter(Q(payload="") | ~Q(call=""), pk=pk, erased_at__isnull=True)

@@ -7,8 +7,8 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods
 
 from example_project.guestbook.forms import CommentForm
-from example_project.guestbook.hooks import comment_created
 from example_project.guestbook.models import Comment, find_keeper
+from example_project.guestbook.webhooks import comment_created
 
 #: Comments on one page.
 PAGE = 10

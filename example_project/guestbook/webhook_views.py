@@ -16,8 +16,8 @@ from django.views.decorators.http import require_POST, require_safe
 
 from djwebhooks.models import Delivery, WebhookTarget
 from example_project.guestbook.forms import WebhookForm
-from example_project.guestbook.hooks import comment_created
 from example_project.guestbook.models import find_keeper
+from example_project.guestbook.webhooks import comment_created
 
 P = ParamSpec("P")
 View = Callable[Concatenate[HttpRequest, P], HttpResponse]

@@ -57,7 +57,7 @@ FAULTS: list[tuple[Any, str]] = [
     ({**GOOD, "secrets": ["x", ""]}, "is a variable of the environment missing?"),
     ({**GOOD, "secrets": [None]}, "'secrets' must be a list of texts"),
     ({"scheme": "none", "secrets": ["x"]}, "'secrets' must be empty"),
-    ({"scheme": "standard", "secrets": ["whsec_AAAA"]}, "24 to 64 bytes"),
+    ({"scheme": "standard", "secrets": ["whsec_AAAA"]}, "A secret is whsec_ and 24 to 64 bytes in base64; this one has 3 bytes"),
     ({"scheme": "standard", "secrets": ["whsk_AAAA"]}, "only the sender has"),
     ({"scheme": "standard", "secrets": ["whsec_" + "a" * 32], "tolerance": 0}, "'tolerance' must be seconds above 0, not 0"),
     ({"scheme": "standard", "secrets": ["whsec_" + "a" * 32], "prefix": "a b"}, "'prefix' must be the name of a header"),
