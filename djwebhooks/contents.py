@@ -52,7 +52,7 @@ class Content:
 
     def is_built(self, version: str) -> bool:
         """Whether there is a payload for who wants *version*."""
-        return self.built[choose_version(version, self.built)]
+        return self.built[version if version in self.built else CURRENT]
 
     def name_version(self, version: str) -> str:
         """Return what that is called which those get that want *version*; empty if it has no name."""
@@ -153,17 +153,13 @@ Messages = Mapping[str, Message] | None
 
 def _read_messages(using: str, contents: Mapping[int, Content], ids: Collection[int]) -> dict[int, Messages]:
     """Return the events with these *ids*, but for those that were erased."""
-    columns = ["id", "erased_at", "owner", "uid", "name", "created_at", "payload", "version"]
+    columns = ["id", "uid", "name", "created_at", "payload", "owner", "erased_at"]
     if any(split_format(body_format)[1] for pk in ids for body_format in contents[pk].wanted):
         columns.append("versions")
-    sources = [
-        (pk, owner, source)
-        for pk, erased_at, owner, *source in database.read_many(using, Event, columns, ids)
-        if erased_at is None
-    ]
+    sources = [source for source in database.read_many(using, Event, columns, ids) if source[6] is None]
     telling = {pk for pk in ids if any(map(tells_owner, contents[pk].wanted))}
-    owners = _read_owners(using, {owner for pk, owner, _ in sources if pk in telling})
-    return {pk: _make_messages(pk, owner, source, owners) for pk, owner, source in sources}
+    owners = _read_owners(using, {source[5] for source in sources if source[0] in telling})
+    return {source[0]: _make_messages(source, contents[source[0]].version, owners) for source in sources}
 
 
 def _read_owners(using: str, ids: Collection[Any]) -> dict[Any, Any]:
@@ -171,8 +167,8 @@ def _read_owners(using: str, ids: Collection[Any]) -> dict[Any, Any]:
     return apps.get_model(owner_model())._base_manager.using(using).in_bulk(list(known)) if known else {}
 
 
-def _make_messages(pk: int, owner_id: Any, source: Sequence[Any], owners: Mapping[Any, Any]) -> Messages:
-    uid, name, created_at, text, current, *versions = source
+def _make_messages(source: Sequence[Any], current: str, owners: Mapping[Any, Any]) -> Messages:
+    pk, uid, name, created_at, text, owner_id, _, *versions = source
     try:
         owner = owners.get(owner_id)
         owner_name = name_of_owner(owner) if owner is not None or owner_id is None else str(owner_id)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from functools import lru_cache
 from pathlib import PurePath
 from typing import Any
 from urllib.parse import quote
@@ -325,6 +326,7 @@ def add_version(wrapping: str, version: str) -> str:
     return f"{wrapping}{VERSION_MARK}{version}" if version else wrapping
 
 
+@lru_cache
 def split_format(body_format: str) -> tuple[str, str]:
     """Return what a *body_format* is made of: how it is wrapped, and the payload's version, empty for the current one."""
     wrapping, _, version = body_format.partition(VERSION_MARK)

@@ -9,6 +9,16 @@ def updated(title: str, *, number: int = 0) -> dict[str, str]:
     return {"title": title}
 
 
+@updated.version("2024-01")
+def updated_2024(title: str, *, number: int = 0) -> list[str]:
+    return [title]
+
+
+@updated.version("2023-01")  # type: ignore[arg-type]  # refused: it has other parameters
+def updated_2023(title: int) -> int:
+    return title
+
+
 class Project:
     """Has a hook that is a method."""
 
@@ -21,7 +31,8 @@ def call_rightly() -> None:
     event: Event = updated("x", number=3)
     event = Project().closed("done")
     name: str = updated.event
-    str((event, name))
+    old: list[str] = updated_2024("x")
+    str((event, name, old))
 
 
 def call_wrongly() -> None:
