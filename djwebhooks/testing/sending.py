@@ -7,11 +7,14 @@ from typing import Any
 from django.db import transaction
 
 from djwebhooks import capture, payload
+from djwebhooks.contents import Statement
 from djwebhooks.database import DatabaseNow
 from djwebhooks.models import Delivery, Event, Lane, WebhookTarget
+from djwebhooks.models.deliveries import FILTERED
 from djwebhooks.models.events import events_database
 from djwebhooks.transports.base import Reply, Request, Transport
 from djwebhooks.transports.memory import MemoryTransport
+from djwebhooks.versions import CURRENT, choose_version
 from djwebhooks.worker import Worker, make_transport
 
 #: The requests that ``deliver`` has sent, oldest first. Clear it between tests: ``outbox.clear()``.
@@ -24,34 +27,46 @@ def fired(name: str | None = None, *, using: str | None = None) -> list[Event]:
     return list(events.filter(name=name) if name is not None else events)
 
 
-def payload_of(event: Event) -> Any:
-    """Return what *event* tells, as its JSON is read again; nothing is kept or sent.
+def payload_of(event: Event, version: str = "") -> Any:
+    """Return what *event* tells, as its JSON is read again, to targets that want this version; nothing is kept or sent.
 
-    A payload that is not built yet is built, by the hook's function with the arguments of its call; what that writes is undone.
-    Raises what the function raises, and ValueError for an event that has no payload any more.
+    A payload that is not built yet is built, by the hook's functions with the arguments of its call; what these write is undone.
+    Raises what the functions raise, and ValueError for an event that has no payload any more.
     """
+    texts = _write_texts(event)
+    return json.loads(texts[choose_version(version, texts)] or "")
+
+
+def _write_texts(event: Event) -> dict[str, str | None]:
+    """The payload's JSON text in each of its versions."""
+    if event.call:
+        hook: Any = capture.resolve(event.hook)
+        arguments, keywords = capture.rebuild(event.call)
+        with transaction.atomic(using=event._state.db):
+            built = {name: build(*arguments, **keywords) for name, build in {CURRENT: hook.build, **hook.versions}.items()}
+            transaction.set_rollback(True, using=event._state.db)
+        return {name: payload.encode(told) for name, told in built.items()}
     if event.payload:
-        return json.loads(event.payload)
-    if not event.call:
-        raise ValueError(f"{event} has no payload: it was erased, or nobody wanted it when it was dispatched.")
-    hook: Any = capture.resolve(event.hook)
-    arguments, keywords = capture.rebuild(event.call)
-    with transaction.atomic(using=event._state.db):
-        text = payload.encode(hook.build(*arguments, **keywords))
-        transaction.set_rollback(True, using=event._state.db)
-    return json.loads(text)
+        return dict(event.payloads)
+    raise ValueError(f"{event} has no payload: it was erased, or nobody wanted it when it was dispatched.")
 
 
 def targets_of(event: Event) -> list[WebhookTarget]:
     """Return the targets that get *event*: those that have got their delivery, or, before it is dispatched, that would now.
 
-    Those that are paused, suspended or disabled are among them: they get it once they are well.
+    Those that are paused, suspended or disabled are among them: they get it once they are well. Those whose filters do not let
+    it through are not.
     """
     using = event._state.db
     targets = WebhookTarget.objects.using(using).order_by("pk")
     if Event.objects.using(using).filter(pk=event.pk, dispatched_at__isnull=False).exists():
-        return list(targets.filter(pk__in=Delivery.objects.using(using).filter(event=event).values("target")))
-    return list(targets.matching(event))
+        deliveries = Delivery.objects.using(using).filter(event=event).exclude(reason=FILTERED)
+        return list(targets.filter(pk__in=deliveries.values("target")))
+    matching = list(targets.matching(event))
+    if not any(target.filters for target in matching):
+        return matching
+    statement = Statement(event.name, event.direct_targets, _write_texts(event))
+    return [target for target in matching if statement.suits(target)]
 
 
 class Recording:

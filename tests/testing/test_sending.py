@@ -159,6 +159,44 @@ def test_targets_are_those_that_get_it() -> None:
     assert targets_of(fire("a.b", 1)) == [target, later]
 
 
+@hook("order.placed", version="2")
+def order_placed(number: int) -> dict[str, int]:
+    return {"number": number}
+
+
+@order_placed.version("1")
+def order_placed_1(number: int) -> dict[str, str]:
+    return {"number": str(number)}
+
+
+@pytest.mark.django_db
+def test_a_payload_is_seen_in_each_version() -> None:
+    """Before it is built and afterwards; of a version that there is not, targets get the current one."""
+    target = make_target(version="1")
+    event = order_placed(7)
+    assert [payload_of(event, version)["number"] for version in ("", "1", "3")] == [7, "7", 7]
+
+    [request] = deliver()
+    event.refresh_from_db()
+
+    assert targets_of(event) == [target]
+    assert b'"number":"7"' in request.body
+    assert [payload_of(event, version)["number"] for version in ("", "1", "3")] == [7, "7", 7]
+
+
+@pytest.mark.django_db
+def test_targets_are_those_whose_filters_let_it_through() -> None:
+    """Judged by what would be sent to each of them, before the dispatch and after it."""
+    current = make_target(event="order.placed", url=f"{URL}/2", filters={"order.placed": {"number": [7]}})
+    old = make_target(event="order.placed", url=f"{URL}/1", version="1", filters={"order.placed": {"number": ["7"]}})
+    make_target(event="order.placed", url=f"{URL}/other", filters={"order.placed": {"number": [8]}})
+    event = order_placed(7)
+
+    assert targets_of(event) == [current, old]
+    assert len(deliver()) == 2
+    assert targets_of(event) == [current, old]
+
+
 # -- time --------------------------------------------------------------------------------------------------------------
 
 
