@@ -502,7 +502,7 @@ def test_the_page_does_what_it_says(monkeypatch: pytest.MonkeyPatch, settings: L
     assert list_faults("project.update", settings.DJWEBHOOKS_EVENTS["project.update"]) == []
     module = ModuleType("projects_hooks")
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    exec(blocks["projects/hooks.py"], module.__dict__)
+    exec(blocks["projects/webhooks.py"], module.__dict__)
     user, book = make_user(), Book.objects.create(title="x")
     names: dict[str, Any] = {"user": user}
     exec(blocks["pin"].replace("https://example.com/hook", "http://127.0.0.1:9/old"), names)
