@@ -156,8 +156,8 @@ SUMMARIES = {"retrieve": "Show one of them.", "destroy": "Delete it, and cancel 
 IDS = {views.AttemptViewSet: views.ATTEMPT_ID, hooks.HookViewSet: hooks.HOOK_ID}
 #: What fields of requests are, besides what their serializers say.
 HINTS: dict[str, dict[str, Any]] = {"target_url": {"format": "uri"}, "name": {"pattern": f"^{NAME.pattern}$"}}
-#: What says how the database keeps an answer.
-REMARKS = ("maximum", "minimum", "maxLength")
+#: What says how the database keeps an answer, and what is no key of OpenAPI 3.1.
+REMARKS, MARKS = ("maximum", "minimum", "maxLength"), ("x-spec-enum-id", "nullable")
 
 
 class Description(AutoSchema):
@@ -276,7 +276,7 @@ class SealedDictExtension(OpenApiSerializerFieldExtension):
     def map_serializer_field(self, auto_schema: AutoSchema, direction: Any) -> dict[str, Any]:
         """Return the schema for that direction."""
         told: dict[str, Any] = auto_schema._map_serializer_field(self.target, direction, bypass_extensions=True)  # noqa: SLF001  # as drf-spectacular's documentation has it
-        return told if direction == "request" else told | {"type": ["object", "null"]}
+        return told if direction == "request" else told | {"nullable": True}
 
 
 class StatusesExtension(OpenApiSerializerFieldExtension):
@@ -341,9 +341,11 @@ def tidy(result: dict[str, Any], **_: Any) -> dict[str, Any]:
 
 
 def drop_marks(told: Any) -> Any:
-    """Return *told* without what is for drf-spectacular's own hooks, or the database's; and with code as Markdown has it."""
+    """Return *told* without what is for drf-spectacular's own hooks, the database's, or OpenAPI 3.0's; code is as in Markdown."""
     if isinstance(told, dict):
-        return {name: drop_marks(value) for name, value in told.items() if name != "x-spec-enum-id" and value != "int64"}
+        may_be_null = {"type": [told["type"], "null"]} if told.get("nullable") is True else {}
+        kept = {name: drop_marks(value) for name, value in told.items() if name not in MARKS and value != "int64"}
+        return kept | may_be_null
     if isinstance(told, list):
         return [drop_marks(value) for value in told]
     return told.replace("``", "`") if isinstance(told, str) else told

@@ -31,8 +31,8 @@ class NewestFirst(CursorPagination):
         return size
 
     def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
-        """Return the JSON Schema of a page of what *schema* describes."""
-        address = {"type": ["string", "null"], "format": "uri"}
+        """Return the schema (OpenAPI 3.0) of a page of what *schema* describes."""
+        address = {"type": "string", "nullable": True, "format": "uri"}
         properties = {"next": address, "previous": address, "results": schema}
         return {"type": "object", "properties": properties, "required": list(properties)}
 

@@ -100,8 +100,11 @@ def test_the_codes_of_errors_are_those_of_the_reference() -> None:
 def test_the_projects_own_document_has_the_api_too() -> None:
     """Once ``djwebhooks.api.openapi`` is imported, drf-spectacular knows our views wherever they are included."""
     patterns = [path("orgs/<slug:org>/api/", include("djwebhooks.api.urls")), path("api/", include("djwebhooks.api.urls"))]
-    operations = list_operations(SchemaGenerator(patterns=patterns).get_schema(request=None, public=True))
+    schema = SchemaGenerator(patterns=patterns).get_schema(request=None, public=True)
+    operations = list_operations(schema)
 
+    validate_schema(schema)
+    assert schema["openapi"] == "3.0.3"
     told = operations["post", "/orgs/{org}/api/targets/{webhooks_id}/test/"]
     assert [parameter["name"] for parameter in told["parameters"]] == ["org", "webhooks_id"]
     assert set(told["responses"]) == {"202", "400", "401", "403", "404", "413", "415", "429"}
