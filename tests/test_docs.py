@@ -279,7 +279,7 @@ def test_every_need_has_its_answer_and_the_proof() -> None:
 
     assert len(re.findall("^-+$", text, re.MULTILINE)) == text.count(".. list-table::") == 7
     assert [row for row in rows if len(row) != 3 or not all(row)] == []
-    assert [row[2] for row in rows if not re.fullmatch(r"((:(doc|ref):`[^`]+`|``tests/[^`]+``)(, |$))+", row[2])] == []
+    assert [row[2] for row in rows if not re.fullmatch(r"((:(doc|ref|py:data):`[^`]+`|``tests/[^`]+``)(, |$))+", row[2])] == []
     for path, name in re.findall(r"``(tests/[\w/]+\.py)::(\w+)``", text):
         assert f"\ndef {name}(" in (PROJECT / path).read_text(), f"{path}::{name}"
 
