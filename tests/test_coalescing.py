@@ -223,13 +223,15 @@ def test_one_batch_keeps_its_line(owner: User) -> None:
 
 def test_a_page_does_not_replace_what_is_newer(owner: User) -> None:
     """While a large event is dispatched page by page, newer ones of its key wait, so that it never takes their place."""
-    targets = [make_target(owner, url=f"http://127.0.0.1/{number}") for number in range(5)]
-    for number in (1, 2):
-        fire("thing.changed", number, owner=owner, ordering_key="k", coalesce=HOUR)
+    for number in range(5):
+        make_target(owner, url=f"http://127.0.0.1/{number}")
+    make_target(None)
+    fire("thing.changed", 1, owner=owner, ordering_key="k", coalesce=HOUR)
+    fire("thing.changed", 2, owner=make_user("beatrice"), ordering_key="k", coalesce=HOUR)
     while Event.objects.waiting().exists():
-        dispatch(DB, page=2)
+        dispatch(DB, page=3)
 
-    assert pending() == [2] * len(targets)
+    assert pending() == [1] * 5 + [2]
 
 
 # -- what is being sent ------------------------------------------------------------------------------------------------
