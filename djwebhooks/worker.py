@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between heartbeats, and between looks for workers that died.
 BEAT = 5.0
+#: When a worker that is new looks for those, and for its own lanes: at the end of its first turn.
+AT_LAST = math.inf
 #: Seconds between polls for new work: at least so many, and so many times what a poll costs, but no more than so many.
 POLL, POLL_SHARE, LONGEST_POLL = 0.1, 20, 1.0
 #: How many times what a poll costs must pass until a worker that is told of new work polls again.
@@ -233,6 +235,7 @@ class Worker:
             self._keep_grants,
             self._record,
             self._release,
+            self._look_at_last,
         )
 
     def _end(self) -> None:
@@ -254,7 +257,7 @@ class Worker:
         self._clock = DatabaseClock(self.using)
         self._chosen_at = self._clock()
         self._anchor = self._last_work = time.monotonic()
-        self._next_look = 0.0
+        self._next_look = AT_LAST
         enlisted = lanes.enlist(self.using, self.name, f"{socket.gethostname()}:{os.getpid()}", self.most)
         if isinstance(enlisted, datetime):
             self.retry_enlisting_at = enlisted
@@ -273,9 +276,19 @@ class Worker:
             self._anchor = now  # Taken before the query: our idea of the lease ends before the database's.
             self._clock.read()
         if now >= self._next_look:
-            lanes.reap(self.using)
-            self._see_what_is_held()
-            self._next_look = now + BEAT
+            self._look_around()
+
+    def _look_around(self) -> None:
+        """Free the lanes of workers that died, and see which ones are ours."""
+        if lanes.reap(self.using):
+            self._has_more = True
+        self._see_what_is_held()
+        self._next_look = time.monotonic() + BEAT
+
+    def _look_at_last(self) -> None:
+        """Look around for the first time: a worker that was woken for an event sends that first, as it holds no lane yet."""
+        if self._next_look == AT_LAST:
+            self._look_around()
 
     def _see_what_is_held(self) -> None:
         """A connection that broke at a commit leaves it open whether lanes were leased or given back: believe the database."""

@@ -99,6 +99,23 @@ def test_an_event_for_many_targets_is_dispatched_in_few_turns(owner: User, monke
     assert transport.requests
 
 
+def test_a_new_worker_sends_first_and_looks_for_the_dead_then(owner: User) -> None:
+    """It was woken for an event; but what those had is sent in the same run, also if it ends when nothing is due."""
+    other = User.objects.create(username="other")
+    theirs, new = register("http://127.0.0.1/theirs", other), register("http://127.0.0.1/new", owner)
+    fire_many(1, other)
+    dead = Worker(transport=MemoryTransport(), threaded=False)
+    dead.enlist()
+    dead._poll()
+    WorkerRow.objects.update(expires_at=DatabaseNow() - timedelta(minutes=1))
+    fire_many(1, owner)
+    transport = MemoryTransport()
+
+    work(burst=True, transport=transport, threaded=False)
+
+    assert [request.url for request in transport.requests] == [new.target_url, theirs.target_url]
+
+
 def test_what_is_due_is_not_put_off_by_what_is_new(owner: User) -> None:
     """A worker that gets new lanes with each dispatch still takes those that have been due for longer."""
     other = User.objects.create(username="other")

@@ -127,7 +127,8 @@ class JobWorker(Worker):
     def enlist(self) -> bool:
         if not super().enlist():
             return False
-        self._is_full = lanes.count_workers(self.using, JOB_WORKER) >= conf.RQ_JOBS
+        # Where there may be one, this is it.
+        self._is_full = conf.RQ_JOBS == 1 or lanes.count_workers(self.using, JOB_WORKER) >= conf.RQ_JOBS
         with tolerating_redis():
             self.raise_flag()
         return True

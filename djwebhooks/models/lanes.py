@@ -163,8 +163,8 @@ class Dispatcher(models.Model):
     @classmethod
     def wait_for_lock(cls, using: str) -> None:
         """Take the lock until the transaction ends, however long somebody else has it."""
-        cls._make(using)
-        list(cls._row(using).select_for_update())
+        if not cls._row(using).select_for_update() and cls._make(using):
+            list(cls._row(using).select_for_update())
 
     @classmethod
     def _row(cls, using: str) -> models.QuerySet["Dispatcher"]:
