@@ -274,17 +274,26 @@ def has_answer(url: str) -> bool:
 # -- the story ---------------------------------------------------------------------------------------------------------
 
 
-def prepare_receiver(stage: Stage) -> dict[str, str]:
-    """Make the receiver's own tables, and a user of its admin; return its environment."""
-    environment = {
+def name_receiver(stage: Stage) -> dict[str, str]:
+    """The receiver's environment."""
+    return {
         "DJANGO_SETTINGS_MODULE": "example_project.receiver.settings",
         "RECEIVER_DATABASE": str(stage.programs.directory / "receiver.sqlite3"),
     }
+
+
+def prepare_receiver(stack: ExitStack, environment: Mapping[str, str]) -> Callable[[], None]:
+    """Begin to make the receiver's own tables, and a user of its admin; return what waits until they are there."""
     command = [sys.executable, "-c", PREPARE, USER]
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise DemoError(f"The receiver's tables could not be made:\n{done.stderr}")
-    return environment
+    pipe, surroundings = subprocess.PIPE, {**os.environ, **environment}
+    process = stack.enter_context(subprocess.Popen(command, cwd=ROOT, env=surroundings, stderr=pipe, text=True))
+
+    def finish() -> None:
+        _, said = process.communicate()
+        if process.returncode:
+            raise DemoError(f"The receiver's tables could not be made:\n{said}")
+
+    return finish
 
 
 def introduce(environment: dict[str, str], site: str, receiver: str) -> dict[str, str]:
@@ -378,6 +387,8 @@ def play(stack: ExitStack, stage: Stage, options: argparse.Namespace) -> None:
         if port:
             check_port(port)
     say("Starting Redis, the guestbook with an RQ worker, and a receiver with a worker of its own …")
+    environment = name_receiver(stage)
+    finish_preparation = prepare_receiver(stack, environment)
     provide_redis(stack, stage)
     # After Redis, so that it ends before: whoever loses its Redis first complains.
     stack.callback(stage.end)
@@ -385,7 +396,7 @@ def play(stack: ExitStack, stage: Stage, options: argparse.Namespace) -> None:
     prepare_database(stage)
     stage.watch()
     site = start_site(stage, "guestbook", options.port, lambda url: None)
-    environment = prepare_receiver(stage)
+    finish_preparation()
     receiver = start_site(stage, "receiver", options.receiver_port, partial(introduce, environment, site))
     stage.start("handlers", "webhooks", "inbox", environment=environment)
     queue = stage.environment["GUESTBOOK_QUEUE"]
