@@ -21,7 +21,7 @@ from django.utils.module_loading import import_string
 from djwebhooks import catalogue, database, network, payload, senders, signing
 from djwebhooks.conf import conf
 from djwebhooks.engines.base import Engine
-from djwebhooks.exceptions import ConfigurationError, DjWebhooksError, InvalidEvent
+from djwebhooks.exceptions import ConfigurationError, DjWebhooksError, InvalidEvent, UnknownEvent
 from djwebhooks.model_events import read_all
 from djwebhooks.models import Event, WebhookTarget
 from djwebhooks.models.events import SENDER_LENGTH, events_database
@@ -255,7 +255,7 @@ def check_catalogue(**_: Any) -> Iterator[CheckMessage]:
 
 
 def check_hooks(**_: Any) -> Iterator[CheckMessage]:
-    """Hooks whose calls would raise, as the catalogue does not have their events."""
+    """Hooks whose calls, or builds, would raise, as the catalogue does not have their events, or their versions."""
     if not isinstance(conf.EVENTS, Mapping) or not isinstance(conf.MODEL_EVENTS, Mapping):
         return
     if getattr(settings, "ROOT_URLCONF", None):
@@ -267,6 +267,19 @@ def check_hooks(**_: Any) -> Iterator[CheckMessage]:
             hint="Add it to DJWEBHOOKS_EVENTS, or say it with register_event(), or mend its spelling.",
             id="djwebhooks.E032",
         )
+    if any(check_catalogue()):  # It is to be mended first.
+        return
+    for place, fault in sorted((f"{hook.__module__}.{hook.__qualname__}", fault) for hook, fault in _list_unknown_versions()):
+        yield Error(f"The hook {place}: {fault}", hint="Add it there, or mend its spelling.", id="djwebhooks.E032")
+
+
+def _list_unknown_versions() -> Iterator[tuple[Any, str]]:
+    for hook in catalogue.hooks:
+        for version in (hook.current, *hook.versions):
+            try:
+                catalogue.check_version_known(hook.event, version)
+            except UnknownEvent as error:
+                yield hook, str(error)
 
 
 def check_model_events(**_: Any) -> Iterator[CheckMessage]:

@@ -265,7 +265,7 @@ def insert_once(event: Event, alias: str) -> Event:
     key = [None if event.owner_id is None else str(event.owner_id), event.name, event.idempotency_key]
     event.idempotency_digest = digest(key)
     content = capture.name_content(event.call) if event.call else event.payload
-    event.content_digest = digest([event.hook, content, *filter(None, [event.versions])])
+    event.content_digest = digest([event.hook, content, *filter(None, [event.version, event.versions])])
     try:
         with transaction.atomic(using=alias):
             return insert(event, alias)

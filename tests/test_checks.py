@@ -229,6 +229,27 @@ def test_hooks_are_held_against_the_catalogue(settings: LazySettings) -> None:
     assert thing_made.event == "thing.made"
 
 
+def test_versions_of_hooks_are_held_against_the_catalogue(settings: LazySettings) -> None:
+    """Where it says which there are; one that it does not have would fail at every build."""
+
+    @hook("thing.seen", build="now", version="2")
+    def thing_seen() -> int:
+        return 1
+
+    @thing_seen.version("1")
+    def thing_seen_1() -> int:
+        return 1
+
+    settings.DJWEBHOOKS_EVENTS = {"thing.seen": {}}
+    assert run_checks() == []
+    settings.DJWEBHOOKS_EVENTS = {"thing.seen": {"version": "2"}}
+    [found] = run_checks()
+
+    assert found.id == "djwebhooks.E032"
+    assert "thing_seen: 'thing.seen' has no version '1' in the catalogue, which has 2." in found.msg
+    assert thing_seen_1() == 1
+
+
 def test_manage_py_check_is_clean() -> None:
     """The test project itself is set up rightly."""
     out = StringIO()

@@ -262,6 +262,7 @@ def test_the_catalogue(
 ) -> None:
     """Its settings are good, and a payload that does not fit is told as the page shows."""
     monkeypatch.setattr(catalogue, "_registered", {})
+    monkeypatch.setattr(catalogue, "hooks", WeakSet())  # Those of other tests are none of its own.
     page = read("docs/how-to/catalogue.rst")
     assert list_faults(settings, page.run(until="DJWEBHOOKS_EVENTS")) == []
     names = page.run()

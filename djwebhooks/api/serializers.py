@@ -41,7 +41,7 @@ from djwebhooks.models.validation import (
     check_sender,
 )
 from djwebhooks.network import check_url
-from djwebhooks.payload import encode
+from djwebhooks.versions import VERSION_LENGTH
 
 #: The words for how a target fares, and for how far a replay has come.
 STATES = ("healthy", "degraded", "suspended", "disabled", "paused")
@@ -382,6 +382,10 @@ class PublicationSerializer(StrictSerializer[Any]):
 
     name = TextField(max_length=255, validators=[check_event_type])
     payload = AnyField(allow_null=True)
+    version = TextField(max_length=VERSION_LENGTH, default="", allow_blank=True, help_text="What the payload's is called.")
+    versions = serializers.DictField(
+        child=AnyField(allow_null=True), default=dict, help_text="The payload in other versions, by their names."
+    )
     identifier = TextField(max_length=255, default="", allow_blank=True, trim_whitespace=False)
     ordering_key = TextField(
         max_length=255, default=None, allow_null=True, allow_blank=True, trim_whitespace=False, help_text="Default: identifier."
@@ -401,7 +405,7 @@ class PublicationSerializer(StrictSerializer[Any]):
 
     def create(self, validated_data: dict[str, Any]) -> Event:
         """Fire it, or return the event that its idempotency key stands for."""
-        unsaved = Event(payload=encode(validated_data.pop("payload")))
+        unsaved = events.write_payloads(*(validated_data.pop(name) for name in ("payload", "version", "versions")))
         # Said aloud, as the project may keep a transaction of another database open around each request.
         with transaction.atomic(using=events_database()):
             event = events.save(event=unsaved, **validated_data)

@@ -706,6 +706,32 @@ def test_publishing_needs_a_name_and_a_payload(missing: str) -> None:
     assert (answer.status, answer.wrong_fields) == (400, [missing])
 
 
+def test_publishing_takes_versions() -> None:
+    """Each is a payload of its own, and has a name that can be one; they are part of what an idempotency key stands for."""
+    api = Api(make_publisher())
+    told = {
+        "name": "project.update",
+        "payload": {"new": 1},
+        "version": "2",
+        "versions": {"1": {"old": 1}},
+        "idempotency_key": "k",
+    }
+
+    published = api.post("events/", told)
+    again = [
+        api.post("events/", told),
+        api.post("events/", told | {"versions": {"1": 2}}),
+        api.post("events/", told | {"version": "3"}),
+    ]
+    refused = [api.post("events/", told | {"versions": {name: 1}}) for name in ("a b", "2")]
+
+    event = Event.objects.get(uid=published.data["id"])
+    assert (event.version, event.payloads) == ("2", {"": '{"new":1}', "1": '{"old":1}'})
+    assert [answer.status for answer in again] == [200, 422, 422]
+    assert [answer.status for answer in refused] == [400, 400]
+    assert "cannot name a version" in str(refused[0].data)
+
+
 def test_publishing_refuses_to_coalesce_what_has_no_key() -> None:
     """What ``fire`` refuses is 400 with its text."""
     answer = Api(make_publisher()).post("events/", {"name": "a", "payload": 1, "coalesce": 30})
