@@ -12,7 +12,7 @@ from rq.timeouts import BaseTimeoutException
 
 from djwebhooks import database, senders
 from djwebhooks.exceptions import InvalidPayload, SenderFault
-from djwebhooks.filters import lets_through
+from djwebhooks.filters import judge
 from djwebhooks.models import Body, Event, WebhookTarget
 from djwebhooks.models.events import BUILD_TRIES
 from djwebhooks.owners import name_of_owner, owner_model
@@ -77,14 +77,18 @@ class Statement:
     _payloads: dict[str, Any] = field(default_factory=dict)
 
     def suits(self, target: WebhookTarget) -> bool:
-        """Whether the target's filters let it through, in the version that the target gets."""
+        """Whether the target's filters let it through, in the version that the target gets; or cannot be held against it."""
+        return self.judge(target) is not False
+
+    def judge(self, target: WebhookTarget) -> bool | None:
+        """Return what the target's filters say of it, ``None`` if that takes too many comparisons."""
         version = choose_version(target.version, self.texts)
         text = self.texts[version]
         if target.pk in self.direct_targets or not text:
             return True
         if version not in self._payloads:
             self._payloads[version] = json.loads(text)
-        return lets_through(target.filters or {}, target.events, self.name, self._payloads[version])
+        return judge(target.filters or {}, target.events, self.name, self._payloads[version])
 
 
 def read_statements(using: str, event_ids: Collection[int]) -> dict[int, Statement]:

@@ -12,8 +12,10 @@ from django.utils import timezone
 
 from djwebhooks import catalogue, payload, senders
 from djwebhooks.conf import conf
+from djwebhooks.contents import read_statements
 from djwebhooks.database import read_clock
 from djwebhooks.engines import get_engine
+from djwebhooks.filters import MOST_COMPARISONS
 from djwebhooks.health import UNKNOWN, Health
 from djwebhooks.models import Attempt, Body, Delivery, Event, Lane, Replay, WebhookTarget, Worker
 from djwebhooks.models.deliveries import COALESCED, FILTERED, Status
@@ -402,12 +404,7 @@ def describe_parts(
         yield f"Version: {describe_pin(target, event)}"
     key = f", ordering key {delivery.ordering_key!r}" if delivery.ordering_key else ""
     yield f"Sequence: {delivery.sequence} of its target{key}"
-    if delivery.coalesced_count:
-        yield f"Stands for: {describe_count(delivery.coalesced_count, 'earlier event')}, whose place it took"
-    if delivery.reason == COALESCED:
-        yield f"Coalesced: its place was taken by delivery {delivery.replaced_by}, of a newer event"
-    if delivery.reason == FILTERED:
-        yield "Filtered: its payload is none that the target's filters let through"
+    yield from describe_choice(using, delivery, target)
     if delivery.finished_at is not None:
         reason = f", {delivery.reason}" if delivery.reason else ""
         yield f"Ended: {delivery.status}{reason}, {describe_time(delivery.finished_at, now)}"
@@ -415,6 +412,26 @@ def describe_parts(
         yield f"Expires: {describe_time(delivery.expires_at, now)}"
     if delivery.replay_id is not None:
         yield describe_replay(Replay.objects.using(using).filter(pk=delivery.replay_id).first(), now)
+
+
+def describe_choice(using: str, delivery: Delivery, target: WebhookTarget | None) -> Iterator[str]:
+    """Say what was left out for it, or why it was."""
+    if delivery.coalesced_count:
+        yield f"Stands for: {describe_count(delivery.coalesced_count, 'earlier event')}, whose place it took"
+    if delivery.reason == COALESCED:
+        yield f"Coalesced: its place was taken by delivery {delivery.replaced_by}, of a newer event"
+    if delivery.reason == FILTERED:
+        yield "Filtered: its payload is none that the target's filters let through"
+    elif is_unfiltered(using, delivery, target):
+        yield f"Not filtered: to hold its payload against the target's filters takes more than {MOST_COMPARISONS} comparisons"
+
+
+def is_unfiltered(using: str, delivery: Delivery, target: WebhookTarget | None) -> bool:
+    """Whether the filters of its target would take too long to judge by."""
+    if target is None or not target.filters:
+        return False
+    statements = read_statements(using, [delivery.event_id])
+    return any(statement.judge(target) is None for statement in statements.values())
 
 
 def describe_pin(target: WebhookTarget, event: Event) -> str:

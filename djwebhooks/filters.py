@@ -1,19 +1,24 @@
 """Decide by an event's payload whether a target wants it: a part of the event patterns of Amazon EventBridge."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
 
 from djwebhooks.exceptions import InvalidTarget
 from djwebhooks.payload import matches
 
-#: Characters of a filter as JSON, and objects in each other, at most.
-MOST_CHARACTERS, MOST_DEPTH = 2048, 8
+#: Characters of a filter as JSON, and objects in each other, at most; and characters of all filters of a target.
+MOST_CHARACTERS, MOST_DEPTH, MOST_CHARACTERS_OF_ALL = 2048, 8, 16 * 1024
+#: Items of a list that are looked at, the first ones; and comparisons that one judgement may take.
+MOST_ITEMS, MOST_COMPARISONS = 1000, 10_000
 #: What stands for a field that is not there.
 ABSENT = object()
 
 #: A filter: an object like the payload, with a list of alternatives where that has a value.
 Filter = Mapping[str, Any]
+#: A test of a value.
+Test = Callable[[Any], bool]
 
 
 def check_filter(pattern: object) -> None:
@@ -59,9 +64,9 @@ def _check_alternatives(wanted: object, place: str) -> None:
 
 def _check_test(test: Mapping[str, Any], place: str) -> None:
     name = next(iter(test), "")
-    if len(test) != 1 or name not in TESTS:
-        raise InvalidTarget(f"{name_place(place)} must be an object of one of {', '.join(TESTS)}, not {test!r}.")
-    if fault := TESTS[name][0](test[name]):
+    if len(test) != 1 or name not in FAULTS:
+        raise InvalidTarget(f"{name_place(place)} must be an object of one of {', '.join(FAULTS)}, not {test!r}.")
+    if fault := FAULTS[name](test[name]):
         raise InvalidTarget(f"{name_place(f'{place}.{name}')} must be {fault}, not {test[name]!r}.")
 
 
@@ -73,26 +78,84 @@ def name_place(place: str) -> str:
 # -- matching ----------------------------------------------------------------------------------------------------------
 
 
-def fits(pattern: Filter, payload: object) -> bool:
+@dataclass(frozen=True, slots=True)
+class Alternatives:
+    """A list of alternatives, sorted so that a value is looked up among any number of scalars at once."""
+
+    scalars: frozenset[object]
+    tests: Sequence[Test]
+    #: Whether the field may, or may not, exist whatever its value.
+    exists: frozenset[bool]
+
+    @classmethod
+    def sort(cls, wanted: Iterable[Any]) -> Self:
+        scalars, tests, exists = set[object](), list[Test](), set[bool]()
+        for alternative in wanted:
+            if not isinstance(alternative, Mapping):
+                scalars.add(_key(alternative))
+                continue
+            [(name, argument)] = alternative.items()
+            if name == "exists":
+                exists.add(argument)
+            else:
+                tests.append(TESTS[name](argument))
+        return cls(frozenset(scalars), tests, frozenset(exists))
+
+
+class Effort:
+    """What one judgement has still to spend, and what it has sorted."""
+
+    def __init__(self) -> None:
+        self._left = MOST_COMPARISONS
+        #: By the ids of the lists, which are a part of the filters that are judged by.
+        self._sorted: dict[int, Alternatives] = {}
+
+    def spend(self, count: int) -> None:
+        """Make *count* comparisons. Raises ``_TooCostly``."""
+        self._left -= count
+        if self._left < 0:
+            raise _TooCostly
+
+    def sort(self, wanted: Iterable[Any]) -> Alternatives:
+        """Return the list of alternatives *wanted*, sorted once."""
+        if id(wanted) not in self._sorted:
+            self._sorted[id(wanted)] = Alternatives.sort(wanted)
+        return self._sorted[id(wanted)]
+
+
+class _TooCostly(Exception):
+    """There is nothing left to spend."""
+
+
+def fits(pattern: Filter, payload: object, effort: Effort) -> bool:
     """Whether *payload* is what *pattern*, which was checked, asks for: all of its fields, each by one of its alternatives."""
-    return isinstance(payload, Mapping) and all(_fits(wanted, payload.get(name, ABSENT)) for name, wanted in pattern.items())
+    return isinstance(payload, Mapping) and all(
+        _fits(wanted, payload.get(name, ABSENT), effort) for name, wanted in pattern.items()
+    )
 
 
-def _fits(wanted: Any, value: object) -> bool:
+def _fits(wanted: Any, value: object, effort: Effort) -> bool:
+    items = value[:MOST_ITEMS] if isinstance(value, list) else [value]
+    effort.spend(1 + len(items))
     if isinstance(wanted, Mapping):
-        inside = value if isinstance(value, list) else [{} if value is ABSENT else value]
-        return any(fits(wanted, item) for item in inside)
-    values = value if isinstance(value, list) else [value]
-    return any(_is_one(alternative, value, values) for alternative in wanted)
+        return any(fits(wanted, {} if item is ABSENT else item, effort) for item in items)
+    alternatives = effort.sort(wanted)
+    if (value is not ABSENT) in alternatives.exists:
+        return True
+    return value is not ABSENT and (
+        any(_key(item) in alternatives.scalars for item in items)
+        or any(_holds(test, items, effort) for test in alternatives.tests)
+    )
 
 
-def _is_one(alternative: Any, value: object, values: list[object]) -> bool:
-    if not isinstance(alternative, Mapping):
-        return any(_equals(alternative, item) for item in values)
-    [(name, argument)] = alternative.items()
-    if name == "exists":
-        return (value is not ABSENT) is argument
-    return any(item is not ABSENT and TESTS[name][1](argument, item) for item in values)
+def _holds(test: Test, items: Sequence[object], effort: Effort) -> bool:
+    effort.spend(len(items))
+    return any(map(test, items))
+
+
+def _key(value: object) -> object:
+    """What two values have in common that are the same in JSON: 1 is 1.0, but it is not true. Lists and objects have none."""
+    return (isinstance(value, bool), value) if _is_scalar(value) else ABSENT
 
 
 def _is_scalar(value: object) -> bool:
@@ -101,11 +164,6 @@ def _is_scalar(value: object) -> bool:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _equals(wanted: object, value: object) -> bool:
-    """As in JSON: 1 is 1.0, but it is not true."""
-    return wanted == value and isinstance(wanted, bool) == isinstance(value, bool)
 
 
 def _list(argument: object) -> list[object]:
@@ -142,20 +200,40 @@ SIGNS: Mapping[str, Callable[[Any, Any], bool]] = {
     ">=": lambda value, number: value >= number,
 }
 
-#: Tests by their names: what an argument must be, if it is not, and whether a value stands the test with one.
-TESTS: Mapping[str, tuple[Callable[[Any], str], Callable[[Any, Any], bool]]] = {
-    "prefix": (_find_text_fault, lambda start, value: isinstance(value, str) and value.startswith(start)),
-    "suffix": (_find_text_fault, lambda end, value: isinstance(value, str) and value.endswith(end)),
-    "equals-ignore-case": (
-        _find_text_fault,
-        lambda text, value: isinstance(value, str) and value.casefold() == text.casefold(),
-    ),
-    "anything-but": (_find_choice_fault, lambda but, value: not any(_equals(item, value) for item in _list(but))),
-    "numeric": (
-        _find_range_fault,
-        lambda limits, value: _is_number(value) and all(SIGNS[sign](value, number) for sign, number in _pair(limits)),
-    ),
-    "exists": (lambda argument: "" if isinstance(argument, bool) else "true or false", lambda argument, value: True),
+
+def _ignore_case(text: str) -> Test:
+    folded = text.casefold()
+    # Folding makes no text shorter, so that a long one need not be folded at all.
+    return lambda value: isinstance(value, str) and len(value) <= len(folded) and value.casefold() == folded
+
+
+def _exclude(argument: object) -> Test:
+    excluded = frozenset(map(_key, _list(argument)))
+    return lambda value: _key(value) not in excluded
+
+
+def _compare(argument: object) -> Test:
+    limits = [(SIGNS[sign], number) for sign, number in _pair(argument)]
+    return lambda value: _is_number(value) and all(compare(value, number) for compare, number in limits)
+
+
+#: What the argument of each test must be, said of one that it cannot be.
+FAULTS: Mapping[str, Callable[[Any], str]] = {
+    "prefix": _find_text_fault,
+    "suffix": _find_text_fault,
+    "equals-ignore-case": _find_text_fault,
+    "anything-but": _find_choice_fault,
+    "numeric": _find_range_fault,
+    "exists": lambda argument: "" if isinstance(argument, bool) else "true or false",
+}
+
+#: Tests of a value, made of their arguments.
+TESTS: Mapping[str, Callable[[Any], Test]] = {
+    "prefix": lambda start: lambda value: isinstance(value, str) and value.startswith(start),
+    "suffix": lambda end: lambda value: isinstance(value, str) and value.endswith(end),
+    "equals-ignore-case": _ignore_case,
+    "anything-but": _exclude,
+    "numeric": _compare,
 }
 
 
@@ -171,12 +249,23 @@ def check_filters(filters: object) -> None:
             check_filter(pattern)
         except InvalidTarget as error:
             raise InvalidTarget(f"filters[{event!r}]: {error.message}") from None
+    length = len(json.dumps(filters, ensure_ascii=False, skipkeys=True))
+    if length > MOST_CHARACTERS_OF_ALL:
+        raise InvalidTarget(
+            f"The filters of a target may have {MOST_CHARACTERS_OF_ALL} characters of JSON together; these have {length}."
+        )
 
 
-def lets_through(filters: Mapping[str, Filter], events: list[str], name: str, payload: object) -> bool:
+def judge(filters: Mapping[str, Filter], events: list[str], name: str, payload: object) -> bool | None:
     """Whether a target with these *filters*, which is subscribed to *events*, wants the event *name* with *payload*.
 
-    It does if one of the subscriptions to it has no filter, or one that fits.
+    It does if one of the subscriptions to it has no filter, or one that fits. ``None`` is for what takes too many comparisons.
     """
     wanted = [event for event in events if matches(event, name)]
-    return not wanted or any(event not in filters or fits(filters[event], payload) for event in wanted)
+    if not wanted or any(event not in filters for event in wanted):
+        return True
+    effort = Effort()
+    try:
+        return any(fits(filters[event], payload, effort) for event in wanted)
+    except _TooCostly:
+        return None

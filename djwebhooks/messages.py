@@ -15,6 +15,7 @@ from djwebhooks.authentication.base import AccessToken, HeaderAuthentication, To
 from djwebhooks.conf import conf
 from djwebhooks.contents import FAULTY, UNFIT, Content, Statement, read_contents, read_statements, write_bodies
 from djwebhooks.exceptions import ForbiddenAddress, InvalidTarget, SenderFault, UndecryptableSecret, UnknownSender
+from djwebhooks.filters import MOST_COMPARISONS
 from djwebhooks.handshake import Handshake, find_origin
 from djwebhooks.models import Event, WebhookTarget
 from djwebhooks.models.deliveries import FILTERED, Status
@@ -135,10 +136,15 @@ class Desk:
 
     def _judge(self, work: Work, target: WebhookTarget, content: Content) -> None:
         statement = self._statements.get(work.event_id)
-        if statement is None or statement.suits(target):
-            self._sort_written(work, target, content)
-        else:
+        verdict = statement is None or statement.judge(target)
+        if verdict is False:
             self.prepared.outcomes.append(Outcome(work, Status.CANCELLED, FILTERED))
+            return
+        if verdict is None:
+            logger.warning(
+                "delivery=%s is not filtered: that takes more than %d comparisons.", work.delivery_id, MOST_COMPARISONS
+            )
+        self._sort_written(work, target, content)
 
     def _sort_written(self, work: Work, target: WebhookTarget, content: Content) -> None:
         sender = target.sender or content.sender or self._sender

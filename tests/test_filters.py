@@ -14,7 +14,7 @@ from djwebhooks.dispatch import dispatch
 from djwebhooks.events import fire
 from djwebhooks.exceptions import InvalidTarget
 from djwebhooks.explain import explain_name, explain_uid
-from djwebhooks.filters import check_filters, fits
+from djwebhooks.filters import MOST_CHARACTERS_OF_ALL, MOST_COMPARISONS, MOST_ITEMS, check_filters, judge
 from djwebhooks.models import Attempt, Delivery, Lane, WebhookTarget
 from djwebhooks.models.deliveries import FILTERED, Status
 from djwebhooks.testing import deliver
@@ -30,6 +30,13 @@ def owner(db: None) -> User:
 
 def register(owner: User, filters: Any, events: tuple[str, ...] = ("order.*",), **fields: Any) -> WebhookTarget:
     return WebhookTarget.objects.register(URL, list(events), owner=owner, filters=filters, **fields)
+
+
+def fits(pattern: Any, payload: object) -> bool:
+    """Whether a filter of everything lets *payload* through."""
+    verdict = judge({"*": pattern}, ["*"], "a.b", payload)
+    assert verdict is not None
+    return verdict
 
 
 def sent() -> list[str]:
@@ -136,6 +143,88 @@ def test_what_is_no_filter_is_refused(wrong: object, said: str) -> None:
         check_filters(wrong)
 
     assert re.search(said, raised.value.message)
+
+
+# -- what it costs ---------------------------------------------------------------------------------------------------
+
+
+def test_one_of_the_first_items_of_a_list_is_enough() -> None:
+    """What comes after them is not looked at: among scalars, by a test, or inside of objects."""
+    others = [0] * (MOST_ITEMS - 1)
+
+    for pattern, before, item in (
+        ({"n": [5]}, others, 5),
+        ({"n": [{"numeric": ["=", 5]}]}, others, 5),
+        ({"n": {"m": [5]}}, [{"m": 0}] * (MOST_ITEMS - 1), {"m": 5}),
+    ):
+        assert fits(pattern, {"n": [*before, item]})
+        assert not fits(pattern, {"n": [*before, before[0], item]})
+
+
+def test_any_number_of_scalars_costs_no_more_than_one() -> None:
+    """They are looked up at once, also those of ``anything-but``."""
+    scalars = list(range(500))
+
+    assert not fits({"n": scalars}, {"n": [-1] * MOST_ITEMS})
+    assert not fits({"n": [{"anything-but": scalars}]}, {"n": [1] * MOST_ITEMS})
+
+
+@pytest.mark.parametrize(
+    ("pattern", "payload"),
+    [
+        ({"n": [{"prefix": str(number)} for number in range(20)]}, {"n": ["x"] * MOST_ITEMS}),
+        ({"n": [{"numeric": ["=", number]} for number in range(20)]}, {"n": [-1] * MOST_ITEMS}),
+        ({str(number): [{"anything-but": "y"}] for number in range(20)}, {str(number): ["x"] * 600 for number in range(20)}),
+        ({"n": {"m": {"o": [1]}}}, {"n": [{"m": [{}] * 100}] * 100}),
+    ],
+)
+def test_a_judgement_has_an_end(pattern: Any, payload: object) -> None:
+    """What would take more than so many comparisons is not judged, whatever they are; of all subscriptions together."""
+    check_filters({"*": pattern})
+
+    assert judge({"*": pattern}, ["*"], "a.b", payload) is None
+
+
+def test_all_subscriptions_have_one_budget() -> None:
+    """A name of many parts matches many patterns, and each of them may have a filter."""
+    patterns = [".".join(["a"] * count) + ".*" for count in range(1, 20)]
+    filters = {pattern: {"n": [0]} for pattern in patterns}
+    name, payload, few = "a." * 19 + "b", {"n": [1] * MOST_ITEMS}, MOST_COMPARISONS // MOST_ITEMS - 1
+
+    assert judge(filters, patterns[:few], name, payload) is False
+    assert judge(filters, patterns, name, payload) is None
+
+
+def test_a_long_text_is_not_folded() -> None:
+    """It cannot be the same as a short one."""
+
+    class Text(str):
+        def casefold(self) -> str:
+            raise AssertionError("It was folded.")
+
+    assert not fits({"n": [{"equals-ignore-case": "ß"}]}, {"n": Text("xxx")})
+
+
+def test_what_is_too_costly_to_judge_is_sent(owner: User, caplog: pytest.LogCaptureFixture) -> None:
+    """A receiver can throw away an event too much, and cannot make up for one that is missing. The log and who asks are told."""
+    register(owner, {"order.*": {"n": [{"prefix": str(number)} for number in range(20)]}})
+    event = fire("order.paid", {"n": ["x"] * MOST_ITEMS}, owner=owner)
+
+    assert len(deliver()) == 1
+    assert "is not filtered: that takes more than 10000 comparisons" in caplog.text
+    assert "Not filtered: to hold its payload against" in lines(explain_uid(Delivery.objects.get().uid))
+    assert "Not filtered" not in lines(explain_uid(event.uid))
+
+
+def test_all_filters_of_a_target_have_one_limit() -> None:
+    """However many events it is subscribed to."""
+    full = {f"e{number}": {"a": ["x" * 1500]} for number in range(MOST_CHARACTERS_OF_ALL // 1520)}
+    check_filters(full)
+
+    with pytest.raises(
+        InvalidTarget, match=r"The filters of a target may have 16384 characters of JSON together; these have \d+\."
+    ):
+        check_filters(full | {"more": {"a": ["x" * 1500]}})
 
 
 # -- what is sent ------------------------------------------------------------------------------------------------------
