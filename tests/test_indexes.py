@@ -120,7 +120,7 @@ HOT: dict[str, tuple[Callable[[], object], str, str]] = {
     "the head of a key": (line_up, "ORDER BY sequence LIMIT 1", "djw_delivery_key"),
     "whether a key waits": (dispatch_ordered, "SELECT target_id, ordering_key", "djw_delivery_key"),
     "what a newer event replaces": (
-        lambda: Places(DB, [Kind(some_target().pk, "0", "e.x")]), "JOIN djw_event", "djw_delivery_(replaceable|key)",
+        lambda: Places(DB, [Kind(some_target().pk, "0", "e.x")]), "coalesce_until IS NOT", "djw_delivery_(replaceable|key)",
     ),
     "the attempts of a delivery": (
         lambda: list(Delivery.objects.all()[0].attempts.all()), "djw_attempt", "djw_attempt_number",
