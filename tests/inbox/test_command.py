@@ -46,6 +46,7 @@ def test_a_burst_says_what_it_did() -> None:
         run("inbox", "--source", "shp")
 
 
+@pytest.mark.django_db(databases="__all__")
 @pytest.mark.parametrize("value", [None, 5])
 def test_a_setting_that_is_no_dictionary_is_said_by_the_checks(settings: LazySettings, value: object) -> None:
     """Whichever verb is called, it must not fail before they run."""
