@@ -88,9 +88,11 @@ Read = Callable[..., Page]
 
 
 @pytest.fixture
-def read() -> Iterator[Read]:
+def read(monkeypatch: pytest.MonkeyPatch) -> Iterator[Read]:
     """A function that reads a page; keywords are names that its code takes for granted. All of the page's code must run."""
     before, pages = set(sys.modules), list[Page]()
+    # The hooks of other tests are none of a page's.
+    monkeypatch.setattr(catalogue, "hooks", WeakSet())
 
     def read(name: str, replaced: dict[str, str] | None = None, **names: Any) -> Page:
         # Inside an application, so that models may be defined.
@@ -262,7 +264,6 @@ def test_the_catalogue(
 ) -> None:
     """Its settings are good, and a payload that does not fit is told as the page shows."""
     monkeypatch.setattr(catalogue, "_registered", {})
-    monkeypatch.setattr(catalogue, "hooks", WeakSet())  # Those of other tests are none of its own.
     page = read("docs/how-to/catalogue.rst")
     assert list_faults(settings, page.run(until="DJWEBHOOKS_EVENTS")) == []
     names = page.run()
@@ -439,7 +440,6 @@ def test_the_inbox(read: Read, settings: LazySettings, monkeypatch: pytest.Monke
 
 def test_the_settings_of_the_pages_are_good(read: Read, settings: LazySettings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those for development, for libcurl, and those of the reference; their catalogue is not that of other pages' hooks."""
-    monkeypatch.setattr("djwebhooks.catalogue.hooks", WeakSet())
     monkeypatch.setenv("GITHUB_WEBHOOK_SECRET", "a secret of the tests")
     monkeypatch.setattr("djwebhooks.inbox.handlers._receivers", [])
 
