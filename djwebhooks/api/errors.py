@@ -3,13 +3,17 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from django.conf import settings
 from django.core.exceptions import NON_FIELD_ERRORS
 from django.core.exceptions import ValidationError as ModelError
+from django.core.signals import got_request_exception
+from django.utils.log import log_response
 from rest_framework import status
 from rest_framework.exceptions import APIException, ValidationError
+from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.settings import api_settings
-from rest_framework.views import exception_handler
+from rest_framework.views import exception_handler, set_rollback
 
 from djwebhooks.exceptions import (
     AlreadyFinished,
@@ -61,16 +65,25 @@ CONFLICTS: dict[type[Exception], str] = {
 
 
 def answer_error(error: Exception, context: dict[str, Any]) -> Response | None:
-    """Return the answer that tells of *error*; ``None`` for one that is nobody's mistake."""
+    """Return the answer that tells of *error*; ``None`` for a fault of our own that Django shows more of while debugging."""
     translated = translate(error)
     answer = exception_handler(translated, context)
     if answer is None:
-        return None
+        return None if settings.DEBUG or settings.DEBUG_PROPAGATE_EXCEPTIONS else answer_fault(error, context["request"])
     if isinstance(translated, ValidationError):
         answer.data = {"code": "invalid", "detail": "The request has mistakes: see errors.", "errors": list_errors(answer.data)}
     else:
         detail = answer.data["detail"]
         answer.data = {"code": detail.code, "detail": detail}
+    return answer
+
+
+def answer_fault(error: Exception, request: Request) -> Response:
+    """Report *error* as Django does what it does not expect, and return an answer that tells nothing of it."""
+    asked, answer = request._request, Response({"code": "error", "detail": "Something went wrong here."}, 500)  # noqa: SLF001
+    set_rollback()
+    got_request_exception.send(sender=None, request=asked)
+    log_response("Internal Server Error: %s", request.path, response=answer, request=asked, exception=error)
     return answer
 
 

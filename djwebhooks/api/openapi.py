@@ -60,10 +60,11 @@ ERRORS = {
     415: "The body is said to be something else than JSON: `unsupported_media_type`.",
     422: "The idempotency key was used for another request: `idempotency_conflict`.",
     429: "Too many requests; `Retry-After` has the seconds: `throttled`.",
+    500: "A fault of our own, which was reported: `error`.",
     503: "No encryption key opens the target's secret: `unavailable`.",
 }
 #: The errors of every request, and of one with a body.
-ALWAYS, WITH_BODY = (401, 403), (400, 413, 415)
+ALWAYS, WITH_BODY = (401, 403, 500), (400, 413, 415)
 IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
     {"type": "string", "maxLength": 255},

@@ -581,8 +581,9 @@ class UnanswerableViews(TargetViewSet):
 
 
 @pytest.mark.parametrize("action", ["create", "rotate_secret"])
-def test_a_report_of_an_error_does_not_show_the_secret(action: str) -> None:
+def test_a_report_of_an_error_does_not_show_the_secret(action: str, settings: LazySettings) -> None:
     """What was mailed to the administrators, with every local variable, has no secret in it."""
+    settings.DEBUG_PROPAGATE_EXCEPTIONS = True
     target = make_target(owner := make_owner())
     request = APIRequestFactory().post("/")
     force_authenticate(request, owner)

@@ -1,0 +1,58 @@
+"""What a caller is told of our own faults, and what we are."""
+
+import logging
+from typing import Any
+
+import pytest
+from django.conf import LazySettings
+from django.core.signals import got_request_exception
+
+from djwebhooks.exceptions import ConfigurationError
+from tests.api.world import Api, make_owner
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def faulty(settings: LazySettings) -> Api:
+    """An API whose function for the owner cannot work, used by a client that raises nothing."""
+    api = Api(make_owner())
+    api.client.raise_request_exception = False
+    settings.DJWEBHOOKS_REQUEST_OWNER = "tests.api.world.own_name"
+    return api
+
+
+def test_a_fault_tells_nothing_of_itself(faulty: Api) -> None:
+    """500, as an object with a code: no stack, and no word of the error."""
+    answer = faulty.get("targets/")
+
+    assert (answer.status, answer.data) == (500, {"code": "error", "detail": "Something went wrong here."})
+
+
+def test_a_fault_is_reported(faulty: Api, caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged with its stack and its request where Django logs, and the signal is sent that error trackers listen to."""
+    seen: list[Any] = []
+
+    def note(request: Any, **_: Any) -> None:
+        seen.append(request.path)
+
+    got_request_exception.connect(note)
+    try:
+        faulty.get("targets/")
+    finally:
+        got_request_exception.disconnect(note)
+
+    [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert (record.name, record.exc_info and record.exc_info[0]) == ("django.request", ConfigurationError)
+    assert record.request.path == "/api/targets/"  # type: ignore[attr-defined]
+    assert seen == ["/api/targets/"]
+
+
+def test_whoever_debugs_sees_more(faulty: Api, settings: LazySettings) -> None:
+    """With DEBUG it is Django's own page."""
+    settings.DEBUG = True
+
+    response = faulty.client.get("/api/targets/")
+
+    assert response.status_code == 500
+    assert b"ConfigurationError" in response.content
