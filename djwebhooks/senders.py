@@ -78,6 +78,9 @@ class Sender:
     content_type = "application/json"
     #: Whether ``message.owner`` is known for all targets. For the system's own it always is.
     tells_owner = False
+    #: Whether owners may choose it for their targets, through the API. What it sends goes to whichever URL they say: it must
+    #: add nothing that they may not know.
+    is_for_owners = False
 
     def payload(self, message: Message) -> object:
         """Return what the body says: anything that JSON can hold. By default, the standard envelope."""
@@ -119,6 +122,7 @@ class FormSender(Sender):
 
     content_type = "application/x-www-form-urlencoded"
     tells_owner = True
+    is_for_owners = True
 
     def payload(self, message: Message) -> Mapping[str, object]:
         """Return the fields of the form. Raises ``InvalidPayload`` if the payload is no object."""
@@ -188,6 +192,18 @@ def find_fault(name: str) -> str:
     except UnknownSender as error:
         return str(error)
     return ""
+
+
+def is_for_owners(name: str) -> bool:
+    """Whether owners may choose the sender *name*, and see that it is chosen."""
+    return name in conf.SENDERS and not find_fault(name) and find(name).is_for_owners
+
+
+def check_for_owners(name: str) -> None:
+    """Raise ``InvalidTarget`` for a sender that owners may not choose, as if there was none."""
+    if name and not is_for_owners(name):
+        there_are = ", ".join(repr(sender) for sender in conf.SENDERS if is_for_owners(sender)) or "none"
+        raise InvalidTarget(f"There is no sender {name!r} to choose. There are: {there_are}.")
 
 
 def has_own_body(sender: Sender) -> bool:

@@ -7,7 +7,7 @@ from django.db import IntegrityError, transaction
 from django.views.decorators.debug import sensitive_variables
 from rest_framework import serializers
 
-from djwebhooks import events
+from djwebhooks import events, senders
 from djwebhooks.api.catalogue import check_event_type, check_subscription
 from djwebhooks.api.errors import Conflict
 from djwebhooks.api.fields import (
@@ -31,6 +31,7 @@ from djwebhooks.models import Attempt, Delivery, Event, Replay, WebhookTarget
 from djwebhooks.models.events import BUILD_TRIES, events_database
 from djwebhooks.models.keyring import KeyState
 from djwebhooks.models.replays import LOWEST_RATE, MOST_TARGETS, REPLAYABLE, Through, check_event
+from djwebhooks.models.targets import spellings
 from djwebhooks.models.validation import (
     check_authentication,
     check_certificate,
@@ -38,7 +39,6 @@ from djwebhooks.models.validation import (
     check_headers,
     check_rate,
     check_schedule,
-    check_sender,
 )
 from djwebhooks.network import check_url
 from djwebhooks.versions import VERSION_LENGTH
@@ -46,6 +46,8 @@ from djwebhooks.versions import VERSION_LENGTH
 #: The words for how a target fares, and for how far a replay has come.
 STATES = ("healthy", "degraded", "suspended", "disabled", "paused")
 REPLAY_STATES = ("running", "finished", "cancelled")
+#: Why an owner may not change a target's sender, nor where that sends to.
+STAFFS_CHOICE = "This target is sent to in a way that the staff chose for it."
 #: In seconds: the longest that two secrets may sign at once.
 MONTH = 30 * 24 * 3600
 
@@ -175,13 +177,35 @@ class TargetSerializer(StrictSerializer[Any], RowSerializer):
         read_only_fields = ("created_at", "modified_at")
         extra_kwargs = {
             "identifier": {"trim_whitespace": False},
-            "sender": {"validators": [check_sender]},
+            "sender": {"validators": [senders.check_for_owners]},
             "concurrency_limit": {"min_value": 1, "max_value": 2**31 - 1},
         }
 
     def validate_target_url(self, url: str) -> str:
-        """Return *url* as it is kept. Raises ``InvalidTarget``."""
-        return check_url(url)
+        """Return *url* as it is kept. Raises ``InvalidTarget``, and ``ValidationError`` if the staff alone may change it."""
+        url, target = check_url(url), self._find_settled()
+        if target is not None and url not in spellings(target.target_url):
+            raise serializers.ValidationError(f"{STAFFS_CHOICE} So only they may change its address.")
+        return url
+
+    def validate_sender(self, name: str) -> str:
+        """Return *name*, or what the staff chose instead. Raises ``ValidationError`` for another choice."""
+        target = self._find_settled()
+        if target is None:
+            return name
+        if name:
+            raise serializers.ValidationError(f"{STAFFS_CHOICE} So only they may change it.")
+        return str(target.sender)
+
+    def _find_settled(self) -> WebhookTarget | None:
+        """Return the target that is to be changed, if the staff chose its sender."""
+        target: WebhookTarget | None = self.instance
+        return target if target is not None and target.sender and not senders.is_for_owners(target.sender) else None
+
+    def to_representation(self, instance: Any) -> dict[str, Any]:
+        """Return what is shown of *instance*, without a sender that is not for owners."""
+        shown = super().to_representation(instance)
+        return shown if senders.is_for_owners(shown["sender"]) else shown | {"sender": ""}
 
     @sensitive_variables()
     def validate_authentication(self, told: dict[str, Any] | None) -> dict[str, Any]:
