@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+from django.db.models import QuerySet
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 from rest_framework.request import Request
@@ -16,7 +17,7 @@ from djwebhooks.models import WebhookTarget
 
 #: A text in quotes, in which a backslash stands before quotes and backslashes (RFC 9651, section 3.3.3).
 QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"')
-#: How long the secret of a new target is shown to the request that made it.
+#: How long a new target is shown with its secret to the request that made it.
 SHOWN = timedelta(days=1)
 
 
@@ -37,13 +38,20 @@ def mark_creation(request: Request, owner: Any) -> dict[str, str]:
     return {"creation_key": _digest([str(owner.pk), key]), "creation_request": _digest(request.data)} if key else {}
 
 
+def find_made(targets: QuerySet[WebhookTarget], creation: Mapping[str, str]) -> WebhookTarget | None:
+    """Return which of the owner's *targets* was made with this key; one that is out of date is forgotten."""
+    made = targets.filter(creation_key=creation["creation_key"]) if creation else targets.none()
+    made.filter(created_at__lte=timezone.now() - SHOWN).update(creation_key=None, creation_request="")
+    return made.first()
+
+
 def is_repeated(target: WebhookTarget, creation: Mapping[str, str]) -> bool:
-    """Return whether *target* was made by the same request, not long ago. Raises ``IdempotencyConflict`` for another one."""
+    """Return whether *target* was made by the same request. Raises ``IdempotencyConflict`` for another one with its key."""
     if not creation or target.creation_key != creation["creation_key"]:
         return False
     if target.creation_request != creation["creation_request"]:
         raise IdempotencyConflict(f"The idempotency key was used for another request before, which made the target {target.uid}.")
-    return timezone.now() - target.created_at < SHOWN
+    return True
 
 
 def _digest(content: Any) -> str:

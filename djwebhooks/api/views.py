@@ -35,7 +35,7 @@ from djwebhooks.api.filters import (
     read_filters,
 )
 from djwebhooks.api.formats import ASCIIRenderer, BoundedJSONParser, JSONOnly
-from djwebhooks.api.idempotency import is_repeated, mark_creation, read_key
+from djwebhooks.api.idempotency import find_made, is_repeated, mark_creation, read_key
 from djwebhooks.api.owners import find_owner
 from djwebhooks.api.pagination import NewestFirst
 from djwebhooks.api.permissions import MayPublish
@@ -155,8 +155,7 @@ class TargetViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.Des
         serializer = self.get_serializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         uid, creation = uuid7(), mark_creation(request, self.owner)
-        first = rows.targets_of(self.owner).filter(creation_key=creation["creation_key"]).first() if creation else None
-        target = first or serializer.save(owner=self.owner, uid=uid, **creation)
+        target = find_made(rows.targets_of(self.owner), creation) or serializer.save(owner=self.owner, uid=uid, **creation)
         if target.uid != uid and not is_repeated(target, creation):
             return self.show(target)
         return self.show(target, status.HTTP_201_CREATED, secret=target.secret)

@@ -197,6 +197,10 @@ class Endpoint(models.Model):
         """How many requests a second its rate limit allows; None for any number."""
         return self.rate_limit / PERIODS.get(self.rate_period, 1) if is_rate(self.rate_limit) else None
 
+    def forget_creation(self) -> None:
+        """Let the request that made it be as any other from now on: it was answered with what is so no longer."""
+        self.creation_key, self.creation_request = None, ""
+
     def rows(self, using: str) -> models.QuerySet[Any]:
         """Return the table's rows, on that database."""
         return type(self)._default_manager.using(using)

@@ -121,7 +121,9 @@ class SigningTarget(OperatedTarget):
 
     def _save_keys(self, ring: Keyring) -> None:
         self.secrets = ring.seal()
-        self.save(update_fields=["secrets", "modified_at"])
+        # Whoever makes its first request again is not to be shown this secret.
+        self.forget_creation()
+        self.save(update_fields=["secrets", "creation_key", "creation_request", "modified_at"])
 
     def _check_accepted(self) -> None:
         self._state.fields_cache.pop("lane", None)

@@ -84,6 +84,7 @@ class WebhookTargetQuerySet(models.QuerySet["WebhookTarget"]):
         for target in targets:
             with transaction.atomic(using=self.db):
                 target.events = []
+                target.forget_creation()
                 target.save(using=self.db)
                 target.cancel_pending("deregistered")
         return len(targets)

@@ -86,6 +86,41 @@ def test_a_secret_is_shown_for_a_day() -> None:
     assert (answer.status, "secret" in answer.data) == (200, False)
 
 
+@pytest.mark.parametrize("body", [NEW, NEW | {"target_url": URL + "/2"}], ids=["the same request", "another"])
+def test_a_key_can_be_used_again_after_a_day(body: dict[str, object]) -> None:
+    """It is forgotten, so the request is done as if the key was new."""
+    api = Api(make_owner())
+    first = post(api, NEW)
+    api.put(f"targets/{first.data['id']}/", NEW | {"events": ["b"]})
+    WebhookTarget.objects.update(created_at=timezone.now() - timedelta(days=1, seconds=1))
+
+    answer = post(api, body)
+
+    assert (answer.status, answer.data["events"]) == ((200, ["a", "b"]) if body is NEW else (201, ["a"]))
+
+
+def test_a_secret_that_was_rotated_is_not_shown_again() -> None:
+    """Whoever made the target may be somebody else than who has its secret now."""
+    api = Api(make_owner())
+    post(api, NEW)
+    WebhookTarget.objects.get().rotate_secret()
+
+    answer = post(api, NEW)
+
+    assert (answer.status, "secret" in answer.data) == (200, False)
+
+
+def test_what_was_deregistered_is_subscribed_again() -> None:
+    """The answer of before would say what is so no longer."""
+    owner = make_owner()
+    post(Api(owner), NEW)
+    WebhookTarget.objects.deregister(URL, owner=owner)
+
+    answer = post(Api(owner), NEW)
+
+    assert (answer.status, answer.data["events"]) == (200, ["a"])
+
+
 def test_a_key_is_its_owners_alone() -> None:
     """Two owners may use the same one."""
     answers = [post(Api(make_owner(name)), NEW) for name in ("ann", "ben")]
