@@ -13,11 +13,10 @@ from django.views.decorators.debug import sensitive_variables
 
 from djwebhooks import __version__, network, signing
 from djwebhooks.conf import conf
-from djwebhooks.database import insert_many
 from djwebhooks.exceptions import ConfigurationError, InvalidSignature, InvalidTarget
 from djwebhooks.inbox.arrivals import clean_headers, describe_message
-from djwebhooks.inbox.gaps import BEYOND, Gap, find_gaps, read_positions
-from djwebhooks.inbox.models import FeedPosition, Message, inbox_database, insert_message
+from djwebhooks.inbox.gaps import BEYOND, Gap, find_gaps, note_position, read_positions
+from djwebhooks.inbox.models import Message, inbox_database, insert_message
 from djwebhooks.inbox.sources import Source, find_source, list_sources
 from djwebhooks.transports.base import Reply, Request, Transport
 from djwebhooks.uid import uuid7
@@ -30,6 +29,8 @@ PAGES = 100
 PAGE_LIMIT = 8 * 1024 * 1024
 #: Seconds for a page to come in, and for a connection.
 TIMEOUT, CONNECT_TIMEOUT = 30.0, 5.0
+#: Numbers that a page may pass over: with more, a wrong answer could have it that nothing is ever missing again.
+FURTHEST = 10_000_000
 #: Gaps that one call closes.
 MOST_GAPS = 1000
 
@@ -191,14 +192,6 @@ def store(source: Source, items: Sequence[Item], address: str, using: str) -> in
     return len(rows)
 
 
-def note_position(source: Source, number: int, using: str) -> None:
-    """Note that the feed was read to this number: what is missing up to there, it does not have."""
-    positions = FeedPosition.objects.using(using).filter(source=source.name)
-    known = positions.filter(feed_url=source.feed_url, read_to__gte=number)
-    if not known.exists() and not positions.update(feed_url=source.feed_url, read_to=number):
-        insert_many(using, FeedPosition, ("source", "feed_url", "read_to"), [[source.name, source.feed_url, number]])
-
-
 class Feed:
     """The feed of a source's sender."""
 
@@ -266,14 +259,20 @@ def read_page(reply: Reply, after: int) -> Page:
     try:
         content = json.loads(reply.body)
         items = list(read_items(content["results"]))
-        waiting_for = None if content["waiting_for"] is None else int(content["waiting_for"])
-        page = Page(items, int(content["after"]), bool(content["has_more"]), waiting_for, reply.address)
-        is_sound = page.after > after or (page.after == after and not page.has_more)
+        waiting_for = None if content["waiting_for"] is None else read_number(content["waiting_for"])
+        page = Page(items, read_number(content["after"]), bool(content["has_more"]), waiting_for, reply.address)
+        is_sound = after < page.after <= after + FURTHEST or (page.after == after and not page.has_more)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FeedFailed("The feed's answer is none of a feed: is 'feed_url' its address?") from error
     if not is_sound:
         raise FeedFailed("The feed's answer says nothing to go on with: is 'feed_url' its address?")
     return page
+
+
+def read_number(value: object) -> int:
+    if type(value) is not int or not 0 <= value < BEYOND:
+        raise ValueError(f"{value!r} is no number of a message")
+    return value
 
 
 def read_items(results: Sequence[Mapping[str, Any]]) -> Iterator[Item]:

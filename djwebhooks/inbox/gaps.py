@@ -10,9 +10,9 @@ from django.db.models import BigIntegerField, Case, Expression, ExpressionWrappe
 from django.db.models.functions import Coalesce, Greatest, Lag
 
 from djwebhooks.conf import conf
-from djwebhooks.database import read_clock
+from djwebhooks.database import insert_many, read_clock
 from djwebhooks.inbox.models import FeedPosition, Message, MessageQuerySet, inbox_database
-from djwebhooks.inbox.sources import list_sources
+from djwebhooks.inbox.sources import Source, list_sources
 
 #: How many gaps between the messages that are looked at are held against all others, and against how many of these each.
 CANDIDATES, BETWEEN = 1000, 10_000
@@ -58,6 +58,14 @@ def read_positions(using: str) -> dict[str, int]:
     urls = {name: source.feed_url for name, source in list_sources().good.items()}
     rows = FeedPosition.objects.using(using).values_list("source", "feed_url", "read_to")
     return {source: read_to for source, url, read_to in rows if url == urls.get(source)}
+
+
+def note_position(source: Source, number: int, using: str) -> None:
+    """Note that the feed was read to this number: what is missing up to there, it does not have."""
+    positions = FeedPosition.objects.using(using).filter(source=source.name)
+    known = positions.filter(feed_url=source.feed_url, read_to__gte=number)
+    if not known.exists() and not positions.update(feed_url=source.feed_url, read_to=number):
+        insert_many(using, FeedPosition, ("source", "feed_url", "read_to"), [[source.name, source.feed_url, number]])
 
 
 def _find_gaps(messages: MessageQuerySet, read: Mapping[str, int]) -> QuerySet[Message, tuple[Any, ...]]:

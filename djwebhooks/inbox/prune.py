@@ -5,7 +5,9 @@ from datetime import timedelta
 
 from djwebhooks.conf import as_seconds, conf
 from djwebhooks.database import read_clock
-from djwebhooks.inbox.models import FeedPosition, Message, Status, inbox_database
+from djwebhooks.inbox.gaps import note_position
+from djwebhooks.inbox.models import Message, Status, inbox_database
+from djwebhooks.inbox.sources import list_sources
 
 #: Rows that are looked at, and deleted at most, in one transaction.
 BATCH = 1000
@@ -39,6 +41,7 @@ def prune(
 
 def close_gaps(using: str, messages: Sequence[Message]) -> None:
     """Note that the feeds of these messages' sources need not be asked for them, nor for what is before: it was long ago."""
-    for position in FeedPosition.objects.using(using).filter(source__in={message.source for message in messages}):
-        numbers = [message.sequence or 0 for message in messages if message.source == position.source]
-        FeedPosition.objects.using(using).filter(pk=position.pk, read_to__lt=max(numbers)).update(read_to=max(numbers))
+    for source in list_sources().good.values():
+        last = max((message.sequence or 0 for message in messages if message.source == source.name), default=0)
+        if source.feed_url and last:
+            note_position(source, last, using)

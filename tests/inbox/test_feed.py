@@ -176,6 +176,18 @@ def test_what_is_before_the_first_one_is_missing_if_the_feed_was_read(target: We
     assert FeedPosition.objects.get().read_to == 5
 
 
+def test_what_was_pruned_before_the_feed_was_ever_read_is_not_missing(target: WebhookTarget) -> None:
+    """It was handled once, and would be again."""
+    send(target, 6)
+    Message.objects.update(status="processed", due_at=None)
+    Message.objects.exclude(sequence__in=[2, 6]).update(received_at=timezone.now() - timedelta(days=31))
+    prune()
+
+    fetched = fetch()
+
+    assert (fetched.stored, numbers()) == (0, [2, 6])
+
+
 def test_what_was_refused_stays_missing(first: Message) -> None:
     """The sender has it, and will perhaps sign it otherwise."""
     Message.objects.create(source="shop", message_id="msg_3", sequence=3, body=b"{}")
@@ -247,6 +259,22 @@ def test_what_is_forged_or_too_large_is_not_stored(first: Message, settings: Laz
     assert "yet to be built" in " ".join(fetched.describe())
 
 
+#: What a feed may say to ask for next, and what is wrong with it.
+WRONG_NUMBERS = {
+    "1e999": "none of a feed",
+    "Infinity": "none of a feed",
+    "2.0": "none of a feed",
+    "-1": "none of a feed",
+    str(2**63): "none of a feed",
+    str(10**30): "none of a feed",
+    str(2**61): "nothing to go on with",
+}
+
+
+def page_after(number: str) -> bytes:
+    return b'{"after": %s, "has_more": false, "waiting_for": null, "results": []}' % number.encode()
+
+
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
@@ -257,6 +285,7 @@ def test_what_is_forged_or_too_large_is_not_stored(first: Message, settings: Laz
         (Reply(1, status=302), "The feed answered 302."),
         (Reply(1, status=200, body=b"<html>"), "none of a feed"),
         (Reply(1, status=200, body=b"[]"), "none of a feed"),
+        *((Reply(1, status=200, body=page_after(number)), words) for number, words in WRONG_NUMBERS.items()),
         (Reply(1, status=200, body=b'{"after": null, "has_more": true, "waiting_for": null, "results": []}'), "none of a feed"),
         (
             Reply(1, status=200, body=b'{"after": 1, "has_more": true, "waiting_for": null, "results": []}'),
