@@ -9,7 +9,7 @@ from typing import Any
 from django.apps import apps
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.db import transaction
+from django.db import connections, transaction
 from django.views.decorators.debug import sensitive_variables
 
 from djwebhooks import database, network, payload, signing
@@ -103,7 +103,8 @@ def adopt(
     system's own, ``None`` to leave it out. Without it, that is the row's own user. *renamed* has new names for events, *table*
     names another table than the package's own, and *sender* a sender for the targets that are made.
 
-    Raises ``InvalidAdoption`` when there is no such package, table or sender, or nobody whose the targets could be.
+    Raises ``InvalidAdoption`` when there is no such package, table or sender, nobody whose the targets could be, or no table for
+    these yet.
     """
     if package not in PACKAGES:
         raise InvalidAdoption(f"Nothing is known of {package!r}: there are {', '.join(PACKAGES)}.")
@@ -112,6 +113,8 @@ def adopt(
     except InvalidTarget as error:
         raise InvalidAdoption(reason(error)) from error
     source, alias = PACKAGES[package], using or events_database()
+    if WebhookTarget._meta.db_table not in connections[alias].introspection.table_names():
+        raise InvalidAdoption(f"The database {alias!r} has no tables of djwebhooks yet: run manage.py migrate first.")
     adopted = Adopted(source, table or source.table)
     with database.engine_transaction(alias):
         found = list(source.read(alias, adopted.table))

@@ -40,7 +40,8 @@ def read_topics(using: str, app: str) -> Mapping[int, list[str]]:
     names = {row["id"]: row["name"] for row in _read(using, f"{app}_webhooktopic", "name")}
     topics = defaultdict(list)
     for row in _read(using, f"{app}_webhook_topics", "webhook_id", "webhooktopic_id"):
-        topics[row["webhook_id"]].append(names[row["webhooktopic_id"]])
+        pk = row["webhooktopic_id"]
+        topics[row["webhook_id"]].append(names.get(pk, f"number {pk}, which there is not"))
     return topics
 
 

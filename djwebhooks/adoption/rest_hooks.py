@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from django.conf import settings
@@ -19,8 +20,9 @@ def read(using: str, table: str) -> Iterator[Found]:
 
 def read_headers(row: Row) -> Any:
     """Return a row's additional headers, where rows have any, without the content type that drf-hooks gives to all."""
-    told = row.get("headers") or {}
-    headers = json.loads(told) if isinstance(told, str) else told
+    headers = row.get("headers") or {}
+    with suppress(ValueError):  # As they are, they are refused with a word.
+        headers = json.loads(headers) if isinstance(headers, str) else headers
     if not isinstance(headers, dict):
         return headers
     return {name: value for name, value in headers.items() if (name.lower(), value) != ("content-type", "application/json")}

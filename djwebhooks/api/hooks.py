@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from django.db import transaction
@@ -24,7 +25,7 @@ from djwebhooks.api.fields import ChoiceField, StrictSerializer, TextField
 from djwebhooks.api.filters import RowFilters, read_filters
 from djwebhooks.api.serializers import STATES
 from djwebhooks.api.views import OwnerViewSet
-from djwebhooks.exceptions import InvalidPayload
+from djwebhooks.exceptions import InvalidPayload, SenderFault, UnknownSender
 from djwebhooks.models import Subscription, WebhookTarget
 from djwebhooks.models.events import events_database
 from djwebhooks.network import check_url
@@ -141,14 +142,13 @@ class HookViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, OwnerViewSet
         return Response(list(self.list_samples(event)))
 
     def list_samples(self, pattern: str) -> Iterator[Any]:
-        """Find the bodies, newest first."""
+        """Find the bodies, newest first: as JSON, or the text of a sender that writes something else."""
         target = WebhookTarget(owner=self.owner)
-        body_format = senders.find_format_for(target, "", ())
-        for message in self.find_messages(pattern):
-            try:
-                yield json.loads(senders.render(body_format, message))
-            except InvalidPayload:
-                continue  # An event that this envelope cannot hold is not sent either.
+        with suppress(UnknownSender):  # Nothing is sent either, until the settings are mended.
+            body_format = senders.find_format_for(target, "", ())
+            for message in self.find_messages(pattern):
+                with suppress(InvalidPayload, SenderFault):  # What cannot be written is not sent either.
+                    yield read_body(senders.render(body_format, message))
 
     def find_messages(self, pattern: str) -> list[Message]:
         """Return the owner's latest events that *pattern* matches, or else one of each that the catalogue has a sample of."""
@@ -162,6 +162,13 @@ class HookViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, OwnerViewSet
             for known in list_event_types()
             if known.sample is not None and matches(pattern, known.name)
         ]
+
+
+def read_body(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except ValueError:
+        return body.decode(errors="replace")
 
 
 def name_like(pattern: str) -> Q:

@@ -213,12 +213,6 @@ class TargetSerializer(StrictSerializer[Any], RowSerializer):
         check_authentication(told or {})
         return told or {}
 
-    def validate_headers(self, headers: dict[str, str]) -> dict[str, str]:
-        """Return *headers*. Raises ``ValidationError`` for too many."""
-        if len(headers) > 50:
-            raise serializers.ValidationError(f"A target may have 50 additional headers, not {len(headers)}.")
-        return headers
-
     @sensitive_variables("validated_data")
     def create(self, validated_data: dict[str, Any]) -> WebhookTarget:
         """Return the owner's target with this address and identifier, made if need be, or given further events."""

@@ -53,6 +53,8 @@ def check_headers(headers: object) -> None:
     """Raise ``InvalidTarget`` for additional headers that HTTP cannot hold, or that would replace ours."""
     if not isinstance(headers, dict) or not all(isinstance(part, str) for pair in headers.items() for part in pair):
         raise InvalidTarget("Headers are an object of names and strings.")
+    if len(headers) > MOST_HEADERS:
+        raise InvalidTarget(f"A target may have {MOST_HEADERS} additional headers, not {len(headers)}.")
     for name, value in headers.items():
         _check_header(name, value)
         if name.lower() in OUR_HEADERS or name.lower().startswith("webhook-"):
@@ -87,6 +89,8 @@ HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 FRAMING_HEADERS = frozenset({
     "connection", "content-length", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade",
 })  # fmt: skip
+#: Additional headers that a target may have.
+MOST_HEADERS = 50
 OUR_HEADERS = FRAMING_HEADERS | {"content-encoding", "content-type", "user-agent"}
 
 

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 from django.conf import LazySettings
+from django.db import connection, transaction
 from django.utils import timezone
 
 from djwebhooks.adoption import SYSTEM, Adopted, adopt
@@ -77,6 +78,19 @@ def test_an_endpoint_without_topics_is_left_out() -> None:
         (f"row {idle.pk}", "It wants no event."),
         (f"row {second.pk}", f"row {first.pk} has the same URL, but other secrets."),
     ]
+
+
+@pytest.mark.sqlite
+def test_a_topic_that_is_gone_is_left_out() -> None:
+    """As rows of a database may be that did not hold them to their references; the others are adopted."""
+    webhook = make_webhook("a.B/create", "a.B/update")
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("DELETE FROM django_webhook_webhooktopic WHERE name = 'a.B/create'")
+        adopted = run()
+        transaction.set_rollback(True)
+
+    assert [(one.url, one.events) for one in adopted.made] == [(URL, ("a.B.update",))]
+    assert [what.partition(" which")[0] for what, _ in adopted.left_out] == [f"row {webhook.pk}, event 'number 1,"]
 
 
 def test_a_target_that_signs_with_something_else_is_told_of(settings: LazySettings) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from django.conf import LazySettings
 
-from djwebhooks.adoption import adopt
+from djwebhooks.adoption import adopt, rest_hooks
 from djwebhooks.model_events import read_all
 from djwebhooks.models import WebhookTarget
 from tests.adoption.tables import URL, DrfHook, RestHook, make_row
@@ -48,14 +48,22 @@ def test_headers_of_drf_hooks_are_kept() -> None:
 
 def test_headers_that_cannot_be_sent_leave_their_hook_out() -> None:
     """The report says why, and not what they are: a header may hold a password."""
+    many = {f"x-{number}": "" for number in range(51)}
     names = [make_drf({"Content-Type": "text/plain"}), make_drf(["a"], "b"), make_drf(JSON | {"token": "päss\n"}, "c")]
+    names.append(make_drf(many, "d"))
     adopted = adopt("drf-hooks")
 
     assert adopted.left_out == [
         (names[0], "The header 'Content-Type' is set by djwebhooks; choose another name."),
         (names[1], "Headers are an object of names and strings."),
         (names[2], "The value of the header 'token' has characters that a header cannot hold."),
+        (names[3], "A target may have 50 additional headers, not 51."),
     ]
+
+
+def test_headers_that_are_no_json_leave_their_hook_out() -> None:
+    """As a project's own column of a text may have them; all other hooks are adopted."""
+    assert rest_hooks.read_headers({"headers": "{'a': 'b'}"}) == "{'a': 'b'}"
 
 
 def test_hooks_with_other_headers_do_not_share_a_target() -> None:

@@ -1,6 +1,7 @@
 """REST Hooks work as https://resthooks.org and Zapier's documentation of REST Hook triggers describe them."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -8,6 +9,8 @@ from django.conf import LazySettings
 
 from djwebhooks.events import fire
 from djwebhooks.models import Delivery, Subscription, WebhookTarget
+from djwebhooks.payload import Message
+from djwebhooks.senders import Sender
 from djwebhooks.testing import deliver
 from tests.api.world import URL, Api, make_owner, make_target
 
@@ -207,6 +210,29 @@ def test_samples_come_from_the_catalogue(settings: LazySettings) -> None:
     answer = Api(make_owner()).get("hooks/samples/?event=contact.*")
 
     assert answer.data == [{"name": "Ben", "event": "contact.created", "owner": "ann"}]
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("djwebhooks.senders.FormSender", [f"name=Ben&hash={'0' * 32}&owner=ann&event=contact.created&attempt=1"]),
+        ("tests.api.test_hooks.Broken", []),
+        ("tests.api.test_hooks.Missing", []),
+    ],
+)
+def test_samples_are_what_a_sender_writes(settings: LazySettings, path: str, expected: list[str]) -> None:
+    """A form is shown as the text that it is; what cannot be written is left out."""
+    settings.DJWEBHOOKS_SENDERS, settings.DJWEBHOOKS_SENDER = {"own": path}, "own"
+    settings.DJWEBHOOKS_EVENTS = {"contact.created": {"sample": {"name": "Ben"}}}
+
+    answer = Api(make_owner()).get("hooks/samples/?event=contact.created")
+
+    assert [re.sub("hash=[0-9a-f]{32}", f"hash={'0' * 32}", text) for text in answer.data] == expected
+
+
+class Broken(Sender):
+    def body(self, message: Message) -> bytes:
+        raise LookupError
 
 
 @pytest.mark.parametrize("query", ["", "?event=no+name!", "?event=a&wait=1"])
