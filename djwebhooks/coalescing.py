@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, NamedTuple
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple, Self
 from uuid import UUID
 
 from djwebhooks import database
@@ -20,19 +20,46 @@ class Kind(NamedTuple):
     target_id: int
     ordering_key: str
     name: str
+    owner: object
+    identifier: str
+    is_broadcast: bool
+
+    @classmethod
+    def of(cls, event: Event, target_id: int) -> Self:
+        """The kind of *event*'s delivery to this target."""
+        return cls(target_id, event.ordering_key, event.name, event.owner_id, event.identifier, event.is_broadcast)
+
+
+class Candidate(NamedTuple):
+    """A delivery that may have a place: the one of the newest event gets it."""
+
+    event_id: int
+    uid: UUID
+    due_at: datetime | None = None
+
+
+#: Older than any.
+NOBODY = Candidate(0, UUID(int=0))
 
 
 @dataclass(slots=True)
 class Place:
     """Where the newest of a kind goes."""
 
-    #: What waits there already, by its ids, and when the first of it would have been sent.
-    ids: list[int] = field(default_factory=list)
+    newest: Candidate = NOBODY
+    #: Those that were there before this dispatch, by their ids.
+    waiting: dict[int, Candidate] = field(default_factory=dict)
+    #: When the first of all would have been sent.
     until: datetime | None = None
-    #: How many earlier events the newest stands for.
-    count: int = 0
-    #: The newest, by its uid.
-    newest: UUID | None = None
+    #: How many events the newest stands for beside its own.
+    count: int = -1
+
+    def add(self, candidate: Candidate, until: datetime, stands_for: int = 0) -> datetime:
+        """Let *candidate* have it if it is the newest; return when whichever is the newest is due."""
+        self.newest = max(candidate, self.newest)
+        self.count += 1 + stands_for
+        self.until = min(until, self.until or until)
+        return self.until
 
 
 class Places:
@@ -44,55 +71,61 @@ class Places:
     def __init__(self, using: str, kinds: Iterable[Kind]) -> None:
         self._using = using
         self._places = {kind: Place() for kind in kinds}
-        self._kinds: dict[UUID, Kind] = {}
+        self._taken: dict[UUID, Place] = {}
         found = database.union_all(using, WAITING, sorted({(kind.target_id, kind.ordering_key) for kind in self._places}))
-        names = dict(database.read_many(using, Event, ("id", "name"), {event_id for _, event_id, _, _ in found}))
-        kind_of = {pk: Kind(target_id, key, names.get(event_id, "")) for pk, event_id, target_id, key in found}
+        of_event = database.read_many(using, Event, ("id", *Kind._fields[2:]), {event_id for _, event_id, _, _ in found})
+        others = {event_id: values for event_id, *values in of_event}
+        kind_of = {pk: Kind(target_id, key, *others[event_id]) for pk, event_id, target_id, key in found if event_id in others}
         ids = [pk for pk, kind in kind_of.items() if kind in self._places]
-        columns = ("id", "status", "due_at", "coalesce_until", "coalesced_count")
+        columns = ("id", "event", "uid", "status", "due_at", "coalesce_until", "coalesced_count")
         # Those that are locked are being claimed by a worker: too late.
-        for pk, status, due_at, until, count in database.read_many(using, Delivery, columns, ids, lock=True):
+        for pk, event_id, uid, status, due_at, until, count in database.read_many(using, Delivery, columns, ids, lock=True):
             if status == Status.PENDING and until is not None:
                 place = self._places[kind_of[pk]]
-                place.ids.append(pk)
-                place.until = min(filter(None, (place.until, due_at or until)))
-                place.count += 1 + count
+                place.waiting[pk] = Candidate(event_id, uid, due_at)
+                place.add(place.waiting[pk], min(until, due_at or until), count)
 
-    def take(self, kind: Kind, uid: UUID, latest: datetime) -> datetime:
-        """Give the place to a newer delivery, which waits until *latest* at most; return when it is due.
+    def take(self, event: Event, target_id: int, uid: UUID, now: datetime, expires_at: datetime | None) -> datetime:
+        """Have *event*'s new delivery to a target compete for its place; return when whatever gets that is due.
 
-        That is no later than what it replaces would have been.
+        That is no later than any of its like would have been; and at once, if it would expire before.
         """
-        place = self._places[kind]
-        place.count += place.newest is not None
-        place.newest = uid
-        place.until = min(filter(None, (place.until, latest)))
-        self._kinds[uid] = kind
-        return place.until
+        place = self._taken[uid] = self._places[Kind.of(event, target_id)]
+        until = place.add(Candidate(event.pk, uid), now + timedelta(seconds=event.coalesce or 0))
+        if expires_at is not None and expires_at <= until:
+            until = place.until = now
+        return until
 
     def has_others(self, kind: Kind) -> bool:
-        """Whether something that waited there ends now, so that what stood behind it may be due."""
-        return bool(self._places[kind].ids)
+        """Whether something waited there, so that what stood behind it may be due."""
+        return bool(self._places[kind].waiting)
 
     def complete(self, row: Row, now: datetime) -> tuple[Any, ...]:
-        """Add the values of ``COLUMNS`` to a new delivery's, once all places are taken."""
-        *others, _, expires_at = row
-        kind = self._kinds.get(row[0])
-        if kind is None:
+        """Add the values of ``COLUMNS`` to a new delivery's, once all have competed."""
+        uid, *others, due_at, expires_at = row
+        place = self._taken.get(uid)
+        if place is None:
             return *row, Status.PENDING.value, "", None, None, 0, None
-        place = self._places[kind]
-        if place.newest == row[0]:
-            return *row, Status.PENDING.value, "", None, place.until, place.count, None
-        return *others, None, expires_at, Status.CANCELLED.value, COALESCED, now, None, 0, place.newest
+        if place.newest.uid != uid:
+            return uid, *others, None, expires_at, Status.CANCELLED.value, COALESCED, now, None, 0, place.newest.uid
+        due_at = due_at and place.until
+        return uid, *others, due_at, expires_at, Status.PENDING.value, "", None, place.until, place.count, None
 
-    def clear(self, now: datetime) -> None:
-        """End what waited in these places."""
-        places = self._places.values()
-        pairs = [(place.newest, pk) for place in places if place.newest is not None for pk in place.ids]
+    def settle(self, now: datetime) -> None:
+        """End what waited and is not the newest; if that waited too, it stands for older events that came late."""
+        pairs, kept = [], []
+        for place in self._places.values():
+            for pk, candidate in place.waiting.items():
+                if candidate != place.newest:
+                    pairs.append((place.newest.uid, pk))
+                else:
+                    kept.append((candidate.due_at and place.until, place.until, place.count, pk))
         Delivery.objects.using(self._using).replace(pairs, now)
+        columns = ("due_at", "coalesce_until", "coalesced_count")
+        database.update_many(self._using, Delivery, columns, kept)
 
 
-#: What newer deliveries may take the place of. No JOIN: to plan a hundred of them takes longer than to read the names apart.
+#: What newer deliveries may take the place of. No JOIN: to plan a hundred of them takes longer than to read the events apart.
 WAITING = """
     SELECT id, event_id, target_id, ordering_key FROM djw_delivery
     WHERE target_id = %s AND ordering_key = %s AND status = 'pending' AND coalesce_until IS NOT NULL

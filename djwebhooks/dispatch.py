@@ -197,7 +197,7 @@ def _share(using: str, events: list[Event], page: int) -> Iterator[Share]:
         yield share
         has_followers = any(event.ordering_key == large.ordering_key for event in others)
         if not share.is_last and has_followers and (large.coalesce is not None or _has_ordered(using, large)):
-            # Or an ordered target could get a later event of this key before it gets this one, and the older take its place.
+            # Or an ordered target could get a later event of this key before it gets this one, and the state of the older last.
             waiting_keys.add(large.ordering_key)
     small = [event for event in others if event.ordering_key not in waiting_keys]
     yield from _share_small(using, small, page if large is None else page // 2, can_begin_large=large is None)
@@ -375,7 +375,7 @@ def _line_up(using: str, shares: list[Share], lanes: dict[int, Queue], now: date
             lane.tail += 1
             uid, look_at = uuid7(), now
             if places is not None and event.coalesce is not None:
-                look_at = places.take(Kind(pk, event.ordering_key, event.name), uid, now + timedelta(seconds=event.coalesce))
+                look_at = places.take(event, pk, uid, now, expires_at)
             due_at = None if lane.is_ordered and (pk, event.ordering_key) in waiting else look_at
             waiting.add((pk, event.ordering_key))
             rows.append((uid, event.pk, pk, lane.tail, event.ordering_key, due_at, expires_at))
@@ -387,7 +387,7 @@ def _line_up(using: str, shares: list[Share], lanes: dict[int, Queue], now: date
 
 def _list_kinds(shares: list[Share], lanes: dict[int, Queue]) -> set[Kind]:
     asking = [share for share in shares if share.event.coalesce is not None]
-    return {Kind(pk, share.event.ordering_key, share.event.name) for share in asking for pk in share.target_ids if pk in lanes}
+    return {Kind.of(share.event, pk) for share in asking for pk in share.target_ids if pk in lanes}
 
 
 def _append(using: str, plan: Plan, now: datetime) -> None:
@@ -396,7 +396,7 @@ def _append(using: str, plan: Plan, now: datetime) -> None:
         _insert(using, plan.rows, now)
         return
     _insert(using, [plan.places.complete(row, now) for row in plan.rows], now, plan.places.COLUMNS)
-    plan.places.clear(now)
+    plan.places.settle(now)
     Delivery.objects.using(using).line_up(sorted(plan.undecided), now)
 
 

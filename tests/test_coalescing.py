@@ -166,6 +166,61 @@ def test_what_differs_is_left_alone(owner: User, other: dict[str, Any], is_order
     assert pending() == expected
 
 
+def test_events_of_others_are_left_alone(owner: User) -> None:
+    """On a system target, events of different owners, of different identifiers and to everybody are about different things."""
+    make_target(None)
+    fires = [{"owner": owner}, {"owner": make_user("other")}, {"owner": owner, "identifier": "p-1"}, {}, {"broadcast": True}]
+    for number in (0, 10):
+        for place, options in enumerate(fires):
+            fire("thing.changed", number + place, ordering_key="k", coalesce=HOUR, **options)
+        dispatch(DB)
+
+    assert pending() == [10, 11, 12, 13, 14]
+
+
+@pytest.mark.parametrize("is_ordered", [True, False])
+@pytest.mark.parametrize("wait", [HOUR, 60])
+def test_an_older_event_that_comes_late_replaces_nothing(owner: User, wait: Any, is_ordered: bool) -> None:
+    """One that was planned, or committed late, ends if something newer waits, which is sent no later than it would have been."""
+    make_target(owner, is_ordered=is_ordered)
+    late = fire("thing.changed", 1, owner=owner, ordering_key="k", coalesce=wait, deliver_at=read_clock(DB) + HOUR)
+    change(owner, 2)
+    newer = change(owner, 3)
+    Event.objects.filter(pk=late.pk).update(deliver_at=read_clock(DB))
+    dispatch(DB)
+
+    older = Delivery.objects.get(event=late)
+    before = newer.due_at
+    newer.refresh_from_db()
+    assert pending() == [3]
+    assert (older.reason, older.due_at, older.replaced_by) == (COALESCED, None, newer.uid)
+    assert newer.coalesced_count == 2
+    assert newer.due_at == newer.coalesce_until
+    assert (newer.due_at == before) == (wait is HOUR)
+
+
+def test_the_newest_of_a_batch_is_the_one_fired_last(owner: User) -> None:
+    """In whatever order events are dispatched, and though the first of a batch is the newest."""
+    make_target(owner)
+    events = [fire("thing.changed", number, owner=owner, ordering_key="k", coalesce=HOUR) for number in range(3)]
+    Event.objects.filter(pk=events[1].pk).update(deliver_at=read_clock(DB))
+    assert dispatch(DB) == 3
+
+    assert pending() == [2]
+
+
+@pytest.mark.parametrize("is_ordered", [True, False])
+def test_it_is_sent_before_it_expires(owner: User, is_ordered: bool) -> None:
+    """An event that would expire while it waits does not wait, or what it replaced would be lost with it."""
+    make_target(owner, is_ordered=is_ordered)
+    change(owner, 1)
+    newer = change(owner, 2, expires_at=read_clock(DB) + HOUR / 2)
+
+    assert pending() == [2]
+    assert newer.due_at is not None
+    assert newer.due_at <= read_clock(DB)
+
+
 def test_each_target_is_on_its_own(owner: User) -> None:
     """What one target has got already may still wait for another one."""
     make_target(owner, url="http://127.0.0.1/fast")
@@ -221,17 +276,19 @@ def test_one_batch_keeps_its_line(owner: User) -> None:
     assert payloads(deliver()) == [b"2"]
 
 
-def test_a_page_does_not_replace_what_is_newer(owner: User) -> None:
-    """While a large event is dispatched page by page, newer ones of its key wait, so that it never takes their place."""
-    for number in range(5):
-        make_target(owner, url=f"http://127.0.0.1/{number}")
-    make_target(None)
+def test_a_page_is_not_overtaken_by_what_is_newer(owner: User) -> None:
+    """While a large event is dispatched page by page, newer ones of its key wait, or the older would be sent after them."""
+    targets = [make_target(owner, url=f"http://127.0.0.1/{number}") for number in range(5)]
     fire("thing.changed", 1, owner=owner, ordering_key="k", coalesce=HOUR)
-    fire("thing.changed", 2, owner=make_user("beatrice"), ordering_key="k", coalesce=HOUR)
+    newer = fire("thing.changed", 2, owner=owner, ordering_key="k", coalesce=HOUR)
+    Event.objects.filter(pk=newer.pk).update(target_ids=f"[{targets[-1].pk}]")
+    dispatch(DB, page=3)
+    dispatch(DB, page=3)
+    assert 2 not in pending()
     while Event.objects.waiting().exists():
         dispatch(DB, page=3)
 
-    assert pending() == [1] * 5 + [2]
+    assert pending() == [1] * 4 + [2]
 
 
 # -- what is being sent ------------------------------------------------------------------------------------------------

@@ -80,6 +80,11 @@ def fill_tables() -> None:
 # -- the queries -------------------------------------------------------------------------------------------------------
 
 
+def find_places() -> None:
+    event = Event.objects.all()[0]
+    Places(DB, [Kind.of(event, some_target().pk)])
+
+
 def some_target() -> WebhookTarget:
     found = WebhookTarget.objects.filter(deliveries__status=Status.PENDING).first()
     assert found is not None
@@ -120,7 +125,7 @@ HOT: dict[str, tuple[Callable[[], object], str, str]] = {
     "the head of a key": (line_up, "ORDER BY sequence LIMIT 1", "djw_delivery_key"),
     "whether a key waits": (dispatch_ordered, "SELECT target_id, ordering_key", "djw_delivery_key"),
     "what a newer event replaces": (
-        lambda: Places(DB, [Kind(some_target().pk, "0", "e.x")]), "coalesce_until IS NOT", "djw_delivery_(replaceable|key)",
+        find_places, "coalesce_until IS NOT", "djw_delivery_(replaceable|key)",
     ),
     "the attempts of a delivery": (
         lambda: list(Delivery.objects.all()[0].attempts.all()), "djw_attempt", "djw_attempt_number",
