@@ -123,6 +123,8 @@ class Worker:
         self._has_more = True
         #: Whether the last look for lanes was left out.
         self._owes_lease = False
+        #: Whether slow and untried targets were not looked at in the last turn, though they should have been.
+        self._owes_take = False
         #: Whether a replay goes on shortly, and whether a lane's rate lets something out.
         self._is_replaying = self._is_paced = False
 
@@ -425,7 +427,7 @@ class Worker:
     def _take(self) -> None:
         """Fill up the lanes' ready works, many lanes at a time."""
         now = self._clock()
-        wanted = {pk: READY + len(held.known) for pk, held in self._held.items() if held.wants_more(now)}
+        wanted = self._put_off({pk: READY + len(held.known) for pk, held in self._held.items() if held.wants_more(now)})
         if self._is_stopping or not wanted:
             return
         before = {pk: self._held[pk].rules(now) for pk in wanted}
@@ -441,6 +443,12 @@ class Worker:
             are_all = held.is_drained and held.is_open and not held.is_probed
             held.keep_only({work.delivery_id for work in works}, are_all=are_all)
             self._keep_ready(held, [work for work in works if work.delivery_id not in held.known], now)
+
+    def _put_off(self, wanted: dict[int, int]) -> dict[int, int]:
+        """Return those of *wanted* that are looked at now: slow and untried targets wait a turn for the others, and only one."""
+        prompt = {pk: count for pk, count in wanted.items() if not self._paces[pk].is_risky}
+        self._owes_take = 0 < len(prompt) < len(wanted) and not self._owes_take
+        return prompt if self._owes_take else wanted
 
     def _keep_ready(self, held: Held, works: list[Work], now: datetime) -> None:
         """Keep what may be sent ready; what has expired must not use up its target's rate."""
@@ -477,7 +485,9 @@ class Worker:
             return  # As long as results cannot be recorded, each further request may have to be made again.
         usage = Usage(self._flights.values(), self._paces, self.transport.concurrency)
         room = self.transport.concurrency - len(self._flights)
-        chosen = list(choose(self._held, usage, room, self._chosen_at))
+        # What is ready of a lane that is still to be looked at may have been cancelled.
+        fresh = {pk: held for pk, held in self._held.items() if not held.is_stale}
+        chosen = list(choose(fresh, usage, room, self._chosen_at))
         if not chosen:
             return
         self._last_work = time.monotonic()

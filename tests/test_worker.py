@@ -131,6 +131,26 @@ def test_what_is_due_is_not_put_off_by_what_is_new(owner: User) -> None:
     assert {request.url for request in transport.requests} == {old.target_url, new.target_url}
 
 
+def test_what_is_for_slow_targets_is_looked_at_a_turn_later(owner: User) -> None:
+    """Those that answer fast do not wait for what is read of the others, and these wait a turn at most."""
+    fast, slow = register("http://127.0.0.1/fast", owner), register("http://127.0.0.1/slow", owner)
+    transport = MemoryTransport(lambda request: Reply(request.key, status=200, duration=5.0 if "slow" in request.url else 0.01))
+    worker = Worker(transport=transport, threaded=False)
+    fire_many(1, owner)
+    worker._turn()
+    assert len(transport.requests) == 2
+    seen = []
+    for _ in range(3):
+        fire_many(1, owner)
+        worker._next_poll = 0.0
+        transport.requests.clear()
+        worker._turn()
+        seen.append({request.url for request in transport.requests})
+
+    assert seen[0] == {fast.target_url}
+    assert seen[1] == {fast.target_url, slow.target_url}
+
+
 # -- fairness ----------------------------------------------------------------------------------------------------------
 
 
