@@ -163,7 +163,8 @@ class Dispatcher(models.Model):
     @classmethod
     def wait_for_lock(cls, using: str) -> None:
         """Take the lock until the transaction ends, however long somebody else has it."""
-        if not cls._row(using).select_for_update() and cls._make(using):
+        if not list(cls._row(using).select_for_update()):
+            cls._make(using)
             list(cls._row(using).select_for_update())
 
     @classmethod
