@@ -513,7 +513,9 @@ def _release(using: str, worker_id: int, lanes: Collection[Held], now: datetime,
     next_due = _find_next_due(using, list(free))
     rows = []
     for held in (held for held in lanes if held.target_id in free):
-        held.next_free_at = max(filter(None, (held.next_free_at, held.spaced_at)), default=None)
+        unused = min(held.spare, default=held.next_free_at)
+        held.next_free_at = max(filter(None, (unused, held.spaced_at)), default=None)
+        held.spare.clear()
         at = _due_again(held, next_due.get(held.target_id))
         if held.is_open and at is not None and at <= now:
             if not is_due:

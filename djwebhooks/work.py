@@ -205,13 +205,12 @@ class Held:
 
     def make_way(self, work: Work) -> None:
         """Forget *work*: something newer has taken its place."""
-        self.spare_instant(work)
         self.forget(work.delivery_id)
         self.is_drained = False
 
-    def spare_instant(self, work: Work) -> None:
-        """Leave what was reserved for *work*, which is not sent, to others."""
-        instant = self.not_before.pop(work.delivery_id, None)
+    def spare_instant(self, delivery_id: int) -> None:
+        """Leave what was reserved for a delivery that is not sent to others."""
+        instant = self.not_before.pop(delivery_id, None)
         if instant is not None:
             self.spare.append(instant)
             self.is_drained = False
@@ -241,9 +240,9 @@ class Held:
             self.drop_ready()
 
     def forget(self, delivery_id: int) -> None:
-        """Forget one delivery: it is recorded, or was put back."""
+        """Forget one delivery: it is recorded, or was put back. An instant that it has not used is left to others."""
         self.known.discard(delivery_id)
-        self.not_before.pop(delivery_id, None)
+        self.spare_instant(delivery_id)
 
 
 def lower(rate: float | None, other: float | None) -> float | None:

@@ -513,13 +513,14 @@ class Worker:
             else:  # Somebody has locked it, for a moment or for long.
                 held.put_back(work)
                 held.is_drained = False
-                held.not_before[work.delivery_id] = self._clock() + timedelta(seconds=POLL)
+                if work.delivery_id in held.known:  # Nobody has cancelled it.
+                    held.not_before[work.delivery_id] = self._clock() + timedelta(seconds=POLL)
         return [work for work in chosen if work.delivery_id not in asked - claimed]
 
     def _start(self, prepared: Prepared) -> None:
         """Send what is ready, and begin what must come before for the rest."""
         for outcome in prepared.outcomes:
-            self._held[outcome.work.target_id].spare_instant(outcome.work)
+            self._held[outcome.work.target_id].spare_instant(outcome.work.delivery_id)
             self._keep_outcome(outcome)
         for work in prepared.unbuilt:
             self._wait_for_build(work)
@@ -568,8 +569,8 @@ class Worker:
         if isinstance(found, Reply):
             return found
         if isinstance(found, Permission):
-            held.set_permission(found)
             held.forget(flight.work.delivery_id)  # It is taken again, at the rate that was allowed.
+            held.set_permission(found)
             held.is_stale = True
         else:
             held.set_token(found)

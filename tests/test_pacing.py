@@ -135,6 +135,22 @@ def test_instants_that_are_not_used_are_given_back(owner: User) -> None:
     assert Lane.objects.filter(due_at__lte=DatabaseNow(), next_free_at__lte=DatabaseNow() + timedelta(seconds=1)).exists()
 
 
+def test_what_is_cancelled_in_time_uses_up_nothing_of_a_rate(owner: User) -> None:
+    """The next one is sent at once, also if the lane was given back in between."""
+    make_target(owner, **SLOW)
+    fire("a.b", 1, owner=owner)
+    transport = Holding()
+    worker = start_worker(transport)
+    turn(worker, but="_hand_over")
+    Delivery.objects.get().cancel()
+    turn(worker, 3)
+    assert not worker._held
+    fire("a.b", 2, owner=owner)
+    turn(worker, 2)
+
+    assert len(transport.requests) == 1
+
+
 def test_what_waits_for_something_else_than_its_instant_keeps_nobody_busy(owner: User) -> None:
     """A work whose time has come, but whose target has as many requests as it may, waits for an answer."""
     make_target(owner, rate_limit=1000, concurrency_limit=1)

@@ -78,3 +78,15 @@ def test_the_distance_counts_from_the_real_start() -> None:
 
     assert held.is_spaced(NOW + 1.099 * SECOND)
     assert not held.is_spaced(NOW + 1.1 * SECOND)
+
+
+def test_what_is_not_sent_leaves_its_instant_to_others() -> None:
+    """Whether somebody cancelled it or something newer took its place; what was sent has used its instant up."""
+    held = hold(rate_limit=1)
+    held.known = {1, 2}
+    held.not_before = {1: NOW, 2: NOW + SECOND}
+    held.note_start(1, NOW)
+    for delivery_id in (1, 2):
+        held.forget(delivery_id)
+
+    assert held.spare == [NOW + SECOND]
