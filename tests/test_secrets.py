@@ -517,7 +517,7 @@ DOORS = {
     ("hidden.py", "value"),
     ("hidden.py", "item"),
     ("models/sealed.py", "value"),
-    ("admin/targets.py", "value"),
+    ("admin/target_forms.py", "value"),
     ("api/formats.py", "found"),
     ("transports/guarded.py", "args"),
 }
