@@ -10,13 +10,13 @@ from django.db import DatabaseError, InterfaceError
 from django.views.decorators.debug import sensitive_variables
 from rq.timeouts import BaseTimeoutException
 
-from djwebhooks import payload, retry, senders, signing, tokens
+from djwebhooks import network, payload, retry, senders, signing, tokens
 from djwebhooks.authentication.base import AccessToken, HeaderAuthentication, TokenAuthentication
 from djwebhooks.conf import conf
 from djwebhooks.contents import FAULTY, UNFIT, Content, Statement, read_contents, read_statements, write_bodies
 from djwebhooks.exceptions import ForbiddenAddress, InvalidTarget, SenderFault, UndecryptableSecret, UnknownSender
 from djwebhooks.filters import MOST_COMPARISONS
-from djwebhooks.handshake import Handshake, find_origin
+from djwebhooks.handshake import Handshake, Permission
 from djwebhooks.models import Event, WebhookTarget
 from djwebhooks.models.deliveries import FILTERED, Status
 from djwebhooks.models.keyring import UNKNOWN_KEY, Key
@@ -195,21 +195,46 @@ class Desk:
             work = work._replace(only_key=content.only_key)
         try:
             letterhead = self._find_letterhead(held, target, content.only_key)
+            if not letterhead.signers:
+                self.prepared.outcomes.append(Outcome(work, Status.CANCELLED, "key_retired"))
+                return
+            letter = self._begin_letter(work, letterhead, content, body_format, body) if work.sender else None
+            url = target.target_url if letter is None else senders.address(work.sender, letter)
             by = held.find_token(letterhead.kind, self._now) or letterhead.kind
+            if url != target.target_url and not network.has_same_origin(url, target.target_url):
+                self._check_elsewhere(work, body_format)
+                letterhead, by = letterhead.without_credentials(), None
             if isinstance(by, TokenAuthentication):
                 self.prepared.askers.append((work, target, by, tokens.ask(work, by)))
                 return
-            if self._origin and held.permission is None and find_origin(target.envelope):
-                self.prepared.askers.append(self._ask_permission(work, letterhead, by))
+            if self._must_ask(held.permission, target, url, body_format):
+                self.prepared.askers.append(self._ask_permission(work, letterhead, by, url))
                 return
-            request = self._write(work, letterhead, by, content, body_format, body)
+            request = self._write(work, letterhead, by, content, body_format, body, url, letter)
         except (UndecryptableSecret, InvalidTarget, ForbiddenAddress, SenderFault) as error:
             self._end_unwritten(work, target, error)
             return
-        if not letterhead.signers:
-            self.prepared.outcomes.append(Outcome(work, Status.CANCELLED, "key_retired"))
-            return
         self.prepared.ready.append((work, target, request))
+
+    def _is_asked_for(self, body_format: str) -> bool:
+        """Whether a receiver is asked before it gets this, and told who has asked."""
+        return bool(self._origin) and body_format.startswith(payload.CLOUDEVENTS)
+
+    def _check_elsewhere(self, work: Work, body_format: str) -> None:
+        """Raise ``SenderFault`` for what is sent where nobody asks: its lane has room for the permission of one receiver."""
+        if self._is_asked_for(body_format):
+            raise SenderFault(
+                f"The sender {work.sender!r} sends to another host than the target's, and only that one is asked for permission. "
+                "Give the target the sender's URL, or another envelope, or empty DJWEBHOOKS_CLOUDEVENTS_ORIGIN."
+            )
+
+    def _must_ask(self, permission: Permission | None, target: WebhookTarget, url: str, body_format: str) -> bool:
+        """Whether *url* is still to be asked; of a sender's, which may be another for each event, one is enough."""
+        if not self._is_asked_for(body_format):
+            return False
+        if permission is None or url == target.target_url:
+            return permission is None or permission.url != url
+        return not network.has_same_origin(permission.url, url)
 
     def _end_unwritten(self, work: Work, target: WebhookTarget, error: Exception) -> None:
         match error:
@@ -248,20 +273,21 @@ class Desk:
         content: Content,
         body_format: str,
         body: bytes,
+        url: str,
+        letter: senders.Letter | None,
     ) -> Request:
         message_id = content.message_id
-        if work.sender:
-            letter = self._begin_letter(work, letterhead, content, body_format, body)
-            url, headers = senders.address(work.sender, letter), senders.write(work.sender, letter)
+        if letter is not None:
+            headers = senders.write(work.sender, letter)
         else:
-            url, content_type = letterhead.target.target_url, payload.content_type(body_format)
+            content_type = payload.content_type(body_format)
             numbers = work.sequence, work.attempt_count + 1, work.coalesced_count
             version = content.name_version(letterhead.target.version)
             headers = senders.write_headers(content_type, message_id, self._timestamp, *numbers, version)
             if self.told and body_format.startswith(payload.BINARY):
                 headers |= payload.envelope_headers(body_format, content.tell(body_format))
             headers["webhook-signature"] = signing.sign_all(letterhead.signers, message_id, self._timestamp, body)
-        if self._origin and find_origin(letterhead.target.envelope):
+        if self._is_asked_for(body_format):
             headers["origin"] = self._origin
         own = letterhead.headers if by is None else self._with_credentials(letterhead, by, url)
         if own:
@@ -275,9 +301,11 @@ class Desk:
         return {name: value for name, value in letterhead.headers.items() if name.lower() not in credentials} | credentials
 
     @sensitive_variables()
-    def _ask_permission(self, work: Work, letterhead: Letterhead, by: HeaderAuthentication | AccessToken | None) -> Asker:
+    def _ask_permission(
+        self, work: Work, letterhead: Letterhead, by: HeaderAuthentication | AccessToken | None, url: str
+    ) -> Asker:
         target = letterhead.target
-        asked = Handshake(target.target_url, self._origin, target.rate)
+        asked = Handshake(url, self._origin, target.rate)
         own = letterhead.headers if by is None else self._with_credentials(letterhead, by, asked.url)
         return work, target, asked, tokens.ask_permission(work, asked, own, letterhead.certificate)
 

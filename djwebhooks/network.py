@@ -227,6 +227,15 @@ def check_url(url: str) -> str:
     return normal
 
 
+def has_same_origin(url: str, other: str) -> bool:
+    """Whether both have one scheme, host and port (RFC 6454, section 5)."""
+    try:
+        one, two = urlsplit(check_url(url)), urlsplit(check_url(other))
+    except InvalidTarget:
+        return False
+    return (one.scheme, one.netloc) == (two.scheme, two.netloc)  # In normal form.
+
+
 def split(url: str) -> SplitResult:
     if len(url) > URL_LENGTH_LIMIT:
         raise too_long(len(url))

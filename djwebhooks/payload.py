@@ -43,6 +43,8 @@ _large: set[str] = set()
 ENVELOPES = ("standard", "flat", "cloudevents", "cloudevents-binary")
 #: The envelope that is written around the body, in headers.
 BINARY = "cloudevents-binary"
+#: How the formats of all bodies begin that are CloudEvents.
+CLOUDEVENTS = "cloudevents"
 #: What stands before the version in a format.
 VERSION_MARK = "@"
 #: The ``source`` of a CloudEvent: a constant, because ``id`` is unique in the whole world.
@@ -352,7 +354,7 @@ def render(body_format: str, message: Message) -> bytes:
 
 def content_type(body_format: str) -> str:
     """Return the ``content-type`` header for a body in *body_format*."""
-    is_structured = body_format.startswith("cloudevents") and not body_format.startswith(BINARY)
+    is_structured = body_format.startswith(CLOUDEVENTS) and not body_format.startswith(BINARY)
     return "application/cloudevents+json" if is_structured else "application/json"
 
 

@@ -172,7 +172,7 @@ def find(name: str) -> Sender:
         return _load(path)
     except BaseTimeoutException:
         raise
-    except Exception as error:  # Whatever the application's module does.
+    except (Exception, SystemExit) as error:  # Whatever the application's module does.
         raise UnknownSender(f"The sender {name!r} is {path!r} in DJWEBHOOKS_SENDERS, which cannot be used: {error}") from error
 
 
@@ -334,7 +334,7 @@ def _ask(sender: Sender, step: str, *arguments: object) -> object:
         return getattr(sender, step)(*arguments)
     except BaseTimeoutException:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # What it says may quote a secret or a payload: where it comes from must do.
         frame = traceback.extract_tb(error.__traceback__)[:2][-1]
         place = f"{type(error).__name__} in {frame.filename}, line {frame.lineno}"

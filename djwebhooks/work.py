@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -65,6 +65,10 @@ class Letterhead:
     certificate: str = field(repr=False)
     #: When one of its keys ends.
     until: datetime | None
+
+    def without_credentials(self) -> "Letterhead":
+        """The same for a receiver that is not the target's: it is not shown what opens that one's door."""
+        return replace(self, headers={}, kind=None, certificate="")
 
 
 @dataclass(slots=True)

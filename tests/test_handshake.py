@@ -10,13 +10,14 @@ from djwebhooks.events import fire
 from djwebhooks.explain import explain_uid
 from djwebhooks.handshake import Handshake, Permission
 from djwebhooks.models import Attempt, Delivery, Lane, WebhookTarget
+from djwebhooks.senders import Letter, Sender
 from djwebhooks.testing import deliver
 from djwebhooks.testing.receiver import Conversation, Receiver
-from djwebhooks.transports.base import Transport
+from djwebhooks.transports.base import Reply, Request, Transport
 from djwebhooks.transports.curl import CurlTransport
 from djwebhooks.transports.requests import RequestsTransport
 from djwebhooks.worker import work
-from tests.builders import make_target
+from tests.builders import URL, make_target
 
 ORIGIN = "app.example.com"
 
@@ -180,6 +181,62 @@ def test_a_new_url_is_asked_anew(receiver: Receiver, transport: Transport) -> No
         ("OPTIONS", "2"),
         ("POST", "2"),
     ]
+
+
+class Each(Sender):
+    """Sends to what the payload says."""
+
+    def url(self, letter: Letter) -> str:
+        return str(letter.message.data["url"])
+
+
+@pytest.fixture
+def each(settings: LazySettings) -> None:
+    settings.DJWEBHOOKS_SENDERS = {"each": f"{__name__}.Each"}
+    make_target(sender="each", envelope="cloudevents")
+
+
+def agree(request: Request) -> Reply:
+    return Reply(request.key, status=200, headers={"webhook-allowed-origin": "*"})
+
+
+@pytest.mark.usefixtures("each")
+def test_where_a_sender_sends_is_asked() -> None:
+    """Not the target's own URL; once, if each event goes to another one."""
+    for path in ("a", "b?c"):
+        fire("a.b", {"url": f"{URL}/{path}"})
+
+    requests = deliver(agree)
+
+    assert [request.method for request in requests] == ["OPTIONS", "POST", "POST"]
+    assert {request.url for request in requests} == {f"{URL}/a", f"{URL}/b?c"}
+    assert URL not in {request.url for request in requests}
+
+
+@pytest.mark.usefixtures("each")
+def test_nothing_is_sent_to_a_host_that_is_not_asked(caplog: pytest.LogCaptureFixture) -> None:
+    """A lane keeps the permission of one receiver, which is the target's; the log says what to do."""
+    fire("a.b", {"url": "http://127.0.0.2:9/"})
+    fire("a.b", {"url": URL})
+
+    requests = deliver(agree)
+
+    assert [(request.method, request.url) for request in requests] == [("OPTIONS", URL), ("POST", URL)]
+    assert ends() == [("pending", "sender_error"), ("succeeded", "")]
+    assert "The sender 'each' sends to another host than the target's" in caplog.text
+
+
+def test_what_is_no_cloudevent_needs_no_permission(settings: LazySettings) -> None:
+    """A sender that writes bodies of its own has no envelope, whatever the target's is."""
+    settings.DJWEBHOOKS_SENDERS = {"form": "djwebhooks.senders.FormSender"}
+    settings.DJWEBHOOKS_ENVELOPE = "cloudevents"
+    make_target(sender="form")
+    fire("a.b", {"a": 1})
+
+    [request] = deliver(lambda request: Reply(request.key, status=405 if request.method == "OPTIONS" else 200))
+
+    assert request.method == "POST"
+    assert "origin" not in request.headers
 
 
 @pytest.mark.parametrize("limit", [None, 1000.0])

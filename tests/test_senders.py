@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
+import trustme
 from django.conf import LazySettings
 from django.utils import timezone
 from rq.timeouts import JobTimeoutException
@@ -28,8 +29,9 @@ from djwebhooks.models.deliveries import Status
 from djwebhooks.payload import ENVELOPES, Message
 from djwebhooks.senders import FormSender, Letter, Sender, find
 from djwebhooks.testing import deliver
-from djwebhooks.transports.base import Request
+from djwebhooks.transports.base import Reply, Request
 from tests.builders import URL, make_target, make_user
+from tests.keys import make_certificate
 from tests.test_docs import DOCS, read_blocks
 
 pytestmark = pytest.mark.django_db
@@ -46,17 +48,21 @@ class Slack(Sender):
         return {"text": f"{message.data['title']} of {message.owner}"}
 
 
-class Elsewhere(Sender):
-    """Sends to where the payload says, signed in another way."""
+class Signing(Sender):
+    """Signs in another way."""
+
+    def sign(self, letter: Letter) -> Mapping[str, str]:
+        return {"x-signature": signing.sign(letter.secrets[0], "id", letter.timestamp, letter.body)}
+
+
+class Elsewhere(Signing):
+    """Sends to where the payload says."""
 
     def url(self, letter: Letter) -> str:
         return str(letter.message.data["url"])
 
     def headers(self, letter: Letter) -> Mapping[str, str]:
         return {"X-Event": letter.message.name, "X-Attempt": str(letter.attempt), "X-Key": "the sender's"}
-
-    def sign(self, letter: Letter) -> Mapping[str, str]:
-        return {"x-signature": signing.sign(letter.secrets[0], "id", letter.timestamp, letter.body)}
 
 
 class Faulty(Sender):
@@ -66,8 +72,8 @@ class Faulty(Sender):
         data = message.data
         if data["step"] != step:
             return right
-        if data["fault"] == "raise":
-            raise ValueError(SECRET_WORD)
+        if data["fault"] in ("raise", "exit"):
+            raise {"raise": ValueError, "exit": SystemExit}[data["fault"]](SECRET_WORD)
         if data["fault"] == "unfit":
             raise InvalidPayload(SECRET_WORD)
         wrong = {"number": 5, "half": "\ud800", "framing": {"content-length": "1"}, "header": {"x": "a\nb"}, "empty": ""}
@@ -119,13 +125,13 @@ class Needy(Sender):
 
 
 def __getattr__(name: str) -> object:
-    """What is looked up here, but not there; one of the names takes too long to be found."""
-    raise JobTimeoutException if name == "Slow" else AttributeError(name)
+    """What is looked up here, but not there; one of the names takes too long to be found, another one ends the process."""
+    raise {"Slow": JobTimeoutException, "Gone": SystemExit}.get(name, AttributeError)(name)
 
 
 @pytest.fixture(autouse=True)
 def senders(settings: LazySettings) -> None:
-    names = ("Slack", "Elsewhere", "Faulty", "Unfit", "Following", "Late", "Needy", "Slow")
+    names = ("Slack", "Elsewhere", "Faulty", "Unfit", "Following", "Late", "Needy", "Slow", "Gone", "Signing")
     settings.DJWEBHOOKS_SENDERS = {name.lower(): f"{HERE}.{name}" for name in names} | {
         "standard": "djwebhooks.senders.Sender",
         "form": "djwebhooks.senders.FormSender",
@@ -218,7 +224,10 @@ def test_unknown_names_are_refused_at_once() -> None:
         WebhookTarget.objects.register(URL, ["*"], owner=None, sender="slak")
 
 
-@pytest.mark.parametrize(("name", "why"), [("none", "it is not a subclass"), ("nowhere", "No module"), ("needy", "argument")])
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("none", "it is not a subclass"), ("nowhere", "No module"), ("needy", "argument"), ("gone", "which cannot be used")],
+)
 def test_what_leads_to_no_sender_is_said(name: str, why: str) -> None:
     """A path that cannot be used is as good as none."""
     with pytest.raises(UnknownSender, match=why):
@@ -317,6 +326,56 @@ def test_url_headers_and_signature_are_the_senders() -> None:
     assert target.secret not in str(request.headers)
 
 
+@pytest.mark.parametrize(
+    ("url", "is_shown"),
+    [
+        (f"{URL}/elsewhere?x=1", True),
+        ("HTTP://127.0.0.1:9/", True),
+        ("http://127.0.0.1:10/", False),
+        ("http://127.0.0.2:9/", False),
+        ("https://127.0.0.1:9/", False),
+    ],
+)
+@pytest.mark.parametrize(
+    "authentication",
+    [
+        {"type": "basic", "username": "u", "password": "pw"},
+        {"type": "oauth2", "token_url": f"{URL}/token", "client_id": "c", "client_secret": "s"},
+        {"type": "none"},
+    ],
+)
+def test_what_opens_the_receivers_door_goes_to_no_other(url: str, is_shown: bool, authentication: dict[str, str]) -> None:
+    """Authentication, additional headers and the client certificate are for the target's scheme, host and port alone."""
+    certificate = make_certificate(trustme.CA())
+    kind = {} if authentication["type"] == "none" else authentication
+    make_target(sender="elsewhere", authentication=kind, headers={"x-own": "1"}, client_certificate=certificate)
+    fire("a.b", {"url": url})
+
+    def answer(request: Request) -> Reply:
+        return Reply(request.key, status=200, body=b'{"access_token": "t", "token_type": "bearer"}')
+
+    *asked, request = deliver(answer)
+
+    assert "x-signature" in request.headers
+    assert bool(request.client_certificate) is is_shown
+    assert ("x-own" in request.headers) is is_shown
+    assert ("authorization" in request.headers) is (is_shown and bool(kind))
+    assert bool(asked) is (is_shown and kind.get("type") == "oauth2")
+
+
+def test_a_check_of_a_key_that_is_gone_ends_before_it_is_written() -> None:
+    """A sender that signs by itself finds no secret then."""
+    target = make_target(sender="signing")
+    target.check_keys()
+    target.rotate_secret(overlap=timedelta(0))
+    WebhookTarget.objects.get().finish_rotation(force=True)
+
+    deliver()
+
+    assert Delivery.objects.filter(reason="key_retired", status=Status.CANCELLED).exists()
+    assert not Delivery.objects.filter(reason="sender_error").exists()
+
+
 def test_authentication_goes_along_and_no_step_sees_it() -> None:
     """A sender writes a webhook; how the receiver knows who sends stays the target's business."""
     make_target(sender="slack", authentication={"type": "bearer", "token": "t0ken"})
@@ -365,6 +424,8 @@ def test_a_letter_shows_no_secret_and_no_payload() -> None:
 @pytest.mark.parametrize(
     ("step", "fault", "says"),
     [
+        ("body", "exit", "Faulty.body() raised SystemExit in "),
+        ("sign", "exit", "Faulty.sign() raised SystemExit in "),
         ("body", "raise", "Faulty.body() raised ValueError in "),
         ("body", "number", "Faulty.body() must return bytes or a string, not an empty one, and not int."),
         ("body", "empty", "and not str."),
