@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from djwebhooks import senders
 from djwebhooks.models import Attempt, Delivery, WebhookTarget
-from djwebhooks.models.deliveries import Status
+from djwebhooks.models.deliveries import FILTERED, Status
 from djwebhooks.signals import attempt_made, delivery_failed, delivery_succeeded, target_disabled
 from djwebhooks.work import Outcome, Recorded
 
@@ -45,5 +45,5 @@ def announce_outcome(outcome: Outcome, delivery: Delivery, attempt: Attempt | No
             senders.follow_up(outcome.work.sender, delivery, attempt)
     if outcome.is_success:
         delivery_succeeded.send_robust(Delivery, delivery=delivery)
-    elif outcome.status != Status.PENDING:
+    elif outcome.status != Status.PENDING and outcome.reason != FILTERED:
         delivery_failed.send_robust(Delivery, delivery=delivery)

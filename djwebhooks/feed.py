@@ -13,15 +13,15 @@ from djwebhooks.database import read_clock
 from djwebhooks.exceptions import UnknownSender
 from djwebhooks.messages import find_keys
 from djwebhooks.models import Delivery, WebhookTarget
-from djwebhooks.models.deliveries import Status
+from djwebhooks.models.deliveries import Status, Trigger
 
 #: Deliveries that one page looks at, and how many of their bodies are read at once.
 PAGE, CHUNK = 200, 20
 #: Bytes of bodies after which a page ends.
 PAGE_BYTES = 1024 * 1024
 
-#: A delivery's sequence, its event's id, its status, and how often it was tried.
-Row = tuple[int, int, str, int]
+#: A delivery's sequence, its event's id, its status, how often it was tried, and why it is tried next.
+Row = tuple[int, int, str, int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def read_page(target: WebhookTarget, after: int, using: str) -> Page:
     A page ends before an event whose payload has yet to be built. Raises ``UndecryptableSecret``.
     """
     deliveries = Delivery.objects.using(using).filter(target=target, sequence__gt=after).exclude(status=Status.CANCELLED)
-    columns = ("sequence", "event_id", "status", "attempt_count")
+    columns = ("sequence", "event_id", "status", "attempt_count", "trigger")
     rows: list[Row] = list(deliveries.order_by("sequence").values_list(*columns)[: PAGE + 1])
     now = read_clock(using)
     writer = Writer(target, now)
@@ -78,7 +78,7 @@ def _with_contents(using: str, rows: Sequence[Row], writer: "Writer", now: datet
     """Each sequence with what there is to send, read as far as somebody takes it."""
     for start in range(0, len(rows), CHUNK):
         chunk = rows[start : start + CHUNK]
-        event_ids, version = {event_id for _, event_id, _, _ in chunk}, writer.target.version
+        event_ids, version = {event_id for _, event_id, *_ in chunk}, writer.target.version
         contents = read_contents(using, event_ids, now, with_versions=bool(version))
         for event_id in _find_unwanted(using, chunk, writer.target):
             contents.pop(event_id, None)
@@ -89,7 +89,7 @@ def _with_contents(using: str, rows: Sequence[Row], writer: "Writer", now: datet
                 content.wanted |= {body_format} - {""}
                 told |= {pk} if body_format.startswith(payload.BINARY) else set()
         write_bodies(using, contents, told)
-        for sequence, event_id, _, _ in chunk:
+        for sequence, event_id, *_ in chunk:
             yield sequence, contents.get(event_id)
 
 
@@ -98,7 +98,8 @@ def _find_unwanted(using: str, rows: Sequence[Row], target: WebhookTarget) -> se
     if not target.filters:
         return set()
     prefetch_related_objects([target], "subscriptions")
-    undecided = {event_id for _, event_id, status, count in rows if status == Status.PENDING and count == 0}
+    untried = (Status.PENDING, 0, Trigger.EVENT)
+    undecided = {event_id for _, event_id, *state in rows if tuple(state) == untried}
     return {pk for pk, statement in read_statements(using, undecided).items() if not statement.suits(target)}
 
 

@@ -6,7 +6,7 @@ from django.dispatch import Signal
 attempt_made = Signal()
 #: After a delivery succeeded: ``delivery``.
 delivery_succeeded = Signal()
-#: After a delivery ended without success: ``delivery``.
+#: After a delivery ended without success: ``delivery``. Not for what its target does not want, as its filters say.
 delivery_failed = Signal()
 #: After a target was disabled by its receiver's word or by its failures: ``target``, ``reason``.
 target_disabled = Signal()

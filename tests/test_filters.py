@@ -397,6 +397,18 @@ def test_the_feed_has_what_fits(owner: User) -> None:
     assert ([item.sequence for item in page.items], page.after) == ([2], 3)
 
 
+def test_the_feed_has_what_people_want_sent(owner: User) -> None:
+    """Also while it waits to be sent again, though it was filtered."""
+    register(owner, {"order.*": {"n": [2]}})
+    fire("order.paid", {"n": 1}, owner=owner)
+    deliver()
+    assert feed.read_page(WebhookTarget.objects.get(), 0, DB).items == []
+
+    Delivery.objects.get().retry()
+
+    assert [item.sequence for item in feed.read_page(WebhookTarget.objects.get(), 0, DB).items] == [1]
+
+
 # -- setting them ------------------------------------------------------------------------------------------------------
 
 

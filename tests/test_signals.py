@@ -79,6 +79,17 @@ def test_an_expired_delivery_has_failed_without_an_attempt(heard: list[tuple[str
 
 
 @pytest.mark.django_db
+def test_what_a_target_does_not_want_has_not_failed(heard: list[tuple[str, dict[str, Any]]]) -> None:
+    """A delivery that is filtered ends as its owner wants it, so nobody is told of it."""
+    make_target(filters={"*": {"n": [2]}})
+    fire("a.b", {"n": 1})
+    deliver()
+
+    assert Delivery.objects.get().reason == "filtered"
+    assert heard == []
+
+
+@pytest.mark.django_db
 def test_a_disabled_target_is_told_once_with_its_reason(heard: list[tuple[str, dict[str, Any]]]) -> None:
     """People may want to write to its owner."""
     target = make_target()
