@@ -1,4 +1,8 @@
-"""Say numbers and durations to people."""
+"""Say numbers, durations, times and texts to people."""
+
+from datetime import datetime
+
+from django.utils import timezone
 
 
 def describe_span(seconds: float) -> str:
@@ -14,3 +18,16 @@ def describe_span(seconds: float) -> str:
 def describe_count(number: int, noun: str, nouns: str = "") -> str:
     """Say how many: ``1 attempt``, ``3 attempts``. *nouns* is the plural, if it takes more than an s."""
     return f"{number} {noun if number == 1 else nouns or noun + 's'}"
+
+
+def describe_time(at: datetime, now: datetime) -> str:
+    """Say when something was, or will be: ``2026-09-21 16:13:20 (3 min ago)``, in the current time zone."""
+    seconds = (at - now).total_seconds()
+    relation = f"in {describe_span(seconds)}" if seconds > 0 else f"{describe_span(-seconds)} ago"
+    return f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S} ({relation})"
+
+
+def make_printable(text: str, length: int = 200) -> str:
+    """Return the beginning of *text* as one line that does nothing to a terminal."""
+    clean = "".join(letter if letter.isprintable() else " " for letter in text)
+    return clean if len(clean) <= length else clean[: length - 1] + "…"

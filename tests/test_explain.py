@@ -11,14 +11,8 @@ from django.utils import timezone
 from djwebhooks.erasure import erase
 from djwebhooks.events import fire
 from djwebhooks.exceptions import InvalidEvent, UnknownEvent
-from djwebhooks.explain import (
-    LIMIT,
-    Explanation,
-    describe_time,
-    explain_name,
-    explain_uid,
-    make_printable,
-)
+from djwebhooks.explain import Explanation, explain_name, explain_uid
+from djwebhooks.explain.sections import LIMIT
 from djwebhooks.models import Delivery, Event, Lane, Replay, Subscription, WebhookTarget, Worker
 from djwebhooks.testing import deliver
 
@@ -472,18 +466,6 @@ def test_nothing_secret_is_said(acme: User) -> None:
 
 
 # -- words -------------------------------------------------------------------------------------------------------------
-
-
-def test_a_time_is_said_in_the_current_zone_and_from_now() -> None:
-    """Past and future, in the project's zone."""
-    assert describe_time(NOW - timedelta(minutes=3), NOW) == "2026-09-21 15:57:00 (3 min ago)"
-    assert describe_time(NOW + timedelta(minutes=3), NOW) == "2026-09-21 16:03:00 (in 3 min)"
-
-
-def test_printable_is_one_short_line() -> None:
-    """Control characters and line ends become spaces, and length is cut."""
-    assert make_printable("a\nb\x9bc") == "a b c"
-    assert make_printable("x" * 10, 5) == "xxxx…"
 
 
 def test_what_was_sent_again_says_who_wanted_it(acme: User) -> None:

@@ -49,8 +49,8 @@ LAYERS = (
     ("engines",),
     ("events", "weaknesses"),
     ("model_events",),
-    ("adoption", "decorators", "checks", "erasure", "explain", "metrics", "prune", "stats"),
-    ("admin", "api", "jwks", "portal", "management", "apps", "testing"),
+    ("adoption", "decorators", "checks", "erasure", "explain", "prune", "stats"),
+    ("admin", "api", "jwks", "management", "apps", "testing"),
     ("inbox",),
 )
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}

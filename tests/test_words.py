@@ -1,8 +1,12 @@
-"""Numbers and durations read as people say them."""
+"""Numbers, durations, times and texts read as people say them."""
+
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from djwebhooks.words import describe_count, describe_span
+from djwebhooks.words import describe_count, describe_span, describe_time, make_printable
+
+NOW = datetime(2026, 9, 21, 14, 0, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -31,3 +35,15 @@ def test_one_is_not_many() -> None:
         "2 bodies",
         "0 events",
     ]
+
+
+def test_a_time_is_said_in_the_current_zone_and_from_now() -> None:
+    """Past and future, in the project's zone."""
+    assert describe_time(NOW - timedelta(minutes=3), NOW) == "2026-09-21 15:57:00 (3 min ago)"
+    assert describe_time(NOW + timedelta(minutes=3), NOW) == "2026-09-21 16:03:00 (in 3 min)"
+
+
+def test_printable_is_one_short_line() -> None:
+    """Control characters and line ends become spaces, and length is cut."""
+    assert make_printable("a\nb\x9bc") == "a b c"
+    assert make_printable("x" * 10, 5) == "xxxx…"

@@ -13,7 +13,7 @@ from djwebhooks import senders
 from djwebhooks.admin.pages import find_event, find_target, may_touch
 from djwebhooks.database import read_clock
 from djwebhooks.exceptions import AlreadyFinished, UnknownSender
-from djwebhooks.explain import describe_replay, describe_time, list_waits
+from djwebhooks.explain.deliveries import describe_replay, list_waits
 from djwebhooks.models import Attempt, Body, Delivery, Event, Replay, WebhookTarget
 from djwebhooks.models.deliveries import COALESCED
 from djwebhooks.models.events import events_database
@@ -37,7 +37,7 @@ from djwebhooks.pages import (
     time_field,
     uids_beginning_with,
 )
-from djwebhooks.words import describe_count
+from djwebhooks.words import describe_count, describe_time
 
 
 def retry(delivery: Delivery, by: Any) -> Done:

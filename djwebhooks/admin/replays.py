@@ -17,7 +17,7 @@ from django.utils.safestring import SafeString
 from djwebhooks.admin.pages import SYSTEM_PERMISSION, may_touch
 from djwebhooks.conf import conf
 from djwebhooks.exceptions import AlreadyFinished, InvalidReplay
-from djwebhooks.explain import THROUGH, describe_time
+from djwebhooks.explain.deliveries import THROUGH
 from djwebhooks.models import Delivery, Replay, WebhookTarget
 from djwebhooks.models.deliveries import Status
 from djwebhooks.models.events import events_database
@@ -37,6 +37,7 @@ from djwebhooks.pages import (
     time_field,
     titled,
 )
+from djwebhooks.words import describe_time
 
 #: Who may replay for all owners at once.
 EVERYBODY_PERMISSION = "djwebhooks.replay_everybody"

@@ -21,7 +21,7 @@ from djwebhooks.admin.target_forms import SECRET_FIELDS, SubscriptionFormSet, Sy
 from djwebhooks.admin.versions import VersionsAdmin
 from djwebhooks.database import read_clock
 from djwebhooks.exceptions import DjWebhooksError, UndecryptableSecret
-from djwebhooks.explain import list_holds, list_troubles
+from djwebhooks.explain.targets import list_holds, list_troubles
 from djwebhooks.models import Delivery, Replay, Subscription, WebhookTarget
 from djwebhooks.models.deliveries import Status
 from djwebhooks.models.events import events_database

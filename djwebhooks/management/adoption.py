@@ -4,8 +4,7 @@ import pprint
 from collections.abc import Iterator
 
 from djwebhooks.adoption import Adopted, Adoptee
-from djwebhooks.explain import make_printable
-from djwebhooks.words import describe_count
+from djwebhooks.words import describe_count, make_printable
 
 
 def describe_adopted(adopted: Adopted, *, is_dry: bool) -> Iterator[str]:

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator
 
-from djwebhooks.explain import make_printable
 from djwebhooks.stats import QueueStats, Stats, TargetStats, WorkerStats
-from djwebhooks.words import describe_count, describe_span
+from djwebhooks.words import describe_count, describe_span, make_printable
 
 
 def report(stats: Stats) -> Iterator[str]:

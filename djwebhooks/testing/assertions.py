@@ -7,11 +7,12 @@ from pprint import pformat
 from typing import Any
 
 from djwebhooks.exceptions import InvalidPayload
-from djwebhooks.explain import describe_owner, describe_target, make_printable
+from djwebhooks.explain.sections import describe_owner, describe_target
 from djwebhooks.models import Event, WebhookTarget
 from djwebhooks.owners import check_owner
 from djwebhooks.payload import encode
 from djwebhooks.testing.sending import fired, payload_of, targets_of
+from djwebhooks.words import make_printable
 
 #: In the place of what does not matter.
 ANYTHING: Any = object()
