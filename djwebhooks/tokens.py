@@ -77,6 +77,12 @@ def _read_token(kind: TokenAuthentication, reply: Reply, now: datetime) -> Acces
     return replace(reply, status=None, headers={}, body=b"", error=retry.AUTHENTICATION_ERROR, detail=found)
 
 
+@sensitive_variables()
+def find_shown(token: AccessToken | None, request: Request) -> AccessToken | None:
+    """Return *token* if *request* shows it: one to another host than the target's does not."""
+    return token if token is not None and token.text in request.headers.get("authorization", "") else None
+
+
 def is_refused(flight: Flight, reply: Reply) -> bool:
     """Whether the receiver did not take the access token of the request."""
     return flight.access_token is not None and reply.status == 401

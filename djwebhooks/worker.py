@@ -530,7 +530,9 @@ class Worker:
         for work, target, request in prepared.ready:
             held, now = self._held[work.target_id], self._clock()
             held.note_start(work.delivery_id, now)
-            flight = Flight(work, target, request.url, now, time.monotonic(), access_token=held.access_token)
+            flight = Flight(
+                work, target, request.url, now, time.monotonic(), access_token=tokens.find_shown(held.access_token, request)
+            )
             self._launch(request, flight)
 
     def _launch(self, request: Request, flight: Flight) -> None:

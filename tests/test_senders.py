@@ -363,6 +363,24 @@ def test_what_opens_the_receivers_door_goes_to_no_other(url: str, is_shown: bool
     assert bool(asked) is (is_shown and kind.get("type") == "oauth2")
 
 
+def test_another_host_refuses_no_token_that_it_was_not_shown() -> None:
+    """Its 401 is an answer like any other: the target's token stays, and the delivery is tried again on its schedule."""
+    oauth = {"type": "oauth2", "token_url": f"{URL}/token", "client_id": "c", "client_secret": "s"}
+    make_target(sender="elsewhere", authentication=oauth, retry_schedule=[3600])
+
+    def answer(request: Request) -> Reply:
+        status = 401 if request.url == "http://127.0.0.2:9/" else 200
+        return Reply(request.key, status=status, body=b'{"access_token": "t", "token_type": "bearer", "expires_in": 3600}')
+
+    fire("a.b", {"url": URL})
+    assert [request.url for request in deliver(answer)] == [f"{URL}/token", URL]
+    fire("a.b", {"url": "http://127.0.0.2:9/"})
+    assert [request.url for request in deliver(answer)] == ["http://127.0.0.2:9/"]
+    assert ends() == [(Status.SUCCEEDED, ""), (Status.PENDING, "http_401")]
+    fire("a.b", {"url": URL})
+    assert [request.url for request in deliver(answer)] == [URL]
+
+
 def test_a_check_of_a_key_that_is_gone_ends_before_it_is_written() -> None:
     """A sender that signs by itself finds no secret then."""
     target = make_target(sender="signing")
