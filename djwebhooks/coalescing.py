@@ -1,6 +1,7 @@
 """Let the newest of several events about one thing stand for all of them, where that was asked for."""
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Self
@@ -73,8 +74,7 @@ class Places:
         self._places = {kind: Place() for kind in kinds}
         self._taken: dict[UUID, Place] = {}
         found = database.union_all(using, WAITING, sorted({(kind.target_id, kind.ordering_key) for kind in self._places}))
-        of_event = database.read_many(using, Event, ("id", *Kind._fields[2:]), {event_id for _, event_id, _, _ in found})
-        others = {event_id: values for event_id, *values in of_event}
+        others = _read_kinds(using, {event_id for _, event_id, _, _ in found})
         kind_of = {pk: Kind(target_id, key, *others[event_id]) for pk, event_id, target_id, key in found if event_id in others}
         ids = [pk for pk, kind in kind_of.items() if kind in self._places]
         columns = ("id", "event", "uid", "status", "due_at", "coalesce_until", "coalesced_count")
@@ -125,8 +125,77 @@ class Places:
         database.update_many(self._using, Delivery, columns, kept)
 
 
+class Tried(NamedTuple):
+    """What came of a delivery that something newer may take the place of: it is tried again, or, without a time, succeeded."""
+
+    delivery_id: int
+    event_id: int
+    target_id: int
+    ordering_key: str
+    retry_at: datetime | None
+
+    @property
+    def line(self) -> tuple[int, str]:
+        """Its target and ordering key."""
+        return self.target_id, self.ordering_key
+
+
+def end_outdated(using: str, tried: Collection[Tried], now: datetime) -> set[tuple[int, str]]:
+    """End what has failed if something newer of its kind is pending, and what is older than what has succeeded.
+
+    What came of those *tried* is written already, and their lanes are locked. Return the (target id, ordering key) pairs in which
+    something has ended.
+    """
+    found = database.union_all(using, UNWANTED, sorted({one.line for one in tried}))
+    others = _read_kinds(using, {event_id for _, event_id, _, _ in found}.union(one.event_id for one in tried))
+    alike: dict[Kind, list[tuple[int, int]]] = defaultdict(list)
+    for pk, event_id, target_id, key in found:
+        if event_id in others:
+            alike[Kind(target_id, key, *others[event_id])].append((event_id, pk))
+    newer_of: dict[int, int] = {}
+    # What succeeded last, as it may be newer than what is pending.
+    for one in sorted(tried, key=lambda one: one.retry_at is None):
+        pending = alike[Kind(*one.line, *others[one.event_id])] if one.event_id in others else []
+        if one.retry_at is None:
+            newer_of |= {pk: one.delivery_id for event_id, pk in pending if event_id < one.event_id}
+        elif (one.event_id, one.delivery_id) in pending and max(pending)[1] != one.delivery_id:
+            newer_of[one.delivery_id] = max(pending)[1]
+    return _give_way(using, newer_of, {one.delivery_id: one.retry_at for one in tried}, now) if newer_of else set()
+
+
+def _give_way(using: str, newer_of: dict[int, int], retries: dict[int, datetime | None], now: datetime) -> set[tuple[int, str]]:
+    """End each delivery for a newer one, which is sent no later than it would have been; not if somebody has locked either."""
+    columns = ("id", "uid", "target", "ordering_key", "status", "due_at", "coalesce_until", "coalesced_count")
+    ids = {*newer_of, *newer_of.values()}
+    rows = {pk: row for pk, *row in database.read_many(using, Delivery, columns, ids, lock=True)}
+    pairs = [(older, newer) for older, newer in newer_of.items() if older in rows and newer in rows]
+    changed = {}
+    for older, newer in pairs:
+        _, _, _, status, due_at, until, count = rows[newer]
+        if status == Status.PENDING:
+            if until is not None:  # Else it is being sent.
+                until = min(until, retries[older] or until)
+                due_at = due_at and until
+            rows[newer][4:] = due_at, until, count + 1 + rows[older][6]
+            changed[newer] = (*rows[newer][4:], newer)
+    Delivery.objects.using(using).replace([(rows[newer][0], older) for older, newer in pairs], now)
+    database.update_many(using, Delivery, ("due_at", "coalesce_until", "coalesced_count"), list(changed.values()))
+    return {(rows[older][1], rows[older][2]) for older, _ in pairs}
+
+
+def _read_kinds(using: str, event_ids: Collection[int]) -> dict[int, Sequence[Any]]:
+    """What the kinds of these events' deliveries have beside a target and a key."""
+    rows = database.read_many(using, Event, ("id", "coalesce", *Kind._fields[2:]), event_ids)
+    return {pk: others for pk, coalesce, *others in rows if coalesce is not None}
+
+
 #: What newer deliveries may take the place of. No JOIN: to plan a hundred of them takes longer than to read the events apart.
 WAITING = """
     SELECT id, event_id, target_id, ordering_key FROM djw_delivery
     WHERE target_id = %s AND ordering_key = %s AND status = 'pending' AND coalesce_until IS NOT NULL
+"""
+#: What is pending, whether it is being sent or not, and people have not asked for.
+UNWANTED = """
+    SELECT id, event_id, target_id, ordering_key FROM djw_delivery
+    WHERE target_id = %s AND ordering_key = %s AND status = 'pending' AND previous_status = ''
 """

@@ -11,6 +11,7 @@ from django.db.models import Exists, F, Min, OuterRef, Q, QuerySet, prefetch_rel
 
 from djwebhooks import database
 from djwebhooks.authentication.base import AccessToken
+from djwebhooks.coalescing import Tried, end_outdated
 from djwebhooks.conf import conf
 from djwebhooks.database import DatabaseNow
 from djwebhooks.exceptions import UndecryptableSecret
@@ -370,7 +371,8 @@ def _record(using: str, worker_id: int, outcomes: Sequence[Outcome], now: dateti
             result.outcomes.append(outcome)
     _write_attempts(using, _forget_answers(using, result.outcomes))
     _write_statuses(using, result.outcomes, now)
-    _line_up_next(using, result.outcomes, lanes, now)
+    outdated = _end_outdated(using, result.outcomes, now)
+    _line_up_next(using, result.outcomes, outdated, lanes, now)
     _write_health(using, result, lanes, now)
     _write_key_checks(using, result.outcomes, now)
     return result
@@ -418,6 +420,9 @@ def _write_statuses(using: str, outcomes: Sequence[Outcome], now: datetime) -> N
     database.update_many(using, Delivery, columns, rows)
     database.update_many(using, Delivery, ["attempt_count"], counts)
     database.update_many(using, Delivery, ["coalesce_until"], replaceable)
+    arrived = [o.work.delivery_id for o in outcomes if o.is_success and o.work.is_replaceable]
+    if arrived:  # It may have been ended for something newer while it was on its way.
+        Delivery.objects.using(using).filter(pk__in=arrived, replaced_by__isnull=False).update(replaced_by=None)
     own_faults = [o.work for o in outcomes if o.sent is not None and not o.counts]
     offsets = [(work.schedule_offset + 1, work.delivery_id, work.schedule_offset + 1) for work in own_faults]
     sql = "UPDATE djw_delivery SET schedule_offset = %s WHERE id = %s AND schedule_offset < %s"
@@ -437,13 +442,19 @@ def _find_touched(using: str, outcomes: Sequence[Outcome]) -> tuple[set[int], se
     return ended, reopened
 
 
-def _line_up_next(using: str, outcomes: Iterable[Outcome], lanes: dict[int, Locked], now: datetime) -> None:
-    pairs = {
-        (outcome.work.target_id, outcome.work.ordering_key)
-        for outcome in outcomes
-        if outcome.status != Status.PENDING and lanes[outcome.work.target_id].is_ordered
-    }
-    Delivery.objects.using(using).line_up(sorted(pairs), now)
+def _end_outdated(using: str, outcomes: Iterable[Outcome], now: datetime) -> set[tuple[int, str]]:
+    """End what something newer makes out of date; return in which (target id, ordering key) pairs."""
+    open_or_well = (o for o in outcomes if o.work.is_replaceable and (o.is_success or o.due_at is not None))
+    tried = [Tried(o.work.delivery_id, o.work.event_id, o.work.target_id, o.work.ordering_key, o.due_at) for o in open_or_well]
+    return end_outdated(using, tried, now) if tried else set()
+
+
+def _line_up_next(
+    using: str, outcomes: Iterable[Outcome], outdated: set[tuple[int, str]], lanes: dict[int, Locked], now: datetime
+) -> None:
+    works = (outcome.work for outcome in outcomes if outcome.status != Status.PENDING)
+    pairs = outdated.union((work.target_id, work.ordering_key) for work in works)
+    Delivery.objects.using(using).line_up(sorted(pair for pair in pairs if lanes[pair[0]].is_ordered), now)
 
 
 def _write_health(using: str, result: Recorded, lanes: dict[int, Locked], now: datetime) -> None:

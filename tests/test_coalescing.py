@@ -356,17 +356,110 @@ def test_a_pending_retry_is_replaced(owner: User, worker: Worker, is_ordered: bo
     make_target(owner, is_ordered=is_ordered, retry_schedule=[60])
     change(owner, 1, coalesce=True)
     turn(worker)
-    change(owner, 2)
     worker.transport.answer(500)
     turn(worker)
-    assert pending() == [1, 2]
+    assert pending() == [1]
     retry = Delivery.objects.get(sequence=1)
-    newest = change(owner, 3)
+    newest = change(owner, 2)
 
-    assert pending() == [3]
+    assert pending() == [2]
     assert newest.due_at == retry.due_at
     retry.refresh_from_db()
     assert (retry.attempt_count, retry.reason) == (1, COALESCED)
+
+
+@pytest.mark.parametrize("is_ordered", [True, False])
+def test_what_fails_is_not_repeated_when_something_newer_waits(owner: User, worker: Worker, is_ordered: bool) -> None:
+    """The newer one is sent no later than the retry would have been, and stands for what failed, too."""
+    make_target(owner, is_ordered=is_ordered, retry_schedule=[60])
+    older = change(owner, 1, coalesce=True)
+    turn(worker)
+    newer = change(owner, 2)
+    worker.transport.answer(500)
+    turn(worker)
+
+    older.refresh_from_db()
+    newer.refresh_from_db()
+    assert (older.status, older.reason, older.due_at, older.replaced_by) == (Status.CANCELLED, COALESCED, None, newer.uid)
+    assert (newer.status, newer.coalesced_count, older.attempt_count) == (Status.PENDING, 1, 1)
+    assert newer.due_at == newer.coalesce_until
+    assert newer.due_at is not None
+    assert newer.due_at < read_clock(DB) + timedelta(minutes=5)
+
+
+def get_known(worker: Worker, owner: User) -> None:
+    """Let the target answer well, so that it gets several requests at a time."""
+    for number in range(8):
+        fire("thing.known", number, owner=owner)
+        turn(worker)
+        worker.transport.answer(200)
+        turn(worker)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["older first", "newer first"])
+@pytest.mark.parametrize("is_at_once", [True, False])
+def test_what_failed_is_not_repeated_after_something_newer(
+    owner: User, worker: Worker, order: tuple[int, int], is_at_once: bool
+) -> None:
+    """While one is on its way a newer one goes out and succeeds: the receiver must not end with the older state."""
+    make_target(owner, retry_schedule=[60])
+    get_known(worker, owner)
+    older = change(owner, 1, coalesce=True)
+    turn(worker)
+    newer = change(owner, 2, coalesce=True)
+    turn(worker)
+    for place in order:
+        worker.transport.answered.append(Reply(worker.transport.waiting[place].key, status=(500, 200)[place]))
+        if not is_at_once:
+            turn(worker)
+            worker._oldest_outcome = 0.0  # As if the moment were over that results wait for each other.
+            turn(worker)
+    turn(worker)
+
+    older.refresh_from_db()
+    newer.refresh_from_db()
+    assert (older.status, older.reason, older.replaced_by, older.due_at) == (Status.CANCELLED, COALESCED, newer.uid, None)
+    assert newer.status == Status.SUCCEEDED
+
+
+def test_what_arrives_after_something_newer_has_arrived(owner: User, worker: Worker) -> None:
+    """What was ended for something newer while it was on its way, and succeeds, says nothing of that any more."""
+    make_target(owner)
+    get_known(worker, owner)
+    older = change(owner, 1, coalesce=True)
+    turn(worker)
+    change(owner, 2, coalesce=True)
+    turn(worker)
+    worker.transport.waiting.reverse()
+    for status in (Status.CANCELLED, Status.SUCCEEDED):
+        worker.transport.answer(200)
+        turn(worker)
+        worker._oldest_outcome = 0.0
+        turn(worker)
+        older.refresh_from_db()
+        assert older.status == status
+
+    assert (older.reason, older.replaced_by) == ("", None)
+
+
+def test_what_people_want_sent_is_not_ended_for_something_newer(owner: User, worker: Worker) -> None:
+    """Neither when it fails nor when something newer succeeds; nor is what did not ask for it."""
+    make_target(owner, retry_schedule=[3600])
+    worker.transport.concurrency = 20
+    get_known(worker, owner)
+    wanted = change(owner, 1, coalesce=True)
+    change(owner, 2, coalesce=None)
+    turn(worker)
+    wanted.cancel()
+    wanted.retry()
+    change(owner, 3, coalesce=True)
+    turn(worker)
+    for request in worker.transport.waiting:
+        status = 200 if payloads([request]) == [b"3"] else 500
+        worker.transport.answered.append(Reply(request.key, status=status))
+    turn(worker)
+
+    assert pending() == [1, 2]
 
 
 def test_what_a_dead_worker_had_in_hand_is_not_replaced(owner: User, worker: Worker) -> None:
@@ -478,6 +571,8 @@ def test_what_people_want_sent_is_not_replaced(owner: User) -> None:
     change(owner, 3)
 
     assert pending() == [1, 3]
+    first.refresh_from_db()
+    assert first.replaced_by is None
 
 
 def test_a_replay_sends_what_was_replaced_in_its_order(owner: User) -> None:

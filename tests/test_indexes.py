@@ -10,7 +10,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from djwebhooks import dispatch, lanes, replays
-from djwebhooks.coalescing import Kind, Places
+from djwebhooks.coalescing import Kind, Places, Tried, end_outdated
 from djwebhooks.database import read_clock
 from djwebhooks.erasure import erase
 from djwebhooks.lanes import Held
@@ -126,6 +126,10 @@ HOT: dict[str, tuple[Callable[[], object], str, str]] = {
     "whether a key waits": (dispatch_ordered, "SELECT target_id, ordering_key", "djw_delivery_key"),
     "what a newer event replaces": (
         find_places, "coalesce_until IS NOT", "djw_delivery_(replaceable|key)",
+    ),
+    "what a result makes out of date": (
+        lambda: end_outdated(DB, [Tried(0, 0, some_target().pk, "0", None)], read_clock(DB)),
+        "previous_status =", "djw_delivery_key",
     ),
     "the attempts of a delivery": (
         lambda: list(Delivery.objects.all()[0].attempts.all()), "djw_attempt", "djw_attempt_number",

@@ -91,8 +91,9 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
             # Who wants it sent although it has expired means it.
             "expires_at": Case(When(expires_at__gt=DatabaseNow(), then=F("expires_at")), default=None),
             "finished_at": None,
-            # Nor may a newer event take its place.
+            # Nor may a newer event take its place, or has taken it.
             "coalesce_until": None,
+            "replaced_by": None,
             "schedule_offset": F("attempt_count"),
             "replay": replay,
         }
