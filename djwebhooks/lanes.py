@@ -7,7 +7,7 @@ from functools import partial, reduce
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from django.db.models import Exists, F, Min, OuterRef, Q, QuerySet, prefetch_related_objects
+from django.db.models import Case, Exists, F, Min, OuterRef, Q, QuerySet, When, prefetch_related_objects
 
 from djwebhooks import database
 from djwebhooks.authentication.base import AccessToken
@@ -290,26 +290,30 @@ def _expire_held(using: str, target_id: int, now: datetime) -> None:
 
 
 def _line_up_anew(using: str, target_id: int, *, is_ordered: bool) -> None:
-    """Make a lane ordered, so that only the first of each key is due, or unordered, so that all are; in pages."""
+    """Make a lane ordered, so that only the first of each key is due, or unordered, so that all are; in pages.
+
+    What waits for newer events goes on doing so.
+    """
+    due_at = Case(When(coalesce_until__gt=DatabaseNow(), then=F("coalesce_until")), default=DatabaseNow())
     waiting = Delivery.objects.using(using).filter(target_id=target_id).pending()
     if is_ordered:
         earlier = waiting.filter(ordering_key=OuterRef("ordering_key"), sequence__lt=OuterRef("sequence"))
-        wrong, right = waiting.filter(Exists(earlier), due_at__isnull=False), None
+        wrong = waiting.filter(Exists(earlier), due_at__isnull=False)
         heads = waiting.filter(~Exists(earlier), due_at__isnull=True)
     else:
-        wrong, right = waiting.filter(due_at__isnull=True), DatabaseNow()
+        wrong = waiting.filter(due_at__isnull=True)
         heads = waiting.none()
 
     def change_page() -> bool:
         if not _lock_now(using, target_id):
             return False
         ids = list(wrong.values_list("pk", flat=True)[:PAGE])
-        Delivery.objects.using(using).filter(pk__in=ids).update(due_at=right)
+        Delivery.objects.using(using).filter(pk__in=ids).update(due_at=None if is_ordered else due_at)
         if ids and is_ordered:
             # Until the last page neither order is true, and whoever looks next must line it up, whichever is wanted then.
             Lane.objects.using(using).filter(pk=target_id).update(is_ordered=None)
         if not ids:
-            heads.update(due_at=DatabaseNow())
+            heads.update(due_at=due_at)
             Lane.objects.using(using).filter(pk=target_id).update(is_ordered=is_ordered, version=F("version") + 1)
         return bool(ids)
 

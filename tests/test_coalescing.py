@@ -264,6 +264,32 @@ def test_it_waits_for_newer_ones_when_it_is_first(owner: User) -> None:
     assert waiting.due_at == waiting.coalesce_until
 
 
+def test_it_goes_on_waiting_when_its_target_is_put_out_of_order(owner: User) -> None:
+    """Whoever makes a target unordered has nothing sent that newer events may take the place of."""
+    target = make_target(owner, is_ordered=True)
+    fire("thing.moved", 0, owner=owner, ordering_key="k")
+    waiting = change(owner, 1)
+    assert waiting.due_at is None
+    target.is_ordered = False
+    target.save()
+
+    assert payloads(deliver()) == [b"0"]
+    waiting.refresh_from_db()
+    assert waiting.due_at == waiting.coalesce_until
+
+
+def test_it_goes_on_waiting_when_its_target_is_put_in_order_again(owner: User) -> None:
+    """The first of a key waits out its own time, though it stood behind something that is gone."""
+    target = make_target(owner, is_ordered=True)
+    waiting = change(owner, 1)
+    Delivery.objects.filter(pk=waiting.pk).update(due_at=None)
+    Lane.objects.filter(pk=target.pk).update(is_ordered=None, due_at=DatabaseNow())
+    assert deliver() == []
+
+    waiting.refresh_from_db()
+    assert waiting.due_at == waiting.coalesce_until
+
+
 def test_one_batch_keeps_its_line(owner: User) -> None:
     """Also within one dispatch what stands between two events that coalesce goes before the newer."""
     make_target(owner, is_ordered=True)
