@@ -21,7 +21,7 @@ from djwebhooks.explain.deliveries import THROUGH
 from djwebhooks.models import Delivery, Replay, WebhookTarget
 from djwebhooks.models.deliveries import Status
 from djwebhooks.models.events import events_database
-from djwebhooks.models.replays import REPLAYABLE, Criteria, Plan, Through, check_rate, make_criteria
+from djwebhooks.models.replays import REPLAYABLE, STATES, Criteria, Plan, Through, check_rate, make_criteria
 from djwebhooks.pages import (
     NOTHING,
     ActingAdmin,
@@ -41,11 +41,6 @@ from djwebhooks.words import describe_time
 
 #: Who may replay for all owners at once.
 EVERYBODY_PERMISSION = "djwebhooks.replay_everybody"
-STATES = {
-    "running": Q(finished_at__isnull=True, cancelled_at__isnull=True),
-    "finished": Q(finished_at__isnull=False, cancelled_at__isnull=True),
-    "cancelled": Q(cancelled_at__isnull=False),
-}
 #: Reasons for which deliveries are left out, in words.
 OBSTACLES = {"expired": "their events have expired", "erased": "their data was erased", "gone": "target or event was deleted"}
 

@@ -88,6 +88,14 @@ class NumberField(serializers.FloatField):
             self.fail("invalid")
 
 
+class StatusesField(serializers.ListField):
+    """How deliveries ended: a word, or a list of words."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Return *data* as a list. Raises ``ValidationError``."""
+        return super().to_internal_value([data] if isinstance(data, str) else data)
+
+
 class AnyField(serializers.Field[Any, Any, Any, Any]):
     """Whatever JSON can hold; ``djwebhooks.payload`` judges it."""
 
@@ -165,3 +173,7 @@ class StrictSerializer(serializers.Serializer[T]):
         if unknown:
             names = ", ".join(known) or "none"
             raise ValidationError({name: [f"There is no {self.noun} with this name; there are: {names}."] for name in unknown})
+
+
+class NothingSerializer(StrictSerializer[Any]):
+    """The body of a request that needs none."""

@@ -23,11 +23,11 @@ from djwebhooks.api import rows
 from djwebhooks.api.catalogue import check_subscription, list_event_types
 from djwebhooks.api.fields import ChoiceField, StrictSerializer, TextField
 from djwebhooks.api.filters import RowFilters, read_filters
-from djwebhooks.api.serializers import STATES
 from djwebhooks.api.views import OwnerViewSet
 from djwebhooks.exceptions import InvalidPayload, SenderFault, UnknownSender
 from djwebhooks.models import Subscription, WebhookTarget
 from djwebhooks.models.events import events_database
+from djwebhooks.models.operation import STATES
 from djwebhooks.network import check_url
 from djwebhooks.owners import name_of_owner
 from djwebhooks.payload import OPERATIONAL_EVENTS, Message, encode, matches
@@ -57,7 +57,7 @@ class HookSerializer(serializers.Serializer[Subscription]):
     id = serializers.SerializerMethodField(help_text="What it is deleted by.")
     event = serializers.CharField(help_text="An event's name, 'project.*' for all below project, or '*' for all.")
     target_url = serializers.CharField(source="target.target_url", help_text="Where events are sent by POST.")
-    state = ChoiceField(STATES, source="target.state", help_text="How it fares, in a word.")
+    state = ChoiceField(tuple(STATES), source="target.state", help_text="How it fares, in a word.")
 
     def get_id(self, hook: Subscription) -> str:
         """Return its target's uid and its event, which no other hook has together."""

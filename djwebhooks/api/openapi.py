@@ -15,7 +15,7 @@ from rest_framework import serializers
 import djwebhooks
 from djwebhooks.api import answers, feed, hooks, urls, views
 from djwebhooks.api import serializers as own
-from djwebhooks.api.fields import AnyField, SealedDictField, StrictSerializer
+from djwebhooks.api.fields import AnyField, SealedDictField, StatusesField, StrictSerializer
 from djwebhooks.api.filters import RowFilters
 from djwebhooks.models.replays import REPLAYABLE
 from djwebhooks.payload import NAME
@@ -283,7 +283,7 @@ class SealedDictExtension(OpenApiSerializerFieldExtension):
 class StatusesExtension(OpenApiSerializerFieldExtension):
     """A word, or a list of words."""
 
-    target_class = own.StatusesField
+    target_class = StatusesField
 
     def map_serializer_field(self, auto_schema: AutoSchema, direction: Any) -> dict[str, Any]:
         """Return the schema for both."""

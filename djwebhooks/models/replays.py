@@ -22,6 +22,12 @@ from djwebhooks.uid import uuid7
 REPLAYABLE = ("failed", "expired", "cancelled", "succeeded")
 #: Targets that one replay names at most; more are an owner's, or everybody's.
 MOST_TARGETS = 1000
+#: How a replay's row is in each state: ``Replay.state`` as a condition.
+STATES = {
+    "running": models.Q(finished_at__isnull=True, cancelled_at__isnull=True),
+    "finished": models.Q(finished_at__isnull=False, cancelled_at__isnull=True),
+    "cancelled": models.Q(cancelled_at__isnull=False),
+}
 
 
 class Through(models.TextChoices):
