@@ -9,13 +9,21 @@ from djwebhooks.api.serializers.replays import (
     ReplaySerializer,
     TargetReplaySerializer,
 )
-from djwebhooks.api.serializers.targets import FinishSerializer, RotationSerializer, TargetSerializer
+from djwebhooks.api.serializers.targets import (
+    FinishSerializer,
+    HealthSerializer,
+    KeySerializer,
+    RotationSerializer,
+    TargetSerializer,
+)
 
 __all__ = [
     "AttemptSerializer",
     "DeliverySerializer",
     "EventSerializer",
     "FinishSerializer",
+    "HealthSerializer",
+    "KeySerializer",
     "ListedEventSerializer",
     "ListedReplaySerializer",
     "NothingSerializer",
