@@ -518,7 +518,7 @@ def test_what_all_rows_have_in_common_is_given_once() -> None:
     """Constants stand in every row that is inserted, as what they are: texts, numbers, nulls, truths, times and JSON."""
     now = read_clock(DB)
     constants = {"tail": 7, "version": 0, "failure": "☃", "due_at": now, "is_ordered": True, "holder": None}
-    others = {"token": 0, "failure_count": 0, "cooldown_count": 0, "disabled_reason": "", "access_token": ""}
+    others = {"token": 0, "failure_count": 0, "cooldown_count": 0, "disabled_reason": "", "access_token": "", "permission": {}}
 
     database.insert_many(DB, Lane, ["target"], [(1,), (2,)], constants=constants | others | {"key_checks": {"url": "x"}})
 
