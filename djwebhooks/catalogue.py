@@ -13,6 +13,7 @@ from weakref import WeakSet
 from djwebhooks import payload
 from djwebhooks.conf import conf
 from djwebhooks.exceptions import ConfigurationError, InvalidEvent, SchemaMismatch, UnknownEvent
+from djwebhooks.names import OPERATIONAL_EVENTS, check_name, matches
 from djwebhooks.versions import check_versions
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ def register_event(
         "version": version,
         "versions": versions or {},
     }
-    payload.check_name(name)
+    check_name(name)
     if faults := list_faults(name, entry):
         raise ConfigurationError(f"register_event: {faults[0]}")
     if _registered.setdefault(name, entry) != entry:
@@ -108,7 +109,7 @@ def is_internal(name: str) -> bool:
 
 def is_possible(pattern: str) -> bool:
     """Whether *pattern* matches an event that there can be."""
-    return is_open() or any(payload.matches(pattern, name) for name in {*names_of_all(), *payload.OPERATIONAL_EVENTS})
+    return is_open() or any(matches(pattern, name) for name in {*names_of_all(), *OPERATIONAL_EVENTS})
 
 
 def names_of_all() -> list[str]:

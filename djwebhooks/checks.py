@@ -26,6 +26,7 @@ from djwebhooks.model_events import read_all
 from djwebhooks.models import Event, WebhookTarget
 from djwebhooks.models.events import SENDER_LENGTH, events_database
 from djwebhooks.models.replays import check_rate
+from djwebhooks.names import check_name
 from djwebhooks.owners import owner_model
 from djwebhooks.versions import check_version
 from djwebhooks.weaknesses import WEAKNESSES
@@ -247,7 +248,7 @@ def check_catalogue(**_: Any) -> Iterator[CheckMessage]:
         return
     for name, entry in conf.EVENTS.items():
         try:
-            payload.check_name(name)
+            check_name(name)
         except DjWebhooksError as error:
             yield Error(f"DJWEBHOOKS_EVENTS: {error}", id="djwebhooks.E009")
         for fault in catalogue.list_faults(name, entry):

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Protocol
 
 from django.db.models import Model
 
-from djwebhooks import capture, catalogue, events, payload
+from djwebhooks import capture, catalogue, events
 from djwebhooks.exceptions import ConfigurationError, InvalidEvent
 from djwebhooks.models import Event
+from djwebhooks.names import check_name
 from djwebhooks.subjects import find_instances
 from djwebhooks.versions import check_versions
 
@@ -85,7 +86,7 @@ def hook(
     """
     if callable(event):
         raise InvalidEvent('hook needs the name of an event: write @hook("project.update"), not @hook.')
-    payload.check_name(event)
+    check_name(event)
     check_versions(version, ())
     if build not in ("worker", "now"):
         raise ConfigurationError(f'build={build!r} is not possible: it is "worker" or "now".')

@@ -19,7 +19,7 @@ from djwebhooks.models import Delivery, Dispatcher, Event, Lane, Subscription, T
 from djwebhooks.models.deliveries import Status, Trigger
 from djwebhooks.models.events import index_subjects
 from djwebhooks.models.lanes import next_look
-from djwebhooks.payload import patterns_for
+from djwebhooks.names import patterns_for
 from djwebhooks.uid import uuid7
 from djwebhooks.work import Held
 

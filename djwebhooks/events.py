@@ -16,6 +16,7 @@ from djwebhooks import payload as payloads
 from djwebhooks.exceptions import IdempotencyConflict, InvalidEvent, InvalidTarget, WrongTransaction
 from djwebhooks.models import Event, WebhookTarget, validation
 from djwebhooks.models.events import events_database
+from djwebhooks.names import check_name
 from djwebhooks.owners import check_owner
 from djwebhooks.signals import work_written
 from djwebhooks.subjects import join_digests
@@ -164,7 +165,7 @@ def check_transaction(alias: str) -> None:
 
 def check_event(name: str) -> str:
     """Return *name*. Raises ``InvalidEvent``, or ``UnknownEvent`` when there is a catalogue without it."""
-    payloads.check_name(name)
+    check_name(name)
     catalogue.check_known(name)
     return name
 

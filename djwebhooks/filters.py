@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from djwebhooks.exceptions import InvalidTarget
-from djwebhooks.payload import matches
+from djwebhooks.names import matches
 
 #: Characters of a filter as JSON, and objects in each other, at most; and characters of all filters of a target.
 MOST_CHARACTERS, MOST_DEPTH, MOST_CHARACTERS_OF_ALL = 2048, 8, 16 * 1024

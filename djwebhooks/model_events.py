@@ -14,10 +14,10 @@ from django.db.models import Field, Model
 from django.db.models.signals import ModelSignal, post_delete, post_save, pre_delete
 from django.utils.module_loading import import_string
 
-from djwebhooks import payload
 from djwebhooks.conf import conf
 from djwebhooks.events import Coalesce, check_coalesce, fire
 from djwebhooks.exceptions import ConfigurationError, DjWebhooksError
+from djwebhooks.names import check_name
 from djwebhooks.owners import owner_model
 
 #: What can become of a row.
@@ -81,7 +81,7 @@ def read_all(told: object) -> list[ModelEvent]:
 def read(name: str, told: object) -> ModelEvent:
     """Read what is *told* of the event *name*. Raises ``ConfigurationError``."""
     try:
-        payload.check_name(name)
+        check_name(name)
         return _read(name, {"on": told} if isinstance(told, str) else told)
     except (DjWebhooksError, ImportError, FieldDoesNotExist) as error:
         raise ConfigurationError(f"DJWEBHOOKS_MODEL_EVENTS[{name!r}]: {error}") from error

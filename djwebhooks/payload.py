@@ -1,4 +1,4 @@
-"""What is sent: names of events, JSON text, envelopes, exact bytes."""
+"""What is sent: JSON text, envelopes, exact bytes."""
 
 import dataclasses
 import json
@@ -23,16 +23,10 @@ from django.utils.module_loading import import_string
 from standardjson import StandardJSONEncoder  # type: ignore[import-untyped]  # it has no types
 
 from djwebhooks.conf import conf
-from djwebhooks.exceptions import ConfigurationError, InvalidEvent, InvalidPayload, PayloadTooLarge
+from djwebhooks.exceptions import ConfigurationError, InvalidPayload, PayloadTooLarge
 
 logger = logging.getLogger(__name__)
 
-#: The event that tells an owner's other targets that one was disabled.
-DISABLED_EVENT = "webhook.target.disabled"
-#: Events of djwebhooks' own, about webhooks. ``*`` means the application's, so these must be asked for by name.
-OPERATIONAL_EVENTS = frozenset({DISABLED_EVENT})
-#: How long an event's name, or a pattern, may be.
-NAME_LENGTH = 255
 #: How many levels of objects and arrays a payload may have: receivers' parsers have limits of that order, such as Ruby's 100.
 DEPTH_LIMIT = 90
 #: Characters of a payload that are worth a word, though they are allowed.
@@ -50,55 +44,10 @@ VERSION_MARK = "@"
 #: The ``source`` of a CloudEvent: a constant, because ``id`` is unique in the whole world.
 CLOUDEVENTS_SOURCE = "/djwebhooks"
 
-NAME = re.compile(r"[a-zA-Z0-9_]+(?:\.[a-zA-Z0-9_]+)*")
 SURROGATE = re.compile("[\ud800-\udfff]")
 UNQUOTED = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
 CONTAINERS = (dict, list, tuple)
 SEPARATORS = (",", ":")
-
-
-# Names and patterns
-
-
-def check_name(name: str) -> str:
-    """Return *name* if it can name an event: words of ``[a-zA-Z0-9_]`` joined by dots (Standard Webhooks 1.0.0, "Event types").
-
-    Raises InvalidEvent.
-    """
-    check_length(name)
-    if not NAME.fullmatch(name):
-        raise InvalidEvent(f"{name!r} is no event name: use words of a-z, A-Z, 0-9, _ joined by dots, as in 'project.update'.")
-    return name
-
-
-def check_pattern(pattern: str) -> str:
-    """Return *pattern* if it is an event's name, a name followed by ``.*``, or ``*``. Raises InvalidEvent."""
-    check_length(pattern)
-    if pattern != "*" and not NAME.fullmatch(pattern.removesuffix(".*")):
-        raise InvalidEvent(f"{pattern!r} is no pattern: use an event's name, 'project.*' for all below project, or '*' for all.")
-    return pattern
-
-
-def check_length(name: str) -> None:
-    if not isinstance(name, str):
-        raise InvalidEvent(f"The name of an event must be a string, not {name!r}.")
-    if len(name) > NAME_LENGTH:
-        raise InvalidEvent(f"The name of an event may have {NAME_LENGTH} characters; {name[:40]!r}… has {len(name)}.")
-
-
-def patterns_for(name: str) -> list[str]:
-    """Every pattern that matches the event *name*: itself, then the wildcards from the narrowest to ``*``."""
-    words = name.split(".")
-    prefixes = (".".join(words[:count]) for count in range(len(words) - 1, 0, -1))
-    patterns = [name, *(f"{prefix}.*" for prefix in prefixes)]
-    return patterns if name in OPERATIONAL_EVENTS else [*patterns, "*"]
-
-
-def matches(pattern: str, name: str) -> bool:
-    """Whether *pattern* wants the event *name*. ``project.*`` wants any depth below ``project``, but not ``project`` itself."""
-    if pattern == "*":
-        return name not in OPERATIONAL_EVENTS
-    return pattern == name or (pattern.endswith(".*") and name.startswith(pattern[:-1]))
 
 
 # JSON text

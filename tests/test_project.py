@@ -23,6 +23,7 @@ LAYERS = (
     (
         "signing",
         "encryption",
+        "names",
         "payload",
         "versions",
         "capture",

@@ -12,7 +12,7 @@ from django.core.exceptions import ValidationError
 from django.db import connections, transaction
 from django.views.decorators.debug import sensitive_variables
 
-from djwebhooks import database, network, payload, signing
+from djwebhooks import database, network, signing
 from djwebhooks.adoption import dj_webhooks, django_webhook, rest_hooks
 from djwebhooks.adoption.packages import Package
 from djwebhooks.adoption.tables import Found, OldSecret, Row
@@ -21,6 +21,7 @@ from djwebhooks.models import WebhookTarget
 from djwebhooks.models.events import events_database
 from djwebhooks.models.keyring import LIVE_KEYS, Key, Keyring
 from djwebhooks.models.validation import check_sender, check_subscription
+from djwebhooks.names import matches
 from djwebhooks.owners import check_owner, owner_model
 
 #: Whose a row's target becomes: an owner, ``SYSTEM``, or ``None`` for nobody, and then the row is left out.
@@ -300,7 +301,7 @@ def find_conflict(target: WebhookTarget, found: Found) -> str:
 
 def list_lacking(target: WebhookTarget, events: Iterable[str]) -> list[str]:
     """Return those of *events* that the target is not subscribed to, by whichever pattern."""
-    return [event for event in events if not any(payload.matches(pattern, event) for pattern in target.events)]
+    return [event for event in events if not any(matches(pattern, event) for pattern in target.events)]
 
 
 def describe(wanted: Wanted, events: Iterable[str]) -> Adoptee:

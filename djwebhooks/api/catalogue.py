@@ -5,7 +5,7 @@ from rest_framework.exceptions import ValidationError
 from djwebhooks import catalogue
 from djwebhooks.catalogue import EventType
 from djwebhooks.exceptions import InvalidEvent
-from djwebhooks.payload import OPERATIONAL_EVENTS, check_name, check_pattern, matches
+from djwebhooks.names import OPERATIONAL_EVENTS, check_name, check_pattern, matches
 
 
 def list_event_types() -> list[EventType]:

@@ -28,9 +28,10 @@ from djwebhooks.exceptions import InvalidPayload, SenderFault, UnknownSender
 from djwebhooks.models import Subscription, WebhookTarget
 from djwebhooks.models.events import events_database
 from djwebhooks.models.operation import STATES
+from djwebhooks.names import OPERATIONAL_EVENTS, matches
 from djwebhooks.network import check_url
 from djwebhooks.owners import name_of_owner
-from djwebhooks.payload import OPERATIONAL_EVENTS, Message, encode, matches
+from djwebhooks.payload import Message, encode
 from djwebhooks.uid import uuid7
 
 #: A hook's id: its target's uid and its event.

@@ -18,7 +18,7 @@ from djwebhooks.api import serializers as own
 from djwebhooks.api.fields import AnyField, SealedDictField, StatusesField, StrictSerializer
 from djwebhooks.api.filters import RowFilters
 from djwebhooks.models.replays import REPLAYABLE
-from djwebhooks.payload import NAME
+from djwebhooks.names import NAME
 
 try:
     from drf_spectacular.extensions import (

@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from djwebhooks import catalogue, payload
+from djwebhooks import catalogue
 from djwebhooks.explain.events import last_line
 from djwebhooks.explain.sections import COUNT_LIMIT, Explanation, Section, describe_owner
 from djwebhooks.explain.targets import list_others, list_receivers
 from djwebhooks.models import Event, WebhookTarget
 from djwebhooks.models.events import events_database
+from djwebhooks.names import OPERATIONAL_EVENTS, check_name
 from djwebhooks.words import describe_count
 
 #: Of how many of the newest events it is said whether their payloads could be built: no index tells.
@@ -24,8 +25,8 @@ def explain_name(name: str, *, owner_pk: Any = ANYONE, identifier: str = "", usi
     Raises ``InvalidEvent`` for a name that no event can have, and ``UnknownEvent`` for one that is not in the catalogue.
     """
     alias = using or events_database()
-    payload.check_name(name)
-    if name not in payload.OPERATIONAL_EVENTS:
+    check_name(name)
+    if name not in OPERATIONAL_EVENTS:
         catalogue.check_known(name)
     if owner_pk is ANYONE:
         # A broadcast reaches every subscriber.

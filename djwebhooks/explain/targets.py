@@ -4,12 +4,13 @@ import json
 from collections.abc import Iterator
 from datetime import datetime
 
-from djwebhooks import payload, senders
+from djwebhooks import senders
 from djwebhooks.database import read_clock
 from djwebhooks.explain.sections import LIMIT, Section, describe_owner, list_some, tell_of
 from djwebhooks.health import UNKNOWN, Health
 from djwebhooks.models import Event, Lane, WebhookTarget
 from djwebhooks.models.targets import WebhookTargetQuerySet
+from djwebhooks.names import matches
 from djwebhooks.notices import DISABLED_BECAUSE
 from djwebhooks.words import describe_count, describe_time
 
@@ -48,7 +49,7 @@ def describe_wish(target: WebhookTarget, event: Event) -> str:
     version = f", in version {target.version} if there is one" if target.version else ""
     if event.direct_targets:
         return f"named by urls={version}"
-    wanted = [describe_interest(target, name) for name in target.events if payload.matches(name, event.name)]
+    wanted = [describe_interest(target, name) for name in target.events if matches(name, event.name)]
     return f"subscribed to {', '.join(wanted)}{version}"
 
 

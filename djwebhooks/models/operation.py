@@ -19,6 +19,7 @@ from djwebhooks.models.endpoints import Endpoint
 from djwebhooks.models.events import Event
 from djwebhooks.models.lanes import HEALTH, Lane
 from djwebhooks.models.replays import Through, make_criteria
+from djwebhooks.names import DISABLED_EVENT
 from djwebhooks.signals import work_written
 
 #: The event that ``send_test`` sends.
@@ -114,7 +115,7 @@ class OperatedTarget(Endpoint):
         """Fire ``webhook.target.disabled``, in the transaction that disables it, for who asked for that event by name."""
         facts = {"target": str(self.uid), "target_url": self.target_url, "description": self.description, "reason": reason}
         return Event.objects.using(self._using()).create(
-            name=payload.DISABLED_EVENT, owner_id=self.owner_id, payload=payload.encode(facts)
+            name=DISABLED_EVENT, owner_id=self.owner_id, payload=payload.encode(facts)
         )
 
     # -- tests ------------------------------------------------------------------------------------------------------------

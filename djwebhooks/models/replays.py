@@ -10,10 +10,11 @@ from uuid import UUID
 from django.db import models
 from django.db.models import Count
 
-from djwebhooks import database, payload
+from djwebhooks import database
 from djwebhooks.database import DatabaseNow
 from djwebhooks.exceptions import AlreadyFinished, InvalidReplay
 from djwebhooks.managers import WriterManager
+from djwebhooks.names import check_pattern
 from djwebhooks.owners import check_owner, owner_model
 from djwebhooks.signals import work_written
 from djwebhooks.uid import uuid7
@@ -139,7 +140,7 @@ def check_targets(uids: list[str], *, is_given: bool) -> tuple[str, ...]:
 def check_event(event: str) -> str:
     """Return *event* if it can be an event's name, a pattern or a uid. Raises ``InvalidReplay``."""
     try:
-        return str(UUID(event)) if "-" in event else payload.check_pattern(event) if event else ""
+        return str(UUID(event)) if "-" in event else check_pattern(event) if event else ""
     except ValueError as error:
         raise InvalidReplay(f"{event!r} is neither the name of an event, nor a pattern such as project.*, nor a uid.") from error
 

@@ -8,7 +8,7 @@ from django.db import IntegrityError, models, transaction
 from django.db.models.signals import pre_delete
 from django.dispatch import receiver
 
-from djwebhooks import database, network, payload
+from djwebhooks import database, network
 from djwebhooks.catalogue import is_internal
 from djwebhooks.conf import conf
 from djwebhooks.database import ExactCharField
@@ -26,6 +26,7 @@ from djwebhooks.models.validation import (
     check_version,
     is_storable,
 )
+from djwebhooks.names import check_name, patterns_for
 from djwebhooks.owners import check_owner, owner_model
 from djwebhooks.signals import work_written
 
@@ -45,13 +46,13 @@ class WebhookTargetQuerySet(models.QuerySet["WebhookTarget"]):
 
     def subscribed_to(self, name: str) -> "WebhookTargetQuerySet":
         """Targets with a subscription that matches the event *name*, wildcards included. Raises ``InvalidEvent``."""
-        return self.filter(subscriptions__event__in=payload.patterns_for(payload.check_name(name))).distinct()
+        return self.filter(subscriptions__event__in=patterns_for(check_name(name))).distinct()
 
     def matching(self, event: Event) -> "WebhookTargetQuerySet":
         """Targets that get *event*: by their subscriptions, their owner and their identifier; inactive ones too."""
         if event.direct_targets:
             return self.filter(pk__in=event.direct_targets)
-        wanted = self.filter(subscriptions__event__in=payload.patterns_for(event.name))
+        wanted = self.filter(subscriptions__event__in=patterns_for(event.name))
         if not event.is_broadcast:
             owners = models.Q(owner__isnull=True) | models.Q(owner=event.owner_id)
             wanted = wanted.filter(owners, identifier__in=["", event.identifier])

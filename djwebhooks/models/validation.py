@@ -7,16 +7,17 @@ from typing import Any, TypeGuard
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
-from djwebhooks import authentication, catalogue, certificates, network, payload, versions
+from djwebhooks import authentication, catalogue, certificates, network, versions
 from djwebhooks.authentication.base import AnyAuthentication, TokenAuthentication
 from djwebhooks.conf import conf
 from djwebhooks.exceptions import InvalidEvent, InvalidTarget
+from djwebhooks.names import check_pattern, matches
 
 
 def check_subscription(pattern: str, *, is_owned: bool) -> None:
     """Raise ``InvalidTarget`` for a pattern that can match no event, or for a target that *is_owned* none that it would get."""
     try:
-        payload.check_pattern(pattern)
+        check_pattern(pattern)
     except InvalidEvent as error:
         raise InvalidTarget(str(error)) from error
     if not catalogue.is_possible(pattern):
@@ -43,7 +44,7 @@ def check_version(version: str, patterns: Collection[str], *, is_owned: bool) ->
         versions.check_version(version)
     except InvalidEvent as error:
         raise InvalidTarget(str(error)) from error
-    names = [name for name in catalogue.names_of_all() if any(payload.matches(pattern, name) for pattern in patterns)]
+    names = [name for name in catalogue.names_of_all() if any(matches(pattern, name) for pattern in patterns)]
     visible = [name for name in names if not (is_owned and catalogue.is_internal(name))]
     if fault := catalogue.find_version_fault(version, visible):
         raise InvalidTarget(f"{fault} Leave it empty for the current one.")
