@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 #: What ``DJWEBHOOKS_VALIDATE_PAYLOADS`` may be.
 VALIDATIONS = (None, "warn", "refuse")
+NO_LIBRARY = "Payloads cannot be held against their schemas without jsonschema. Install it with: pip install djwebhooks[schema]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,19 @@ class EventType:
 #: What may be said of an event in ``DJWEBHOOKS_EVENTS``, and of another version of it.
 ENTRY_KEYS = tuple(field.name for field in fields(EventType) if field.name != "name")
 VERSION_KEYS = ("description", "schema", "sample", "deprecated")
+#: What the values of an entry must be: in words, and for ``isinstance``.
+KINDS: Mapping[str, tuple[str, Any]] = {
+    "description": ("a text", str),
+    "schema": ("a JSON Schema, which is a dictionary, or None", (Mapping, type(None))),
+    "internal": ("True or False", bool),
+    "deprecated": ("a text that says what to use instead", str),
+    "version": ("a text that names it", str),
+    "versions": ("a dictionary of other versions by their names", Mapping),
+}
 #: What code has registered; ``DJWEBHOOKS_EVENTS`` has the last word.
 _registered: dict[str, Mapping[str, Any]] = {}
+#: The functions that are hooks, as far as their modules were imported; each has the name of its event as ``event``.
+hooks: WeakSet[Any] = WeakSet()
 
 
 def register_event(
@@ -82,10 +94,6 @@ def register_event(
     if _registered.setdefault(name, entry) != entry:
         raise ConfigurationError(f"The event {name!r} was registered before with something else: register it in one place.")
     return _describe(name, entry)
-
-
-#: The functions that are hooks, as far as their modules were imported; each has the name of its event as ``event``.
-hooks: WeakSet[Any] = WeakSet()
 
 
 # -- what there is -----------------------------------------------------------------------------------------------------
@@ -259,15 +267,3 @@ def _list_schema_faults(what: str, entry: Mapping[str, Any]) -> list[str]:
     if sample is not None and (fault := schemas.find_fault(schema, json.loads(payload.encode(sample)))):
         return [f"{what} has a sample that does not fit its schema: {fault}"]
     return []
-
-
-#: What the values of an entry must be: in words, and for ``isinstance``.
-KINDS: Mapping[str, tuple[str, Any]] = {
-    "description": ("a text", str),
-    "schema": ("a JSON Schema, which is a dictionary, or None", (Mapping, type(None))),
-    "internal": ("True or False", bool),
-    "deprecated": ("a text that says what to use instead", str),
-    "version": ("a text that names it", str),
-    "versions": ("a dictionary of other versions by their names", Mapping),
-}
-NO_LIBRARY = "Payloads cannot be held against their schemas without jsonschema. Install it with: pip install djwebhooks[schema]"

@@ -7,6 +7,9 @@ from typing import Any, Self
 
 from djwebhooks.conf import conf
 
+#: A number of requests per minute; an asterisk, or a larger number, is no limit.
+RATE = re.compile("[1-9][0-9]{0,8}")
+
 
 @dataclass(frozen=True, slots=True)
 class Permission:
@@ -55,10 +58,6 @@ class Handshake:
             return f"The receiver did not allow {self.origin} to send to it: its answer to OPTIONS ({status}) {said}."
         rate = RATE.fullmatch(told.get("webhook-allowed-rate", ""))
         return Permission(self.url, self.origin, int(rate[0]) / 60 if rate else None)
-
-
-#: A number of requests per minute; an asterisk, or a larger number, is no limit.
-RATE = re.compile("[1-9][0-9]{0,8}")
 
 
 def find_origin(envelope: str) -> str:

@@ -11,7 +11,7 @@ from django.utils.module_loading import import_string
 from django.views.decorators.debug import sensitive_variables
 from rq.timeouts import BaseTimeoutException
 
-from djwebhooks import __version__, network, payload, signing
+from djwebhooks import network, payload, signing
 from djwebhooks.conf import conf
 from djwebhooks.exceptions import (
     ConfigurationError,
@@ -25,11 +25,11 @@ from djwebhooks.exceptions import (
 from djwebhooks.models import Attempt, Delivery, WebhookTarget
 from djwebhooks.models.validation import check_sender, check_sender_headers
 from djwebhooks.payload import Message
+from djwebhooks.transports.base import USER_AGENT
 from djwebhooks.versions import choose_version
 
 logger = logging.getLogger(__name__)
 
-USER_AGENT = f"djwebhooks/{__version__}"
 #: How the formats of bodies begin that a sender has written; its name follows.
 PREFIX = "sender:"
 #: How many times ``DJWEBHOOKS_PAYLOAD_LIMIT`` a sender's body may have.

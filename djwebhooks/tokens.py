@@ -6,11 +6,11 @@ from datetime import datetime
 
 from django.views.decorators.debug import sensitive_variables
 
-from djwebhooks import __version__, network, retry
+from djwebhooks import network, retry
 from djwebhooks.authentication.base import AccessToken, TokenAuthentication
 from djwebhooks.conf import conf
 from djwebhooks.handshake import Handshake, Permission
-from djwebhooks.transports.base import Reply, Request
+from djwebhooks.transports.base import USER_AGENT, Reply, Request
 from djwebhooks.work import Flight, Work
 
 #: Bytes that a token server's answer may have.
@@ -27,7 +27,7 @@ def ask(work: Work, kind: TokenAuthentication) -> Request:
         key=work.delivery_id,
         url=network.check_url(kind.token_url),
         body=body,
-        headers=headers | {"user-agent": f"djwebhooks/{__version__}"},
+        headers=headers | {"user-agent": USER_AGENT},
         timeout=conf.seconds("TIMEOUT"),
         connect_timeout=conf.seconds("CONNECT_TIMEOUT"),
         response_limit=TOKEN_LIMIT,
@@ -40,7 +40,7 @@ def ask_permission(work: Work, asked: Handshake, own: Mapping[str, str], certifi
         key=work.delivery_id,
         url=asked.url,
         body=b"",
-        headers={**own, **asked.headers, "user-agent": f"djwebhooks/{__version__}"},
+        headers={**own, **asked.headers, "user-agent": USER_AGENT},
         timeout=conf.seconds("TIMEOUT"),
         connect_timeout=conf.seconds("CONNECT_TIMEOUT"),
         response_limit=conf.RESPONSE_LIMIT,

@@ -11,14 +11,14 @@ from django.db.models import Max
 from django.utils.module_loading import import_string
 from django.views.decorators.debug import sensitive_variables
 
-from djwebhooks import __version__, network, signing
+from djwebhooks import network, signing
 from djwebhooks.conf import conf
 from djwebhooks.exceptions import ConfigurationError, InvalidSignature, InvalidTarget
 from djwebhooks.inbox.arrivals import clean_headers, describe_message
 from djwebhooks.inbox.gaps import BEYOND, Gap, find_gaps, note_position, read_positions
 from djwebhooks.inbox.models import Message, inbox_database, insert_message
 from djwebhooks.inbox.sources import Source, find_source, list_sources
-from djwebhooks.transports.base import Reply, Request, Transport
+from djwebhooks.transports.base import USER_AGENT, Reply, Request, Transport
 from djwebhooks.uid import uuid7
 
 logger = logging.getLogger(__name__)
@@ -225,7 +225,7 @@ class Feed:
             body=b"",
             headers={
                 "accept": "application/json",
-                "user-agent": f"djwebhooks/{__version__}",
+                "user-agent": USER_AGENT,
                 "webhook-id": message_id,
                 "webhook-timestamp": str(timestamp),
                 "webhook-signature": signing.sign_all(secrets, message_id, timestamp, url.partition("?")[2].encode()),

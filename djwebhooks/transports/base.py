@@ -4,6 +4,11 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from djwebhooks import __version__
+
+#: Who makes the requests, as receivers are told.
+USER_AGENT = f"djwebhooks/{__version__}"
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
