@@ -6,8 +6,7 @@ from typing import Any
 from django.conf import settings
 
 from djwebhooks.adoption.packages import Package, Rename
-from djwebhooks.adoption.tables import Found, read_rows
-from djwebhooks.database import as_time
+from djwebhooks.adoption.tables import Found, read_rows, read_time
 
 
 def read(using: str, table: str) -> Iterator[Found]:
@@ -18,7 +17,7 @@ def read(using: str, table: str) -> Iterator[Found]:
             events=(row["event"],),
             identifier=row.get("identifier", ""),  # Its last release had none.
             envelope="flat",
-            created_at=as_time(row["created"]),
+            created_at=read_time(row["created"]),
         )
 
 

@@ -9,8 +9,8 @@ from django.views.decorators.debug import sensitive_variables
 
 from djwebhooks import signing
 from djwebhooks.adoption.packages import Package, Rename
-from djwebhooks.adoption.tables import Found, OldSecret, Row, read_rows
-from djwebhooks.database import as_time, as_uuid
+from djwebhooks.adoption.tables import Found, OldSecret, Row, read_rows, read_time
+from djwebhooks.database import as_uuid
 from djwebhooks.hidden import HiddenBytes, HiddenText
 
 #: What may become of a row, as its topics say it, and as it is said here.
@@ -30,7 +30,7 @@ def read(using: str, table: str) -> Iterator[Found]:
             is_active=bool(row["active"]),
             secrets=tuple(usable),
             uid=as_uuid(row["uuid"]),
-            created_at=as_time(row["created"]),
+            created_at=read_time(row["created"]),
             remark=remark_on(of_row, usable),
         )
 
@@ -50,7 +50,7 @@ def read_secrets(using: str, app: str) -> Mapping[int, list[OldSecret]]:
     """Return the secrets of each endpoint, by its id, the newest first."""
     secrets = defaultdict(list)
     for row in reversed(_read(using, f"{app}_webhooksecret", "webhook_id", "token", "created")):
-        secrets[row["webhook_id"]].append(OldSecret(write_secret(row["token"]), as_time(row["created"])))
+        secrets[row["webhook_id"]].append(OldSecret(write_secret(row["token"]), read_time(row["created"])))
     return secrets
 
 

@@ -8,14 +8,19 @@ from typing import Any
 from django.conf import settings
 
 from djwebhooks.adoption.packages import Package, Rename
-from djwebhooks.adoption.tables import Found, Row, read_rows
-from djwebhooks.database import as_time
+from djwebhooks.adoption.tables import Found, Row, read_rows, read_time
 from djwebhooks.model_events import HAPPENINGS, SELF
 
 
 def read(using: str, table: str) -> Iterator[Found]:
     for row in read_rows(using, table, ["event", "target", "created"], package="django-rest-hooks or drf-hooks"):
-        yield Found(row, url=row["target"], events=(row["event"],), headers=read_headers(row), created_at=as_time(row["created"]))
+        yield Found(
+            row,
+            url=row["target"],
+            events=(row["event"],),
+            headers=read_headers(row),
+            created_at=read_time(row["created"]),
+        )
 
 
 def read_headers(row: Row) -> Any:

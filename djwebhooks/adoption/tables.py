@@ -2,13 +2,13 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 from django.db import connections
 
-from djwebhooks.database import quote
+from djwebhooks.database import as_time, quote
 from djwebhooks.exceptions import InvalidAdoption
 
 #: A row with all of its columns, also those that a project has added.
@@ -17,10 +17,10 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class OldSecret:
-    """A secret as ``whsec_…``, empty if it cannot be one, and since when it is there."""
+    """A secret as ``whsec_…``, empty if it cannot be one, and since when it is there, if that is known."""
 
     text: str = field(repr=False)
-    created_at: datetime = field(compare=False)
+    created_at: datetime | None = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,5 +59,16 @@ def read_rows(using: str, table: str, columns: Collection[str], *, package: str)
         names = [column.name for column in connection.introspection.get_table_description(cursor, table)]
         if missing := [name for name in ("id", *columns) if name not in names]:
             raise InvalidAdoption(f"The table {table!r} has no column {missing[0]!r}, as that of {package} has.")
-        cursor.execute(f"SELECT {', '.join(quote(using, name) for name in names)} FROM {quote(using, table)} ORDER BY id")
+        # SQLite holds whatever it was given, and its driver would stop at the first time that is none: a sum has no type to read.
+        sign = "+" if connection.vendor == "sqlite" else ""
+        selected = ", ".join(sign + quote(using, name) for name in names)
+        cursor.execute(f"SELECT {selected} FROM {quote(using, table)} ORDER BY id")
         return [dict(zip(names, values, strict=True)) for values in cursor.fetchall()]
+
+
+def read_time(value: object) -> datetime | None:
+    """Return the time that a row has; nothing for what is none, as some databases let it be."""
+    try:
+        return as_time(value).astimezone(UTC) if isinstance(value, str | datetime) else None
+    except (ValueError, OverflowError):
+        return None

@@ -1,15 +1,18 @@
 """Rows of another package become targets, once; whatever does not is told, with its reason."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.conf import LazySettings
 from django.contrib.auth.models import User
+from django.db import connection, transaction
+from django.utils import timezone
 
 from djwebhooks.adoption import PACKAGES, SYSTEM, Adopted, adopt, find_owners
 from djwebhooks.exceptions import InvalidAdoption
 from djwebhooks.models import WebhookTarget
-from tests.adoption.tables import URL, DjWebhooksTarget, make_row
+from tests.adoption.tables import URL, DjWebhooksTarget, make_row, make_webhook
 from tests.builders import make_user
 
 pytestmark = pytest.mark.django_db
@@ -145,6 +148,26 @@ def test_the_limit_of_targets_holds(settings: LazySettings) -> None:
     assert len(list_targets()) == 2
     assert [name for name, _ in adopted.left_out] == names[2:]
     assert "DJWEBHOOKS_TARGETS_PER_OWNER" in adopted.left_out[0][1]
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("wrong", ["bogus", "0000-00-00 00:00:00", "0001-01-01 00:00:00+14:00", 5, b"x"])
+def test_a_row_whose_time_is_none_is_adopted(wrong: object) -> None:
+    """SQLite holds whatever it was given: the target is as old as its adoption then. Of a secret, it is not known since when."""
+    make(make_user("ada"))
+    make_webhook("a.B/create", url="https://other.example/")
+    before = timezone.now() - timedelta(minutes=1)
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("UPDATE djwebhooks_webhooktarget SET created = %s, modified = %s", [wrong, wrong])
+        for table in ("webhook", "webhooksecret"):
+            cursor.execute(f"UPDATE django_webhook_{table} SET created = %s", [wrong])
+        adopted = [run(), adopt("django-webhook", owner_of=lambda row: SYSTEM)]
+        targets = list(WebhookTarget.objects.order_by("pk"))
+        transaction.set_rollback(True)
+
+    assert [len(one.made) for one in adopted] == [1, 1]
+    assert all(target.created_at >= before for target in targets)
+    assert [key.created_at for key in targets[1].keyring.keys] == [None]
 
 
 def test_events_may_be_renamed() -> None:
