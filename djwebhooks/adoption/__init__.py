@@ -59,6 +59,8 @@ class Adopted:
 
     package: Package
     table: str
+    #: The sender of the targets that are made.
+    sender: str = ""
     row_count: int = 0
     made: list[Adoptee] = field(default_factory=list)
     #: Targets that were there, and are subscribed to more events now.
@@ -116,11 +118,11 @@ def adopt(
     source, alias = PACKAGES[package], using or events_database()
     if WebhookTarget._meta.db_table not in connections[alias].introspection.table_names():
         raise InvalidAdoption(f"The database {alias!r} has no tables of djwebhooks yet: run manage.py migrate first.")
-    adopted = Adopted(source, table or source.table)
+    adopted = Adopted(source, table or source.table, sender)
     with database.engine_transaction(alias):
         found = list(source.read(alias, adopted.table))
         adopted.row_count = len(found)
-        adoption = Adoption(adopted, owner_of or find_owners(source, alias), owner_of is None, renamed, sender, alias)
+        adoption = Adoption(adopted, owner_of or find_owners(source, alias), owner_of is None, renamed, alias)
         for wanted in adoption.gather(found):
             adoption.take(wanted, subscribe=subscribe)
         suggested = source.suggest(adoption.rename).items()
@@ -163,7 +165,6 @@ class Adoption:
     #: Whether that is the row's own user.
     is_by_user: bool
     renamed: Mapping[str, str]
-    sender: str
     using: str
 
     def rename(self, event: str) -> str:
@@ -242,7 +243,7 @@ class Adoption:
                     self.adopted.subscribed.append(describe(wanted, lacking))
                 else:
                     self.adopted.unchanged.append(describe(wanted, lacking))
-                if conflict := find_conflict(known, wanted.first):
+                if conflict := " and ".join(find_conflicts(known, wanted.first, self.adopted.sender)):
                     self.adopted.remarks.append((wanted.first.name, f"The target that is there has {conflict}."))
         except ValidationError as error:
             self.leave_out(", ".join(wanted.rows), reason(error))
@@ -256,7 +257,7 @@ class Adoption:
             headers=first.headers,
             is_active=first.is_active,
             envelope=first.envelope,
-            sender=self.sender,
+            sender=self.adopted.sender,
         )
         if first.created_at is not None:
             target.created_at = first.created_at
@@ -287,16 +288,17 @@ def differs(found: Found, other: Found) -> str:
     return ""
 
 
-def find_conflict(target: WebhookTarget, found: Found) -> str:
-    """Return what *target*, which was there before, has instead of what the row says; nothing if it has that."""
+def find_conflicts(target: WebhookTarget, found: Found, sender: str) -> Iterator[str]:
+    """Find what *target*, which was there before, has instead of what the row says, and of the *sender* that was asked for."""
+    if sender and target.sender != sender:
+        yield f"the sender {target.sender!r}" if target.sender else "no sender"
     try:
         if found.headers and target.headers != found.headers:
-            return "other headers"
+            yield "other headers"
         if not {secret.text for secret in found.secrets} <= {key.secret for key in target.keyring.keys}:
-            return "other secrets"
+            yield "other secrets"
     except UndecryptableSecret:
-        return "secrets that no key opens"
-    return ""
+        yield "secrets that no key opens"
 
 
 def list_lacking(target: WebhookTarget, events: Iterable[str]) -> list[str]:

@@ -37,9 +37,7 @@ PACKAGE = Package(
     other_tables=("djwebhooks_delivery",),
     owner_column="owner_id",
     read=read,
+    bodies="Bodies are JSON: the payload's keys, event and owner. dj-webhooks sent forms, as djwebhooks.senders.FormSender does.",
     suggest=suggest,
-    remarks=(
-        "A target without an identifier gets its owner's events with any; dj-webhooks sent it those without one alone.",
-        "Bodies are JSON: the payload's keys, event and owner. dj-webhooks sent forms, as djwebhooks.senders.FormSender does.",
-    ),
+    remarks=("A target without an identifier gets its owner's events with any; dj-webhooks sent it those without one alone.",),
 )

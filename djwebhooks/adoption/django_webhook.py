@@ -91,9 +91,9 @@ def suggest(rename: Rename) -> Mapping[str, Any]:
 
 
 NAME = "django-webhook"
+BODIES = 'Bodies are {"type": …, "timestamp": …, "data": …}, and data holds the primary key alone, unless "payload" names more.'
 REMARKS = (
     "Requests are signed as Standard Webhooks says, in other headers; a kept secret is whsec_ and the old one in base64.",
-    'Bodies are {"type": …, "timestamp": …, "data": …}, and data holds the primary key alone, unless "payload" names more.',
     "What happens while a target is inactive is held for it; django-webhook sent it to nobody.",
     'Topics were nobody\'s. Where targets belong to owners, say with "owner" whose an event is, or "broadcast": True.',
 )
@@ -109,6 +109,7 @@ DJANGO_WEBHOOK, DJANGO_WEBHOOK2 = (
         ),
         owner_column="",
         read=read,
+        bodies=BODIES,
         name_event=name_event,
         suggest=suggest,
         remarks=REMARKS,

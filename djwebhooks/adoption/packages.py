@@ -23,6 +23,8 @@ class Package:
     owner_column: str
     #: Reads a table of a database.
     read: Callable[[str, str], Iterable[Found]]
+    #: What bodies are from now on, and what they were, where no sender is given that goes on as before.
+    bodies: str
     #: Returns the settings that mean here what the package's own settings meant.
     suggest: Callable[[Rename], Mapping[str, Any]]
     #: Returns what an event is called here.

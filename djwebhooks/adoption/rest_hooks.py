@@ -61,9 +61,9 @@ def make_package(name: str, table: str) -> Package:
         other_tables=(),
         owner_column="user_id",
         read=read,
+        bodies='Bodies are {"type": …, "timestamp": …, "data": …}. Hooks got {"hook": {"id": …, "event": …, …}, "data": …}.',
         suggest=suggest,
         remarks=(
-            'Bodies are {"type": …, "timestamp": …, "data": …}. Hooks got {"hook": {"id": …, "event": …, …}, "data": …}.',
             'Events about models say no more than the primary key, unless "payload" names what else.',
             "Events that came of hook_event, raw_hook_event or a custom action are to be fired: fire(name, payload, owner=user).",
         ),

@@ -41,6 +41,7 @@ def describe_rest(adopted: Adopted) -> Iterator[str]:
         for name, value in adopted.settings.items():
             yield from (f"  {line}" for line in f"{name} = {pprint.pformat(value, width=100, sort_dicts=False)}".splitlines())
     yield "From now on:"
+    yield f"  Bodies are what the sender {adopted.sender!r} writes." if adopted.sender else f"  {adopted.package.bodies}"
     yield from (f"  {remark}" for remark in adopted.package.remarks)
     until = " (until then, a user who has rows in them cannot be deleted)" if adopted.package.owner_column else ""
     yield f"When its tables are not needed any more{until}:"

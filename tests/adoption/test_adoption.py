@@ -233,7 +233,7 @@ def test_packages_are_known_by_the_names_that_they_are_installed_by() -> None:
     """Each has its remarks, which are sentences."""
     for name, package in PACKAGES.items():
         assert package.name == name
-        assert all(remark.endswith(".") for remark in package.remarks)
+        assert all(remark.endswith(".") for remark in (package.bodies, *package.remarks))
 
 
 def test_users_are_no_owners_where_owners_are_something_else(settings: LazySettings) -> None:

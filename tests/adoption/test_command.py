@@ -76,6 +76,23 @@ def test_what_is_not_as_it_was_is_told() -> None:
     assert "When its tables are not needed any more:" in lines
 
 
+def test_a_sender_says_what_bodies_are(settings: LazySettings) -> None:
+    """What they would be without one is not told then; but it is told of targets that have another, each time."""
+    settings.DJWEBHOOKS_SENDERS = {"form": "djwebhooks.senders.FormSender", "json": "djwebhooks.senders.Sender"}
+    name = make(make_user("ada").pk)
+    form, json, bare = (run("dj-webhooks", *more) for more in (("--sender", "form"), ("--sender", "json"), ()))
+
+    assert "  Bodies are what the sender 'form' writes.\n" in form
+    assert "Bodies are JSON" not in form
+    assert "Bodies are JSON" in bare
+    assert "The target that is there" not in form + bare
+    assert f"Take note:\n  {name}: The target that is there has the sender 'form'.\n" in json
+
+    WebhookTarget.objects.update(sender="")
+
+    assert f"  {name}: The target that is there has no sender.\n" in run("dj-webhooks", "--sender", "form")
+
+
 def owner_of(row: Row) -> object:
     return OWNERS[row["identifier"]]
 
