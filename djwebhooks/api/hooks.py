@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -75,8 +75,17 @@ class HookRequestSerializer(StrictSerializer[Any]):
     """A hook to make."""
 
     event = TextField(max_length=255, validators=[check_subscription])
-    target_url = TextField(required=False, help_text="Where events are sent by POST.")
+    target_url = TextField(
+        required=False,
+        error_messages={"required": "Give it, as target_url or as hookUrl."},
+        help_text="Where events are sent by POST.",
+    )
     hookUrl = TextField(required=False, help_text="The same, as Zapier calls it.")  # noqa: N815  # its name outside
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Return the validated *data*. Raises ``ValidationError``, which names all that is missing."""
+        self.fields["target_url"].required = not (isinstance(data, Mapping) and "hookUrl" in data)
+        return super().to_internal_value(data)
 
     def validate_target_url(self, url: str) -> str:
         """Return *url* as it is kept. Raises ``InvalidTarget``."""
@@ -87,8 +96,8 @@ class HookRequestSerializer(StrictSerializer[Any]):
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Return the event and the one URL. Raises ``ValidationError``."""
         urls = [attrs[name] for name in ("target_url", "hookUrl") if name in attrs]
-        if len(urls) != 1:
-            raise ValidationError({"target_url": [f"Give it once, as target_url or as hookUrl, and not {len(urls)} times."]})
+        if len(urls) > 1:
+            raise ValidationError({"target_url": ["Give it once, as target_url or as hookUrl, and not as both."]})
         return {"event": attrs["event"], "url": urls[0]}
 
 

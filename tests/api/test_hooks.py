@@ -91,6 +91,15 @@ def test_what_cannot_be_subscribed_to_is_refused(body: dict[str, str], field: st
     assert not WebhookTarget.objects.exists()
 
 
+@pytest.mark.parametrize("body", [{}, {"event": "no name!"}, {"target_url": "nonsense"}])
+def test_all_that_is_wrong_is_told_at_once(body: dict[str, str]) -> None:
+    """A mistake in one field hides none in the other, nor that it is missing."""
+    mistakes = Api(make_owner()).post("hooks/", body).mistakes
+
+    assert set(mistakes) == {"event", "target_url"}
+    assert mistakes["target_url"] == ["Give it, as target_url or as hookUrl."] or "target_url" in body
+
+
 def test_unsubscribing_ends_all() -> None:
     """DELETE: 204, and what waits is not sent any more; the address leaves nothing that counts against the owner's limit."""
     owner = make_owner()
