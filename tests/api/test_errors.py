@@ -1,5 +1,6 @@
 """What a caller is told of our own faults, and what we are."""
 
+import json
 import logging
 from typing import Any
 
@@ -8,7 +9,8 @@ from django.conf import LazySettings
 from django.core.signals import got_request_exception
 
 from djwebhooks.exceptions import ConfigurationError
-from tests.api.world import Api, make_owner
+from tests.api.world import URL, Api, make_owner
+from tests.test_docs import DOCS, read_blocks
 
 pytestmark = pytest.mark.django_db
 
@@ -56,3 +58,13 @@ def test_whoever_debugs_sees_more(faulty: Api, settings: LazySettings) -> None:
 
     assert response.status_code == 500
     assert b"ConfigurationError" in response.content
+
+
+def test_the_pages_show_what_is_answered() -> None:
+    """The example of an error is one, up to where it leaves off."""
+    [example] = [json.loads(block.text) for block in read_blocks(DOCS / "reference" / "api.rst") if '"errors"' in block.text]
+    answer = Api(make_owner()).post("targets/", {"target_url": URL, "events": ["no name!"]})
+    [shown], [message] = (told["errors"].pop("events.0") for told in (example, answer.data))
+
+    assert message.startswith(shown.removesuffix("…"))
+    assert answer.data == example
