@@ -686,6 +686,9 @@ def test_publishing_takes_all_options() -> None:
         ("deliver_at", "tomorrow"),
         ("expires_at", "2026-01-01"),
         ("coalesce", "30"),
+        ("coalesce", True),
+        ("coalesce", -1),
+        ("coalesce", 90_000),
     ],
 )
 def test_publishing_refuses_what_it_does_not_take(name: str, value: object) -> None:

@@ -95,7 +95,11 @@ class PublicationSerializer(StrictSerializer[Any]):
     deliver_at = TimeField(default=None, allow_null=True)
     expires_at = TimeField(default=None, allow_null=True)
     coalesce = NumberField(
-        default=None, allow_null=True, help_text="Seconds to wait at most for newer ones, which take its place; null is never."
+        min_value=0,
+        max_value=events.MOST_COALESCE,
+        default=None,
+        allow_null=True,
+        help_text="Seconds to wait at most for newer ones, which take its place; null is never.",
     )
 
     def create(self, validated_data: dict[str, Any]) -> Event:
