@@ -13,6 +13,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from djwebhooks.conf import conf
 from djwebhooks.exceptions import InvalidTarget
+from djwebhooks.filters import check_filters
 from djwebhooks.hidden import hide
 from djwebhooks.models import WebhookTarget
 from djwebhooks.models.endpoints import target_digest
@@ -152,6 +153,12 @@ class TargetForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptabl
 
     def clean_headers(self) -> Any:
         return self.cleaned_data["headers"] or {}
+
+    def clean_filters(self) -> Any:
+        filters = self.cleaned_data["filters"]
+        if filters is not None:
+            check_filters(filters)
+        return filters
 
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data

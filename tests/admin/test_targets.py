@@ -181,6 +181,7 @@ def test_the_form_keeps_what_it_does_not_change(admin_client: Client) -> None:
         ({"retry_schedule": '"soon"'}, "soon"),
         ({"retry_schedule": "[0, 0, 0, 0, 0, 0]"}, "6 pauses of less than a second"),
         ({"filters": '{"project.*": {"n": 5}}'}, "filter 'n' must be a list of alternatives"),
+        ({"filters": "[]"}, "filters must be an object"),
         ({"filters": '{"a.b": {"n": [5]}}'}, "filters['a.b'] is for none of the target's events: project.*"),
         ({"filters": "[" * 5000}, "valid JSON"),
         ({"concurrency_limit": "0"}, "at least 1"),
@@ -195,6 +196,17 @@ def test_the_form_says_what_cannot_be(fields: dict[str, object], message: str, a
     assert response.status_code == 200
     assert message in text_of(response)
     assert not WebhookTarget.objects.exists()
+
+
+@pytest.mark.parametrize("filters", ["[]", '""', "5", '{"project.*": {"n": 5}}'])
+def test_what_filters_cannot_be_is_said_beside_them(filters: str, admin_client: Client) -> None:
+    """And not at the top of the page; those that were there stay."""
+    target = make_target(filters=(before := {"project.*": {"n": [5]}}))
+    form = admin_client.post(page_of(target), fill_form(owner=target.owner_id, filters=filters)).context["adminform"].form
+    target.refresh_from_db()
+
+    assert list(form.errors) == ["filters"]
+    assert target.filters == before
 
 
 @pytest.mark.parametrize("is_hidden", [False, True])
