@@ -18,6 +18,7 @@ from djwebhooks.filters import MOST_CHARACTERS_OF_ALL, MOST_COMPARISONS, MOST_IT
 from djwebhooks.models import Attempt, Delivery, Lane, WebhookTarget
 from djwebhooks.models.deliveries import FILTERED, Status
 from djwebhooks.testing import deliver
+from tests.api.world import Api
 from tests.builders import URL, make_target, make_user
 
 DB = "default"
@@ -422,6 +423,26 @@ def test_filters_are_checked_when_they_are_set(owner: User) -> None:
     assert nonsense.value.message.startswith("filters['order.*']: filter 'n' must be a list of alternatives")
     assert stranger.value.message == "filters['order.paid'] is for none of the target's events: order.*."
     assert not WebhookTarget.objects.exists()
+
+
+@pytest.mark.parametrize("wrong", [[], "", 0, False, ["order.*"]])
+def test_filters_are_an_object_or_none(wrong: object, owner: User) -> None:
+    """What is neither is refused in one way wherever they are set, and takes no filter away."""
+    with pytest.raises(InvalidTarget) as registered:
+        register(owner, wrong)
+    target = register(owner, filters := {"order.*": {"n": [5]}})
+    target.filters = wrong
+    with pytest.raises(InvalidTarget) as cleaned:
+        target.clean()
+    answer = Api(owner).patch(f"targets/{target.uid}/", {"filters": wrong})
+    target.refresh_from_db()
+
+    assert registered.value.message == (
+        f'filters must be an object, such as {{"order.*": {{"status": ["paid"]}}}}, not {wrong!r}.'
+    )
+    assert cleaned.value.message == registered.value.message
+    assert answer.mistakes == {"filters": [registered.value.message]}
+    assert target.filters == filters
 
 
 def test_a_filter_goes_with_its_event(owner: User) -> None:

@@ -150,7 +150,8 @@ class Endpoint(models.Model):
         self.target_url = network.check_url(self.target_url)
         self._check_sealed()
         check_sender(self.sender)
-        check_filters(self.filters or {})
+        if self.filters is not None:
+            check_filters(self.filters)
         check_schedule(self.retry_schedule)
         check_rate(self.rate_limit)
         if self.concurrency_limit == 0:

@@ -72,6 +72,15 @@ class HealthSerializer(serializers.Serializer[Health]):
     disabled_reason = TextField(help_text="``gone``, ``receiver`` or ``failing``.")
 
 
+class FiltersField(serializers.DictField):
+    """Filters by the events that they are for."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Return *data*. Raises ``InvalidTarget``."""
+        check_filters(data)
+        return super().to_internal_value(data)
+
+
 class TargetSerializer(StrictSerializer[Any], RowSerializer):
     """A target, without its secret."""
 
@@ -111,11 +120,10 @@ class TargetSerializer(StrictSerializer[Any], RowSerializer):
         allow_null=True,
         help_text="Seconds between attempts, such as [5, 300, 1800]; null is the setting's.",
     )
-    filters = serializers.DictField(
+    filters = FiltersField(
         child=AnyField(),
         required=False,
         allow_null=True,
-        validators=[check_filters],
         help_text="What payloads must be like, by the event that the filter is for; null is none.",
     )
     rate_limit = NumberField(
