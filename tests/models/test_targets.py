@@ -64,6 +64,23 @@ def test_registering_again_adds_events(again: str) -> None:
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize("field", [{"sender": "none"}, {"filters": {"a.b": 5}}, {"version": "?"}])
+def test_registering_again_checks_no_field_that_it_does_not_set(field: dict[str, Any]) -> None:
+    """A new target is refused for it. One that is there is told by being cleaned, once the field is assigned."""
+    with pytest.raises(InvalidTarget):
+        register(URL, ["a.b"], owner=None, **field)
+    first = register(URL, ["a.b"], owner=None)
+    again = register(URL, ["a.b"], owner=None, **field)
+    first.refresh_from_db()
+    first.full_clean()
+    for name, value in field.items():
+        assert getattr(again, name) == getattr(first, name) != value
+        setattr(first, name, value)
+    with pytest.raises(InvalidTarget):
+        first.clean()
+
+
+@pytest.mark.django_db
 def test_registering_finds_a_target_that_was_created() -> None:
     """``create`` keeps the address as it was given, and is found by it."""
     made = WebhookTarget.objects.create(target_url="https://example.com", event="a.b")
