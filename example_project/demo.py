@@ -209,6 +209,8 @@ def prepare_database(stage: Stage) -> None:
     stage.environment |= {
         "DJANGO_SETTINGS_MODULE": "example_project.settings",
         "GUESTBOOK_DATABASE": str(stage.programs.directory / "guestbook.sqlite3"),
+        # The keeper has the receiver's address already, at whichever port it is.
+        "GUESTBOOK_RECEIVER": "",
     }
     os.environ.update(stage.environment)
     django.setup()

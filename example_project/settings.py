@@ -78,6 +78,9 @@ LOGOUT_REDIRECT_URL = "guestbook"
 DJWEBHOOKS_QUEUE = os.environ.get("GUESTBOOK_QUEUE", "default")
 RQ_QUEUES = {DJWEBHOOKS_QUEUE: {"URL": os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0")}}
 
+# The receiver that the page *Webhooks* suggests; none if it is empty.
+GUESTBOOK_RECEIVER = os.environ.get("GUESTBOOK_RECEIVER", "http://127.0.0.1:8001/webhooks/guestbook/")
+
 DJWEBHOOKS_EVENTS = {"guestbook.comment.created": {"description": "Somebody left a comment in the guestbook."}}
 # Short pauses, as whoever plays with the guestbook wants to see a retry. The default goes on for three days.
 DJWEBHOOKS_RETRY_SCHEDULE = (5, 15, 60, 300)

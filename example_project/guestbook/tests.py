@@ -3,7 +3,7 @@
 import json
 
 from django.contrib.auth.models import User
-from django.test import TestCase
+from django.test import TestCase, override_settings
 from django.urls import reverse
 
 from djwebhooks.models import Delivery, WebhookTarget
@@ -106,6 +106,14 @@ class WebhookTests(TestCase):
             with self.subTest(url=url):
                 self.assertContains(self.client.post(reverse("webhook-add"), {"url": url}), words)
         assert not WebhookTarget.objects.exists()
+
+    def test_a_receiver_is_suggested_if_there_is_one(self) -> None:
+        """At the address that the settings name, and nothing is said of one that they do not."""
+        for address, count in (("http://127.0.0.1:8123/webhooks/guestbook/", 1), ("", 0)):
+            with self.subTest(address=address), override_settings(GUESTBOOK_RECEIVER=address):
+                page = self.client.get(reverse("webhooks"))
+                self.assertContains(page, f"<code>{address}</code>", count)
+                self.assertContains(page, "No server at hand?", count)
 
     def test_deliveries_are_shown_with_their_attempts(self) -> None:
         """A failure says what was answered, and can be tried again."""

@@ -5,6 +5,7 @@ from functools import wraps
 from typing import Concatenate, ParamSpec
 from uuid import UUID
 
+from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import PermissionDenied, ValidationError
@@ -52,7 +53,8 @@ def webhooks(request: HttpRequest) -> HttpResponse:
 
 def show_webhooks(request: HttpRequest, form: WebhookForm) -> HttpResponse:
     targets = list_targets(request).prefetch_related("subscriptions")
-    return render(request, "guestbook/webhooks.html", {"form": form, "targets": targets, "event": comment_created.event})
+    context = {"form": form, "targets": targets, "event": comment_created.event, "receiver": settings.GUESTBOOK_RECEIVER}
+    return render(request, "guestbook/webhooks.html", context)
 
 
 @require_POST

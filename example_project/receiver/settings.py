@@ -65,6 +65,10 @@ LANGUAGE_CODE = "en-gb"
 USE_TZ = True
 TIME_ZONE = "UTC"
 
+# Browsers send the cookies of a host to all its ports: with the guestbook's names, each site would log its user out of the other.
+SESSION_COOKIE_NAME = "receiver_sessionid"
+CSRF_COOKIE_NAME = "receiver_csrftoken"
+
 STATIC_URL = "static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 

@@ -4,6 +4,7 @@ import json
 import time
 from typing import Any
 
+from django.conf import settings
 from django.test import TestCase, override_settings
 from django.urls import reverse
 
@@ -76,6 +77,11 @@ class ReceiverTests(TestCase):
         self.send(message_id="message-2", sequence=3)
 
         self.assertContains(self.client.get(reverse("receiver")), "Number 2 is missing")
+
+    def test_it_shares_no_cookie_with_the_guestbook(self) -> None:
+        """Browsers send them to every port of a host, so each site would log its user out of the other."""
+        guestbook = ("sessionid", "csrftoken")  # It has Django's own names.
+        assert not {settings.SESSION_COOKIE_NAME, settings.CSRF_COOKIE_NAME}.intersection(guestbook)
 
     def test_without_a_secret_nothing_is_trusted(self) -> None:
         """As the settings have it when they are told none."""
