@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from pathlib import Path
 
 import requests
 from django.utils.module_loading import import_string
@@ -30,6 +31,9 @@ from djwebhooks.versions import choose_version
 
 logger = logging.getLogger(__name__)
 
+LIBRARY = Path(__file__).parent
+#: What a sender may be asked.
+STEPS = ("payload", "body", "url", "headers", "sign", "after")
 #: How the formats of bodies begin that a sender has written; its name follows.
 PREFIX = "sender:"
 #: How many times ``DJWEBHOOKS_PAYLOAD_LIMIT`` a sender's body may have.
@@ -335,7 +339,17 @@ def _ask(sender: Sender, step: str, *arguments: object) -> object:
     except BaseTimeoutException:
         raise
     except (Exception, SystemExit) as error:
-        # What it says may quote a secret or a payload: where it comes from must do.
-        frame = traceback.extract_tb(error.__traceback__)[:2][-1]
-        place = f"{type(error).__name__} in {frame.filename}, line {frame.lineno}"
-        raise SenderFault(f"{type(sender).__name__}.{step}() raised {place}.") from error
+        raise SenderFault(f"{type(sender).__name__}.{_locate(error, sender, step)}.") from error
+
+
+def _locate(error: BaseException, sender: Sender, step: str) -> str:
+    """Say which step raised, and where: the innermost that is the application's own, as those of the library ask for each other.
+
+    What the error says may quote a secret or a payload, and is left out.
+    """
+    calls = list(traceback.walk_tb(error.__traceback__))
+    own = [(frame, line) for frame, line in calls if not Path(frame.f_code.co_filename).is_relative_to(LIBRARY)]
+    steps = [call for call in own if call[0].f_code.co_name in STEPS and call[0].f_locals.get("self") is sender]
+    frame, line = (steps or own or calls)[-1]
+    name = frame.f_code.co_name if steps else step
+    return f"{name}() raised {type(error).__name__} in {frame.f_code.co_filename}, line {line}"

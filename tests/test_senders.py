@@ -92,6 +92,13 @@ class Faulty(Sender):
         return self._do("sign", letter.message, super().sign(letter))
 
 
+class Careless(Sender):
+    """Has forgotten what its step is asked about."""
+
+    def url(self) -> str:  # type: ignore[override]
+        return URL
+
+
 class Unfit(Sender):
     """Cannot write some payloads."""
 
@@ -131,7 +138,7 @@ def __getattr__(name: str) -> object:
 
 @pytest.fixture(autouse=True)
 def senders(settings: LazySettings) -> None:
-    names = ("Slack", "Elsewhere", "Faulty", "Unfit", "Following", "Late", "Needy", "Slow", "Gone", "Signing")
+    names = ("Slack", "Elsewhere", "Faulty", "Unfit", "Following", "Late", "Needy", "Slow", "Gone", "Signing", "Careless")
     settings.DJWEBHOOKS_SENDERS = {name.lower(): f"{HERE}.{name}" for name in names} | {
         "standard": "djwebhooks.senders.Sender",
         "form": "djwebhooks.senders.FormSender",
@@ -479,6 +486,30 @@ def test_a_faulty_step_puts_its_delivery_off_and_no_other(
     assert target.state == "healthy"
     assert says in caplog.text
     assert SECRET_WORD not in caplog.text
+
+
+def test_the_log_names_the_applications_own_line(caplog: pytest.LogCaptureFixture) -> None:
+    """Its payload is asked for by the library's body: neither that step nor a line of the library is what has to be mended."""
+    make_target(sender="slack")
+    fire("a.b", {"heading": SECRET_WORD})
+
+    with caplog.at_level(logging.WARNING):
+        assert deliver() == []
+
+    line = Slack.payload.__code__.co_firstlineno + 1
+    assert f"Slack.payload() raised KeyError in {__file__}, line {line}." in caplog.text
+    assert SECRET_WORD not in caplog.text
+
+
+def test_a_step_that_cannot_be_asked_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    """There is no line of the application in it then."""
+    make_target(sender="careless")
+    fire("a.b", 1)
+
+    with caplog.at_level(logging.WARNING):
+        assert deliver() == []
+
+    assert "Careless.url() raised TypeError in " in caplog.text
 
 
 @pytest.mark.parametrize("name", ["late", "slow"])
