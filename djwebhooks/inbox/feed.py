@@ -118,13 +118,13 @@ def fetch_missing(
     """
     alias = using or inbox_database()
     source = find_feed(name)
-    read_to = read_positions(alias).get(name, 0)
+    read_to = read_positions(alias).get(name)
     wanted = [(after + 1, BEYOND)] if after is not None else list_wanted(source, alias, read_to)
     if not wanted:
         return Fetched(name, error=NOTHING_IS_KEPT)
     sender = transport or import_string(conf.TRANSPORT)(concurrency=1)
     # Who begins later knows nothing of what is before.
-    is_noted = after is None or after <= read_to
+    is_noted = after is None or after <= (read_to or 0)
     try:
         fetched = fetch(Feed(source, sender), wanted, alias, pages, is_noted=is_noted)
     finally:
@@ -143,11 +143,14 @@ def find_feed(name: str) -> Source:
     return source
 
 
-def list_wanted(source: Source, using: str, read_to: int) -> list[tuple[int, int]]:
-    """Return from which number to which is missing, in order; nothing if no number is known at all."""
+def list_wanted(source: Source, using: str, read_to: int | None) -> list[tuple[int, int]]:
+    """Return from which number to which is missing, in order; nothing if no number is known at all.
+
+    A feed that was *read_to* 0 had none, and all that it has now came after that.
+    """
     messages = Message.objects.using(using).filter(source=source.name, sequence__isnull=False)
-    newest = max(messages.aggregate(newest=Max("sequence"))["newest"] or 0, read_to)
-    if not newest:
+    newest = max(messages.aggregate(newest=Max("sequence"))["newest"] or 0, read_to or 0)
+    if not newest and read_to is None:
         return []
     gaps = [(gap.first, gap.last) for gap in find_gaps(source.name, using=using, limit=MOST_GAPS)]
     # With more of them, the next call goes on there.

@@ -221,6 +221,16 @@ def test_without_a_message_nobody_knows_where_to_begin(target: WebhookTarget) ->
     assert numbers() == [2, 3]
 
 
+def test_a_feed_that_was_empty_was_read(target: WebhookTarget) -> None:
+    """Whoever has read that there is nothing need not say again from where: all that comes later is missing."""
+    assert fetch(after=0) == Fetched("shop")
+    assert fetch() == Fetched("shop")
+    send(target, 2, lost=(1, 2))
+
+    assert fetch() == Fetched("shop", stored=2)
+    assert numbers() == [1, 2]
+
+
 def test_a_paused_target_can_be_read(target: WebhookTarget) -> None:
     """Whoever cannot be reached polls."""
     target.pause()
