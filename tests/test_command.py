@@ -523,7 +523,7 @@ def test_the_listener_reads_no_body_without_end(listener: tuple[Listener, list[s
 
 
 def test_what_the_listener_shows() -> None:
-    """Without a secret, with a wrong one, without headers; nothing that arrives can do something to the terminal."""
+    """Without a secret, with a wrong one, without headers, with what a sender adds to them; nothing harms the terminal."""
     secret = signing.new_secret()
     body = b"\x1b[2J\xff"
     right = Received("POST", "/\x1b", sign(secret, body) | {"webhook-attempt": "2\x07"}, body)
@@ -534,6 +534,13 @@ def test_what_the_listener_shows() -> None:
     two = [signing.key(signing.new_secret()), signing.key(secret)]
     assert "signature verified with --secret number 2" in describe(right, two)
     assert describe(right, []).endswith("\n  webhook-id: m1\n  webhook-attempt: 2�\n  �[2J�")
+    added = {"x-shop": "7", "host": "h", "webhook-version": "2026-09", "webhook-coalesced": "3", "authorization": "Bearer t"}
+    assert describe(Received("POST", "/", sign(secret, body) | added, b""), []).splitlines()[1:-1] == [
+        "  webhook-id: m1",
+        "  webhook-coalesced: 3",
+        "  webhook-version: 2026-09",
+        "  x-shop: 7",
+    ]
     nothing = Received("POST", "/", {}, b"")
     assert "WRONG SIGNATURE. The header webhook-id is missing." in describe(nothing, [signing.key(secret)])
     assert describe(nothing, []).endswith("\n  webhook-id: missing\n  (no body)")

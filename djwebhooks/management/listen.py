@@ -16,8 +16,14 @@ from djwebhooks.exceptions import InvalidSignature
 BODY_LIMIT = 2**20
 #: Seconds that a sender may be silent in the middle of a request.
 PATIENCE = 30
-#: Headers that are shown besides the id.
-SHOWN = ("webhook-sequence", "webhook-attempt", "webhook-coalesced", "content-type", "user-agent")
+#: What every webhook has, in the order in which it is shown.
+FIRST = ("webhook-id", "webhook-sequence", "webhook-attempt")
+#: What is not shown: the framing of the request, what is verified here, and what may prove who sends to whoever reads it.
+HIDDEN = {
+    *("host", "connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"),
+    *("accept", "accept-encoding", "content-length", "webhook-timestamp", "webhook-signature"),
+    *("authorization", "proxy-authorization", "cookie"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +100,12 @@ class Handler(BaseHTTPRequestHandler):
 
 @sensitive_variables("keys")
 def describe(received: Received, keys: Sequence[signing.Verifier]) -> str:
-    """Return a received request as it is shown: its first line, its headers that matter, its body."""
+    """Return a received request as it is shown: its first line, its headers but for the hidden, its body."""
     head = f"{timezone.localtime():%H:%M:%S} {received.method} {received.path}: {judge(received, keys)}"
-    headers = [f"  webhook-id: {received.headers.get('webhook-id', 'missing')}"]
-    headers += [f"  {name}: {received.headers[name]}" for name in SHOWN if name in received.headers]
+    shown = {"webhook-id": "missing", **received.headers}
+    names = [name for name in FIRST if name in shown]
+    names += sorted(shown.keys() - HIDDEN - set(FIRST), key=lambda name: (not name.startswith("webhook-"), name))
+    headers = [f"  {name}: {shown[name]}" for name in names]
     return "\n".join([*map(make_printable, [head, *headers]), describe_body(received.body)])
 
 
