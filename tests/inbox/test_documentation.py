@@ -61,6 +61,17 @@ def test_a_push_updates_its_package_and_a_ping_nothing(packages: Packages) -> No
     assert Message.objects.get(message_id="2").status == Status.PROCESSED
 
 
+def test_the_handler_passes_the_test_that_is_shown_for_it(packages: Packages) -> None:
+    """The page about testing sends the site that this page sets up a push that it can handle."""
+    [block] = [block for block in read_blocks(DOCS / "how-to" / "testing.rst") if block.caption == "packages/test_webhooks.py"]
+    tests: dict[str, Any] = {}
+    exec(block.text, tests)
+
+    tests["test_a_push_is_handled"](Client())
+
+    assert packages.updates == [("https://github.com/djangopackages/djangopackages", "2026-09-21T14:13:20+02:00")]
+
+
 def test_the_sources_of_the_reference_are_possible() -> None:
     """Each of them passes the checks."""
     names: dict[str, Any] = {"os": SimpleNamespace(environ={"SHOPIFY_SECRET": "x", "GITHUB_WEBHOOK_SECRET": "y"})}
