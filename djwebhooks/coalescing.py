@@ -88,10 +88,12 @@ class Places:
     def take(self, event: Event, target_id: int, uid: UUID, now: datetime, expires_at: datetime | None) -> datetime:
         """Have *event*'s new delivery to a target compete for its place; return when whatever gets that is due.
 
-        That is no later than any of its like would have been; and at once, if it would expire before.
+        That is no later than any of its like would have been; and at once, if it would expire before. It waits from when it was
+        fired, or planned for, as it may have been dispatched long after.
         """
         place = self._taken[uid] = self._places[Kind.of(event, target_id)]
-        until = place.add(Candidate(event.pk, uid), now + timedelta(seconds=event.coalesce or 0))
+        begins_at = min(now, event.deliver_at or event.created_at)
+        until = place.add(Candidate(event.pk, uid), max(now, begins_at + timedelta(seconds=event.coalesce or 0)))
         if expires_at is not None and expires_at <= until:
             until = place.until = now
         return until

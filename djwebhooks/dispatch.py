@@ -172,6 +172,8 @@ EVENT = (
     "ordering_key",
     "target_ids",
     "subjects",
+    "created_at",
+    "deliver_at",
     "expires_at",
     "dispatch_cursor",
     "coalesce",

@@ -114,6 +114,22 @@ def test_the_first_decides_how_long_they_wait(owner: User) -> None:
     assert first.due_at > read_clock(DB) + HOUR / 2
 
 
+@pytest.mark.parametrize("column", ["created_at", "deliver_at"])
+def test_the_wait_begins_with_the_change(owner: User, column: str) -> None:
+    """Not when a worker finds the event; one that was found too late is sent at once."""
+    make_target(owner)
+    now = read_clock(DB)
+    for number, age in enumerate([HOUR / 2, 2 * HOUR]):
+        event = fire("thing.changed", number, owner=owner, ordering_key=str(number), coalesce=HOUR)
+        Event.objects.filter(pk=event.pk).update(**{column: now - age})
+    dispatch(DB)
+
+    soon, overdue = Delivery.objects.order_by("event_id")
+    assert soon.due_at == now + HOUR / 2
+    assert overdue.due_at is not None
+    assert now <= overdue.due_at <= read_clock(DB)
+
+
 def test_a_shorter_wait_is_kept(owner: User) -> None:
     """An event that may wait less than what it replaces is sent as soon as it says."""
     make_target(owner)
