@@ -660,6 +660,10 @@ def test_it_is_explained(owner: User) -> None:
     assert "Stands for: 1 earlier event, whose place it took" in lines(newer.uid)
     assert "It waits for newer events, which take its place, until" in lines(newer.uid)
     assert "may take its place, and waits for them for 60 min at most" in lines(newer.event.uid)
+    assert "pending, 0 attempts, waits for newer ones until " in lines(newer.event.uid)
+    assert ", for 1 earlier event as well\n" in lines(newer.event.uid)
+    be_later()
+    assert "pending, 0 attempts, due " in lines(newer.event.uid)
 
 
 # -- asking for it -----------------------------------------------------------------------------------------------------

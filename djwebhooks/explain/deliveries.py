@@ -7,7 +7,7 @@ from djwebhooks import senders
 from djwebhooks.conf import conf
 from djwebhooks.contents import read_statements
 from djwebhooks.database import read_clock
-from djwebhooks.explain.events import describe_build, describe_workers
+from djwebhooks.explain.events import describe_build, describe_workers, waits_for_newer
 from djwebhooks.explain.sections import COUNT_LIMIT, LIMIT, Explanation, Section, describe_target
 from djwebhooks.explain.targets import list_holds, list_troubles
 from djwebhooks.filters import MOST_COMPARISONS
@@ -115,7 +115,7 @@ def list_waits(using: str, delivery: Delivery, event: Event | None, target: Webh
 
 def describe_pause(delivery: Delivery, until: str) -> str:
     """Say what a delivery waits for that is not due yet."""
-    if delivery.coalesce_until is not None and not delivery.attempt_count:
+    if waits_for_newer(delivery):
         return f"It waits for newer events, which take its place, until {until}."
     last = f" after {delivery.reason}" if delivery.reason else ""
     return f"Tried again{last}: {until}."

@@ -134,9 +134,20 @@ def describe_delivery(delivery: Delivery, target: WebhookTarget | None, now: dat
     where = describe_target(target) if target is not None else f"a target that was deleted ({delivery.target_id})"
     replaced = f" with delivery {delivery.replaced_by}" if delivery.reason == COALESCED else ""
     reason = f" ({delivery.reason}{replaced})" if delivery.reason else ""
-    due = f", due {describe_time(delivery.due_at, now)}" if delivery.due_at is not None else ""
+    due = f", {describe_due(delivery, delivery.due_at, now)}" if delivery.due_at is not None else ""
     attempts = describe_count(delivery.attempt_count, "attempt")
-    return f"{delivery.status}{reason}, {attempts}{due}\n  delivery {delivery.uid} to {where}"
+    others = f", for {describe_count(delivery.coalesced_count, 'earlier event')} as well" if delivery.coalesced_count else ""
+    return f"{delivery.status}{reason}, {attempts}{due}{others}\n  delivery {delivery.uid} to {where}"
+
+
+def describe_due(delivery: Delivery, due_at: datetime, now: datetime) -> str:
+    what = "waits for newer ones until" if due_at > now and waits_for_newer(delivery) else "due"
+    return f"{what} {describe_time(due_at, now)}"
+
+
+def waits_for_newer(delivery: Delivery) -> bool:
+    """Whether newer events may take the place of *delivery*, which was not tried yet."""
+    return delivery.coalesce_until is not None and not delivery.attempt_count
 
 
 def list_latecomers(using: str, event: Event) -> Section:
