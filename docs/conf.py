@@ -32,3 +32,5 @@ nitpick_ignore_regex = [
 
 html_theme = "furo"
 html_title = f"djwebhooks {release}"
+html_static_path = ["static"]
+html_css_files = ["wrap.css"]
