@@ -534,12 +534,20 @@ def test_what_the_listener_shows() -> None:
     two = [signing.key(signing.new_secret()), signing.key(secret)]
     assert "signature verified with --secret number 2" in describe(right, two)
     assert describe(right, []).endswith("\n  webhook-id: m1\n  webhook-attempt: 2�\n  �[2J�")
-    added = {"x-shop": "7", "host": "h", "webhook-version": "2026-09", "webhook-coalesced": "3", "authorization": "Bearer t"}
+    added = {
+        "x-shop": "7",
+        "host": "h",
+        "content-type": "text/plain",
+        "webhook-version": "2026-09",
+        "webhook-coalesced": "3",
+        "authorization": "Bearer t",
+    }
     assert describe(Received("POST", "/", sign(secret, body) | added, b""), []).splitlines()[1:-1] == [
         "  webhook-id: m1",
         "  webhook-coalesced: 3",
         "  webhook-version: 2026-09",
-        "  x-shop: 7",
+        "  content-type: text/plain",
+        "  not shown: authorization, x-shop",
     ]
     nothing = Received("POST", "/", {}, b"")
     assert "WRONG SIGNATURE. The header webhook-id is missing." in describe(nothing, [signing.key(secret)])

@@ -18,11 +18,10 @@ BODY_LIMIT = 2**20
 PATIENCE = 30
 #: What every webhook has, in the order in which it is shown.
 FIRST = ("webhook-id", "webhook-sequence", "webhook-attempt")
-#: What is not shown: the framing of the request, what is verified here, and what may prove who sends to whoever reads it.
+#: What is not told of: the framing of the request, and what is verified here.
 HIDDEN = {
     *("host", "connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"),
     *("accept", "accept-encoding", "content-length", "webhook-timestamp", "webhook-signature"),
-    *("authorization", "proxy-authorization", "cookie"),
 }
 
 
@@ -100,13 +99,23 @@ class Handler(BaseHTTPRequestHandler):
 
 @sensitive_variables("keys")
 def describe(received: Received, keys: Sequence[signing.Verifier]) -> str:
-    """Return a received request as it is shown: its first line, its headers but for the hidden, its body."""
+    """Return a received request as it is shown: its first line, its headers, its body.
+
+    Of headers that are the target's or a sender's own, only the names: they may prove who sends to whoever reads them.
+    """
     head = f"{timezone.localtime():%H:%M:%S} {received.method} {received.path}: {judge(received, keys)}"
     shown = {"webhook-id": "missing", **received.headers}
-    names = [name for name in FIRST if name in shown]
-    names += sorted(shown.keys() - HIDDEN - set(FIRST), key=lambda name: (not name.startswith("webhook-"), name))
+    told = sorted(shown.keys() - HIDDEN - set(FIRST), key=lambda name: (not name.startswith("webhook-"), name))
+    names = [name for name in FIRST if name in shown] + [name for name in told if is_open(name)]
     headers = [f"  {name}: {shown[name]}" for name in names]
+    if others := [name for name in told if not is_open(name)]:
+        headers.append(f"  not shown: {', '.join(others)}")
     return "\n".join([*map(make_printable, [head, *headers]), describe_body(received.body)])
+
+
+def is_open(name: str) -> bool:
+    """Whether a header says nothing that only sender and receiver may know."""
+    return name.startswith(("webhook-", "ce-")) or name in ("content-type", "user-agent")
 
 
 @sensitive_variables("keys")
