@@ -298,7 +298,7 @@ def wrap_saving(model: type[Model], watch: "Watch") -> Callable[[], None]:
 
     def undo() -> None:
         if own is not None:
-            model.save_base = own  # type: ignore[method-assign]  # as it was
+            model.save_base = own  # type: ignore[method-assign]  # puts back the model's own
         else:
             delattr(model, "save_base")
 

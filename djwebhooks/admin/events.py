@@ -120,9 +120,9 @@ class EventAdmin(ReadOnlyAdmin, ActingAdmin):
     def progress(self, event: Event) -> SafeString:
         if event.erased_at is not None:
             return badge("erased")
-        if event.has_failed:  # type: ignore[attr-defined]  # annotated
+        if event.has_failed:  # type: ignore[attr-defined]  # annotated by get_queryset
             return badge("build failed")
-        if event.is_failing:  # type: ignore[attr-defined]  # annotated
+        if event.is_failing:  # type: ignore[attr-defined]  # annotated by get_queryset
             return badge("build failing")
         if event.dispatched_at is not None:
             return badge("dispatched")

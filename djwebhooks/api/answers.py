@@ -83,7 +83,7 @@ class ErrorSerializer(serializers.Serializer[Any]):
 
     code = serializers.CharField(help_text="A word for programs.")
     detail = serializers.CharField(help_text="A sentence for people.")
-    errors = serializers.DictField(  # type: ignore[assignment]  # not what a serializer calls so
+    errors = serializers.DictField(  # type: ignore[assignment]  # a field of this name, not the property
         child=serializers.ListField(child=serializers.CharField()),
         required=False,
         help_text="The mistakes in fields, by field: ``events.0`` is the first of the ``events``.",

@@ -80,7 +80,7 @@ def answer_error(error: Exception, context: dict[str, Any]) -> Response | None:
 
 def answer_fault(error: Exception, request: Request) -> Response:
     """Report *error* as Django does what it does not expect, and return an answer that tells nothing of it."""
-    asked, answer = request._request, Response({"code": "error", "detail": "Something went wrong here."}, 500)  # noqa: SLF001
+    asked, answer = request._request, Response({"code": "error", "detail": "Something went wrong here."}, 500)  # noqa: SLF001  # Django's own is kept nowhere else
     set_rollback()
     got_request_exception.send(sender=None, request=asked)
     log_response("Internal Server Error: %s", request.path, response=answer, request=asked, exception=error)

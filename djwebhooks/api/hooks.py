@@ -91,7 +91,7 @@ class HookRequestSerializer(StrictSerializer[Any]):
         """Return *url* as it is kept. Raises ``InvalidTarget``."""
         return check_url(url)
 
-    validate_hookUrl = validate_target_url  # noqa: N815
+    validate_hookUrl = validate_target_url  # noqa: N815  # REST framework finds it by the field's name
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Return the event and the one URL. Raises ``ValidationError``."""

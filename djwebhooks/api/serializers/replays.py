@@ -97,7 +97,7 @@ class ReplaySerializer(RowSerializer):
 class ListedReplaySerializer(ReplaySerializer):
     """A replay of a list, without its progress, which has to be counted."""
 
-    progress = None  # type: ignore[assignment]  # as REST framework has it
+    progress = None  # type: ignore[assignment]  # how a serializer drops an inherited field
 
     class Meta(ReplaySerializer.Meta):
         fields = tuple(name for name in ReplaySerializer.Meta.fields if name != "progress")
