@@ -11,7 +11,7 @@ from django.db import IntegrityError, connections, transaction
 from django.db.models import Model
 from django.utils import timezone
 
-from djwebhooks import capture, catalogue
+from djwebhooks import capture, catalogue, database
 from djwebhooks import payload as payloads
 from djwebhooks.exceptions import IdempotencyConflict, InvalidEvent, InvalidTarget, WrongTransaction
 from djwebhooks.models import Event, WebhookTarget, validation
@@ -257,7 +257,7 @@ def find_targets(urls: URLs, owner: Any, alias: str) -> list[int]:
 
 
 def insert(event: Event, alias: str) -> Event:
-    event.save(using=alias, force_insert=True)
+    database.insert_row(alias, event)
     return event
 
 

@@ -395,6 +395,38 @@ def test_inserting_leaves_what_is_there() -> None:
     assert found == {"flat": b"\0first\xff", "standard": b"other"}
 
 
+def test_a_row_is_inserted_as_its_save_would() -> None:
+    """Empty, false and missing values, texts with all that quotes and percents can spoil, and what the database adds."""
+    owner = make_user()
+    at = datetime(2026, 7, 2, 3, 4, 5, 678901, timezone(timedelta(hours=5)))
+    for values in (
+        {},
+        {"owner_id": owner.pk, "is_broadcast": True, "dispatch_cursor": 7, "coalesce": 0.0, "deliver_at": at},
+        {"payload": "\"'%s\\ %% ; -- ☃ 𝄞", "identifier": "NULL", "ordering_key": "DEFAULT", "call": "0", "coalesce": 1.5},
+    ):
+        saved, inserted = Event(name="a.b", **values), Event(name="a.b", **values)
+        saved.save(force_insert=True)
+
+        database.insert_row(DB, inserted)
+
+        assert not inserted._state.adding
+        assert inserted == Event.objects.get(uid=inserted.uid)
+        assert abs(inserted.created_at - saved.created_at) < timedelta(seconds=10)
+        there = Event.objects.values()
+        different = ("id", "uid", "created_at")
+        first, second = ({k: v for k, v in there.get(pk=row.pk).items() if k not in different} for row in (saved, inserted))
+        assert first == second
+
+
+def test_a_row_that_cannot_be_inserted_spoils_the_transaction() -> None:
+    """As with ``save``: what follows in the transaction must not be committed by somebody who has caught the error."""
+    event = Event.objects.create(name="a.b")
+    with pytest.raises(transaction.TransactionManagementError), transaction.atomic():  # noqa: PT012 - the end raises
+        with suppress(IntegrityError):
+            database.insert_row(DB, Event(name="a.b", uid=event.uid))
+        Event.objects.count()
+
+
 def test_nothing_to_write_costs_nothing(django_assert_num_queries: Any) -> None:
     """Empty lists need no statement."""
     with django_assert_num_queries(0):
