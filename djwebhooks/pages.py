@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.utils import quote, unquote
 from django.core.exceptions import PermissionDenied
@@ -26,8 +27,8 @@ from djwebhooks.exceptions import DjWebhooksError
 
 #: Rows of a list that are counted, and so can be paged through, at most.
 COUNT_LIMIT = 10_000
-#: Rows that one use of an action changes at most.
-ACTION_LIMIT = 1_000
+#: Rows that one use of an action changes at most: a form can name them all, as Django reads 1000 fields of one.
+ACTION_LIMIT = 900
 #: Rows that are listed where people are asked.
 ASK_LIMIT = 20
 #: Columns that hold secrets, or may.
@@ -299,8 +300,7 @@ class ActingAdmin(LeanAdmin):
         return None
 
     def ask(self, request: HttpRequest, rows: list[Any], action: RowAction) -> HttpResponse:
-        """Ask whether *action* is meant; to say yes is to post the same once more."""
-        posted = [(name, value) for name, values in request.POST.lists() for value in values if name != "csrfmiddlewaretoken"]
+        """Ask whether *action* is meant; to say yes is to post these rows, whichever the list has chosen by then."""
         context = {
             **self.admin_site.each_context(request),
             "title": f"{action.label}: are you sure?",
@@ -309,7 +309,7 @@ class ActingAdmin(LeanAdmin):
             "action": action,
             "rows": rows[:ASK_LIMIT],
             "more": max(0, len(rows) - ASK_LIMIT),
-            "posted": posted,
+            "posted": [("action", action.name), *((ACTION_CHECKBOX_NAME, row.pk) for row in rows)],
         }
         request.current_app = self.admin_site.name
         return TemplateResponse(request, f"admin/{self.opts.app_label}/confirm.html", context)

@@ -1,15 +1,19 @@
 """The admin page of events: what happened, what became of it, and erasing it."""
 
 import re
+from collections import defaultdict
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
+from django.http import HttpResponse
 from django.test import Client
 from django.urls import reverse
 
 from djwebhooks.events import fire
 from djwebhooks.models import Delivery, Event
 from djwebhooks.models.events import BUILD_TRIES
+from djwebhooks.pages import ACTION_LIMIT, ASK_LIMIT
 from djwebhooks.testing import deliver
 from djwebhooks.transports.base import Reply
 from tests.admin.builders import URL, count_queries, list_of, make_owner, make_staff, make_target, page_of, send, text_of
@@ -129,6 +133,42 @@ def test_erasing_asks_first() -> None:
         assert "erased" in text_of(page)
     assert act not in client.get(page_of(event)).content.decode()
     assert str(event) not in text_of(client.get(reverse("admin:djwebhooks_event_changelist"), {"progress": "waiting"}))
+
+
+def say_yes(client: Client, asked: HttpResponse) -> HttpResponse:
+    """Send the form of the question, as a browser does."""
+    form = re.search(r'<form method="post" action="(.+?)">(.+?)</form>', asked.content.decode(), re.DOTALL)
+    posted: dict[str, list[str]] = defaultdict(list)
+    for name, value in re.findall(r'name="(.+?)" value="(.+?)"', form[2]):
+        posted[name].append(value)
+    return client.post(form[1], posted, follow=True)
+
+
+def test_what_is_erased_is_what_was_asked_about() -> None:
+    """Neither what came into the list between question and answer, nor less, as it has left the list: what is erased is gone."""
+    chosen = [fire("project.told", {"number": number}) for number in range(ASK_LIMIT + 2)]
+    client = make_staff("view_event", "erase_event")
+    listed = {"action": "erase", "_selected_action": [chosen[0].pk], "select_across": "1", "index": "0"}
+
+    asked = client.post(f"{list_of('event')}?progress=waiting", listed)
+    Event.objects.filter(pk=chosen[0].pk).update(dispatched_at=datetime(2026, 1, 1, tzinfo=UTC))
+    later = fire("project.told", {"number": "later"})
+    told = text_of(say_yes(client, asked))
+
+    assert f"done for {len(chosen)} events" in told
+    assert list(Event.objects.filter(erased_at__isnull=True)) == [later]
+
+
+def test_as_many_rows_as_an_action_takes_can_be_said_yes_to(settings: Any) -> None:
+    """Their names are fewer than the fields that Django reads of a form."""
+    Event.objects.bulk_create([Event(name="project.update", payload="{}") for _ in range(ACTION_LIMIT)])
+    client = make_staff("view_event", "erase_event")
+    listed = {"action": "erase", "_selected_action": [Event.objects.first().pk], "select_across": "1"}
+
+    asked = client.post(list_of("event"), listed)
+    fields = re.findall(r'<input type="(?:hidden|submit)" name=', asked.content.decode())
+
+    assert ACTION_LIMIT < len(fields) < settings.DATA_UPLOAD_MAX_NUMBER_FIELDS
 
 
 def test_erasing_needs_a_permission_of_its_own() -> None:
