@@ -15,6 +15,8 @@ from djwebhooks.inline import Inline
 
 #: Seconds for which a job takes new messages, and which the handlers of the last one may take besides.
 BUDGET, PATIENCE = 20, 600
+#: Seconds after which another job looks whether what this one could not take, as somebody works on it, was left undone.
+HELD_PAUSE = 5
 #: How often RQ runs a job again whose process was killed.
 RETRIES = 2
 
@@ -59,8 +61,11 @@ def run_job(using: str, budget: float = BUDGET) -> None:
             worker.run()
             at = next_due(using)
             if at is not None:
+                now = read_clock(using)
+                if at <= now and worker.has_drained:
+                    at = now + timedelta(seconds=HELD_PAUSE)
                 # The database says when; the scheduler goes by a clock like this machine's.
-                wake(using, datetime.now(UTC) + (at - read_clock(using)))
+                wake(using, datetime.now(UTC) + (at - now))
     except BaseException:
         # The next job looks what there is to do: the database may be what failed, or a handler have used up all time.
         wake(using, datetime.now(UTC) + timedelta(seconds=REDIS_PAUSE))

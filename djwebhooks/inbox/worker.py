@@ -37,7 +37,8 @@ class InboxWorker:
     """Runs handlers until it is told to stop.
 
     *using* is the messages' database. With *burst* it ends when nothing is due any more, with *budget* after about so many
-    seconds. *sources* limits it to the messages of these sources.
+    seconds. *sources* limits it to the messages of these sources. *has_drained* says that it has ended as there was nothing that
+    it could take.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class InboxWorker:
         self.budget = budget
         self.sources = sources
         self.count = 0
+        self.has_drained = False
         self._stopping = threading.Event()
         self._pause = 0.0
 
@@ -74,6 +76,7 @@ class InboxWorker:
             if self.work_once():
                 self.count += 1
             elif self.burst:
+                self.has_drained = True
                 return False
             else:
                 close_old_connections()

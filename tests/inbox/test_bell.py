@@ -15,7 +15,7 @@ from djwebhooks.engines import jobs
 from djwebhooks.inbox import bell
 from djwebhooks.inbox.models import Message, Status
 from djwebhooks.inbox.worker import InboxWorker
-from tests.connections import other_way
+from tests.connections import other_way, second_connection, server_only
 from tests.engines.processes import rqworker, run_jobs
 from tests.inbox.senders import send, store
 from tests.inbox.shop.models import Effect
@@ -96,6 +96,18 @@ def test_what_the_budget_left_is_for_the_next_job(queue: Queue) -> None:
     bell.run_job("default", budget=-1)
 
     assert len(queue) == 1
+
+
+@server_only
+def test_what_another_job_holds_is_looked_at_again_later(queue: Queue) -> None:
+    """Its handlers run for longer than its lease, and a job at once after each other would find that out without end."""
+    held = store()
+    with second_connection() as other, transaction.atomic(using=other):
+        Message.objects.using(other).select_for_update().get(pk=held.pk)
+        bell.run_job("default")
+
+    assert len(queue) == 0
+    assert len(queue.scheduled_job_registry) == 1
 
 
 @pytest.mark.django_db(databases="__all__", transaction=True)
