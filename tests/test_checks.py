@@ -19,7 +19,8 @@ from django.db import connection
 from django.db.models import Model
 from django.utils.module_loading import import_string
 
-from djwebhooks import catalogue, checks, database
+from djwebhooks import catalogue, checks
+from djwebhooks.database.server import LEVELS, describe_fault
 from djwebhooks.decorators import hook
 from djwebhooks.exceptions import UnknownEvent
 from djwebhooks.weaknesses import WEAKNESSES
@@ -337,7 +338,7 @@ def test_sqlite_must_wait_for_its_writer(options: dict[str, Any], mode: str | No
 @server_only
 def test_a_snapshot_for_each_transaction_is_an_error(options: dict[str, Any]) -> None:
     """Under REPEATABLE READ one worker does not see what another one has done."""
-    levels: Any = import_string(database.LEVELS) if connection.vendor == "postgresql" else Levels
+    levels: Any = import_string(LEVELS) if connection.vendor == "postgresql" else Levels
     assert run_checks(databases=["default"]) == []
     options["isolation_level"] = levels.READ_COMMITTED
     assert run_checks(databases=["default"]) == []
@@ -384,7 +385,7 @@ def test_a_database_must_hold_every_text() -> None:
 )
 def test_old_servers_and_mysql_are_not_supported(version: tuple[int, ...], is_mariadb: bool, words: str) -> None:
     """What misses a part that the promises rest on is named."""
-    fault = database.describe_fault(version, "utf8mb4", is_mariadb=is_mariadb)
+    fault = describe_fault(version, "utf8mb4", is_mariadb=is_mariadb)
 
     assert words in fault
     assert bool(fault) == bool(words)

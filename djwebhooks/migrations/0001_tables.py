@@ -344,4 +344,10 @@ class Migration(migrations.Migration):
             model_name='subscription',
             constraint=models.UniqueConstraint(fields=('event', 'target'), name='djw_subscription_once'),
         ),
+        # Those that are written to with each event.
+        djwebhooks.database.VacuumAfter('event', 20_000),
+        djwebhooks.database.VacuumAfter('delivery', 20_000),
+        djwebhooks.database.VacuumAfter('lane', 5_000),
+        djwebhooks.database.VacuumAfter('dispatcher', 1_000),
+        djwebhooks.database.VacuumAfter('worker', 1_000),
     ]
