@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 #: What ``DJWEBHOOKS_VALIDATE_PAYLOADS`` may be.
 VALIDATIONS = (None, "warn", "refuse")
-NO_LIBRARY = "Payloads cannot be held against their schemas without jsonschema. Install it with: pip install djwebhooks[schema]"
+NO_LIBRARY = "Payloads cannot be held against their schemas without jsonschema: pip install 'djwebhooks[schema]'."
 
 
 @dataclass(frozen=True, slots=True)

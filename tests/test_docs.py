@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from argparse import ArgumentParser, _SubParsersAction
 from configparser import ConfigParser
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,8 +24,9 @@ import pytest
 from rest_framework.fields import Field
 
 import djwebhooks
-from djwebhooks import signing
+from djwebhooks import model_events, signing
 from djwebhooks.api import answers, hooks, serializers, urls
+from djwebhooks.catalogue import ENTRY_KEYS
 from djwebhooks.conf import Settings
 from djwebhooks.management.commands.webhooks import Command
 from djwebhooks.retry import AUTHENTICATION_ERROR, NOT_PERMITTED
@@ -89,6 +91,32 @@ def test_every_setting_is_documented_as_it_is() -> None:
     assert read_settings() == expected
 
 
+def read_entry(name: str) -> str:
+    """What the page says of a setting, without its head."""
+    text = (DOCS / "reference" / "settings.rst").read_text()
+    return text.partition(f".. py:data:: {name}\n")[2].partition("\n\n")[2].partition("\n\n")[0]
+
+
+@pytest.mark.parametrize(("name", "keys"), [("DJWEBHOOKS_EVENTS", ENTRY_KEYS), ("DJWEBHOOKS_MODEL_EVENTS", model_events.KEYS)])
+def test_every_key_of_an_entry_is_documented(name: str, keys: tuple[str, ...]) -> None:
+    """Where a setting has a dictionary for each entry, the page names all of its keys, and no others."""
+    assert set(re.findall(r"``([a-z]+)``", read_entry(name))) == set(keys)
+
+
+def test_every_extra_is_documented() -> None:
+    """The page's table has those that applications may want, and none that are for work on the project."""
+    text = (DOCS / "reference" / "settings.rst").read_text()
+    table = text[text.index("\nExtras\n") :]
+    extras = set(read_setup()["options.extras_require"])
+
+    assert set(re.findall(r"^``(\w+)``", table, re.MULTILINE)) == extras - {"demo", "test", "fuzz", "lint", "docs", "bench"}
+
+
+def test_extras_are_quoted() -> None:
+    """What is to be typed has quotes around an extra: some shells take its brackets for a pattern of file names."""
+    assert [page for page in TEXTS if re.search(r"pip install [a-z-]+\[", page.read_text())] == []
+
+
 def test_no_page_names_a_setting_that_does_not_exist() -> None:
     """Wherever a setting is named, it is one."""
     named = {name for page in TEXTS for name in re.findall(r"\bDJWEBHOOKS_[A-Z_]+\b", page.read_text())}
@@ -103,6 +131,30 @@ def test_every_check_is_documented() -> None:
     text = (DOCS / "reference" / "checks.rst").read_text()
 
     assert re.findall(r"^``(djwebhooks(?:_inbox)?\.[EW]\d{3})``$", text, re.MULTILINE) == sorted(set(ids))
+
+
+def read_verbs() -> dict[str, ArgumentParser]:
+    """The parser of each verb of the command."""
+    parser = Command().create_parser("manage.py", "webhooks")
+    [verbs] = [action.choices for action in parser._actions if isinstance(action, _SubParsersAction)]
+    return dict(verbs)
+
+
+def test_every_verb_is_documented() -> None:
+    """The page has a section for each verb, with each of its arguments as the parser takes it, and no others."""
+    text = (DOCS / "reference" / "commands.rst").read_text()
+    sections = re.findall(r"^(\w+)\n-+\n((?:(?!\n\w+\n-+\n)[\s\S])+)", text, re.MULTILINE)
+    verbs = read_verbs()
+    expected = {
+        verb: {action.option_strings[-1] if action.option_strings else action.metavar for action in parser._actions}
+        for verb, parser in verbs.items()
+    }
+
+    assert {
+        verb: {"--help", *re.findall(r"^\.\. option:: (\S+)", section, re.MULTILINE)} for verb, section in sections
+    } == expected
+    assert [verb for verb, parser in verbs.items() if "--database" not in expected[verb]] == ["events", "listen"]
+    assert "Every verb except ``listen`` and\n``events`` takes ``--database ALIAS``" in text
 
 
 def test_every_exception_is_documented() -> None:

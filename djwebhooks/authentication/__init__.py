@@ -44,7 +44,7 @@ def find_class(name: str) -> type[AnyAuthentication]:
     except ImportError as error:
         library = str(error.name).partition(".")[0]
         raise InvalidTarget(
-            f"The authentication {name!r} needs the library {library}. Install it with: pip install djwebhooks[auth]"
+            f"The authentication {name!r} needs the library {library}. Install it with: pip install 'djwebhooks[auth]'"
         ) from error
     return found
 

@@ -171,8 +171,8 @@ def test_a_missing_library_is_named() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
 
     assert done.stdout.splitlines() == [
-        "The authentication 'jwt' needs the library jwt. Install it with: pip install djwebhooks[auth]",
-        "The authentication 'oauth2' needs the library oauthlib. Install it with: pip install djwebhooks[auth]",
+        "The authentication 'jwt' needs the library jwt. Install it with: pip install 'djwebhooks[auth]'",
+        "The authentication 'oauth2' needs the library oauthlib. Install it with: pip install 'djwebhooks[auth]'",
     ]
 
 
