@@ -157,6 +157,19 @@ def why_unnameable(function: Callable[..., Any]) -> str:
     return ""
 
 
+def check_found(path: str, function: Callable[..., Any]) -> None:
+    """Raise ``ConfigurationError`` unless *path* leads to the hook that was made of *function*, as far as modules are loaded."""
+    try:
+        is_right = getattr(resolve(path), "build", None) is function
+    except RebuildError:
+        is_right = False
+    if not is_right:
+        raise ConfigurationError(
+            f"A worker that looks for {path!r} does not find the hook that was made of {function!r}. "
+            'Decorate the function where it is defined, under a name that is its own, or use build="now".'
+        )
+
+
 def resolve(path: str) -> Callable[..., Any]:
     """Return the hook that ``path_of`` called *path*; a method comes back unbound, to be called with all that was captured.
 

@@ -4,7 +4,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
 from django.db.models import Model
@@ -81,8 +81,9 @@ def hook(
     The result is a plain function with the same signature. Calling it returns the saved ``Event``, ``.build`` is the function.
     ``@….version(name)`` makes a further function, of the same parameters, build the payload in another version from the same
     call, and leaves it what it is; *version* is what that of the first function is called.
-    Raises ``InvalidEvent`` and ``ConfigurationError`` at the decoration; the call raises what ``fire`` raises, and
-    ``CaptureError`` (a ``TypeError``) for an argument that cannot be captured.
+    Raises ``InvalidEvent`` and ``ConfigurationError`` at the decoration; the call raises what ``fire`` raises,
+    ``CaptureError`` (a ``TypeError``) for an argument that cannot be captured, and ``ConfigurationError`` if a worker would not
+    find the function by its name.
     """
     if callable(event):
         raise InvalidEvent('hook needs the name of an event: write @hook("project.update"), not @hook.')
@@ -107,10 +108,13 @@ def hook(
 
     def decorate(function: Callable[P, R_co]) -> Hook[P, R_co]:
         capture.check_callable(function)
+        if getattr(function, "is_hook", False):
+            raise ConfigurationError(f"{function!r} is a hook already. For two events write two hooks.")
         path = capture.path_of(function) if build == "worker" else ""
         signature = inspect.signature(function)
         constants = {name: value for name, value in given.items() if value is not None}
         versions: dict[str, Callable[..., Any]] = {}
+        check_once = cache(partial(capture.check_found, path, function))
 
         @wraps(function)
         def fire(*args: P.args, **kwargs: P.kwargs) -> Event:
@@ -123,6 +127,7 @@ def hook(
                 others = {name: other(*args, **kwargs) for name, other in versions.items()}
                 unsaved = events.write_payloads(function(*args, **kwargs), version, others)
             else:
+                check_once()
                 unsaved = Event(hook=path, call=capture.capture(args, kwargs))
             return events.save(event, unsaved, **options)
 

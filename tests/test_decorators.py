@@ -138,6 +138,15 @@ def desk_used(*names: str, owner: User | None = None, **details: object) -> dict
 class Desk:
     """Has hooks that need no instance."""
 
+    @staticmethod
+    @hook("desk.hidden")
+    def __hidden(number: int) -> int:
+        return number
+
+    @classmethod
+    def hide(cls) -> Event:
+        return cls.__hidden(1)
+
     @classmethod
     @hook("desk.opened")
     def opened(cls, number: int) -> list[object]:
@@ -177,6 +186,13 @@ class Reader(models.Model):
 def book_returned(title: str) -> dict[str, str]:
     """Say that a book was returned."""
     return {"title": title}
+
+
+def title_told(title: str) -> str:
+    return title
+
+
+title_told_too = hook("title.told")(title_told)
 
 
 # -- what a call does --------------------------------------------------------------------------------------------------
@@ -443,6 +459,24 @@ def test_what_a_worker_cannot_find_is_refused_at_decoration() -> None:
         hook("a.b")(inner)
     with pytest.raises(ConfigurationError, match="async def"):
         hook("a.b")(later)
+
+
+@pytest.mark.parametrize("build", ["worker", "now"])
+def test_a_hook_is_no_function_of_another_hook(build: Any) -> None:
+    """The inner one would fire its event whenever the payload of the outer one is built."""
+    with pytest.raises(ConfigurationError, match=r"book_lent.* is a hook already\."):
+        hook("a.b", build=build)(book_lent)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("call", [lambda: title_told_too("Emma"), Desk.hide])
+def test_what_a_worker_would_not_find_is_refused_at_the_call(call: Any) -> None:
+    """Another name for a function, or one that Python mangles, is not what the worker looks for."""
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="Decorate the function where it is defined, under a name that is its own"):
+            call()
+
+    assert fired() == []
 
 
 def test_a_coroutine_function_is_refused_however_it_is_built() -> None:
