@@ -14,7 +14,7 @@ from django.db import close_old_connections, connections, transaction
 from rq.timeouts import BaseTimeoutException
 
 from djwebhooks.database import DatabaseNow, clean_text, lock_free_rows, run_transaction
-from djwebhooks.exceptions import LostTransaction
+from djwebhooks.exceptions import ConfigurationError, LostTransaction
 from djwebhooks.inbox.handlers import Handler, find_handlers
 from djwebhooks.inbox.models import NAME_LENGTH, Message, MessageQuerySet, Status, count_attempt, describe_error, inbox_database
 from djwebhooks.inbox.sources import Source, find_source, list_sources
@@ -137,7 +137,7 @@ def claim(using: str, sources: Sequence[str] = ()) -> Message | None:
     A message whose attempts are all used up fails instead: the last one has killed its worker.
     """
     for message in lock_free_rows(find_due(using, sources)[:1], using):
-        if message.attempt_count > len(get_source(message).pauses):
+        if message.attempt_count > len(list_pauses(message)):
             finish(using, message, Status.FAILED, error=KILLED)
             logger.warning("message=%s source=%s failed: %s", message.pk, message.source, KILLED)
         else:
@@ -148,12 +148,10 @@ def claim(using: str, sources: Sequence[str] = ()) -> Message | None:
 
 def attend(using: str, message: Message) -> None:
     """Run the handlers of a message that was claimed, in one transaction with its status; keep the error of one that raises."""
-    source = get_source(message)
-    message.event = message.event or clean_text(source.scheme.read_event(message.headers, bytes(message.body)))[:NAME_LENGTH]
-    handlers = find_handlers(message.source, message.event, source.scheme.ping)
     # Handlers may do anything with the message, such as delete it.
     pk, number = message.pk, message.attempt_count
     try:
+        handlers = choose_handlers(message)
         with transaction.atomic(using=using):
             run_handlers(using, message, handlers)
     except KeyboardInterrupt:
@@ -165,6 +163,21 @@ def attend(using: str, message: Message) -> None:
         logger.warning("message=%s source=%s attempt=%s failed: %s", pk, message.source, number, type(error).__name__)
         if isinstance(error, BaseTimeoutException):
             raise
+
+
+def choose_handlers(message: Message) -> list[Handler]:
+    """Return the functions that want the message, once its event is known.
+
+    Raises ConfigurationError if its source is not: a worker of a newer version may know it.
+    """
+    source = find_source(message.source)
+    if source is None:
+        raise ConfigurationError(
+            f"DJWEBHOOKS_INBOX has no source {message.source!r}, so nobody knows which handlers want its message: name the source "
+            "there and replay the message, or delete it."
+        )
+    message.event = message.event or clean_text(source.scheme.read_event(message.headers, bytes(message.body)))[:NAME_LENGTH]
+    return find_handlers(source.name, message.event, source.scheme.ping)
 
 
 def run_handlers(using: str, message: Message, handlers: Sequence[Handler]) -> None:
@@ -189,7 +202,7 @@ def finish(using: str, message: Message, status: Status, **fields: str) -> bool:
 
 def fail(using: str, message: Message, pk: int, number: int, error: BaseException) -> None:
     """Keep why the attempt *number* failed, and plan the next one; after the last one the message has failed."""
-    pause = next_delay(number - 1, get_source(message).pauses)
+    pause = next_delay(number - 1, list_pauses(message))
     end: dict[str, Any] = {"status": Status.FAILED, "due_at": None, "finished_at": DatabaseNow()}
     if pause is not None:
         end = {"due_at": DatabaseNow() + timedelta(seconds=pause)}
@@ -197,9 +210,9 @@ def fail(using: str, message: Message, pk: int, number: int, error: BaseExceptio
     mine.update(error=describe_error(error), event=message.event, **end)
 
 
-def get_source(message: Message) -> Source:
-    """Return the message's source; one without a scheme if the settings have it no longer."""
-    return find_source(message.source) or Source(name=message.source)
+def list_pauses(message: Message) -> Sequence[float]:
+    """Return the pauses between attempts, in seconds; those of every source if the settings do not have the message's."""
+    return (find_source(message.source) or Source(name=message.source)).pauses
 
 
 def next_due(using: str) -> datetime | None:

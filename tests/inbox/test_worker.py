@@ -152,7 +152,8 @@ def test_a_message_fails_for_good_after_its_retries() -> None:
 
 def test_the_pauses_are_those_of_the_schedule(settings: LazySettings, handling: Callable[..., None]) -> None:
     """The source's own, or else the sender's; jittered by a fifth."""
-    settings.DJWEBHOOKS_INBOX = {"shop": {**settings.DJWEBHOOKS_INBOX["shop"], "retry_schedule": [100, timedelta(hours=1)]}}
+    shop = {**settings.DJWEBHOOKS_INBOX["shop"], "retry_schedule": [100, timedelta(hours=1)]}
+    settings.DJWEBHOOKS_INBOX = {"shop": shop, "elsewhere": {"scheme": "none"}}
     settings.DJWEBHOOKS_RETRY_SCHEDULE = [7000]
     handling("order.broken", break_down, source="elsewhere")
     pauses = []
@@ -225,12 +226,28 @@ def test_an_error_after_the_commit_changes_nothing() -> None:
     assert (reload(message).status, reload(message).error) == (Status.PROCESSED, "")
 
 
-def test_a_message_of_a_source_that_is_gone_is_ignored(settings: LazySettings) -> None:
-    """Its source was taken out of the settings."""
-    message = store(source="gone")
-    drain()
+def test_a_message_of_an_unknown_source_waits_for_a_worker_that_knows_it(settings: LazySettings) -> None:
+    """During a deploy, the application may have taken it in with settings that this worker does not have yet."""
+    message = store("push", source="new", headers={"x-github-event": "push"})
+    InboxWorker().work_once()
 
-    assert (reload(message).status, reload(message).event) == (Status.IGNORED, "order.paid")
+    assert (reload(message).status, reload(message).event) == (Status.NEW, "")
+    assert "DJWEBHOOKS_INBOX has no source 'new'" in reload(message).error
+
+    settings.DJWEBHOOKS_INBOX = {"new": settings.DJWEBHOOKS_INBOX["github"]}
+    make_due()
+    assert drain() == 1
+    assert (reload(message).status, reload(message).event) == (Status.IGNORED, "push")
+
+
+def test_a_message_of_a_source_that_is_gone_fails_in_the_end(settings: LazySettings) -> None:
+    """Its source was taken out of the settings, and no worker knows it any more."""
+    settings.DJWEBHOOKS_RETRY_SCHEDULE = [0]
+    message = store(source="gone")
+
+    assert drain() == 2
+    assert reload(message).status == Status.FAILED
+    assert "DJWEBHOOKS_INBOX has no source 'gone'" in reload(message).error
 
 
 def test_a_source_that_cannot_work_holds_up_no_other(settings: LazySettings, caplog: pytest.LogCaptureFixture) -> None:
