@@ -173,8 +173,8 @@ def choose_handlers(message: Message) -> list[Handler]:
     source = find_source(message.source)
     if source is None:
         raise ConfigurationError(
-            f"DJWEBHOOKS_INBOX has no source {message.source!r}, so nobody knows which handlers want its message: name the source "
-            "there and replay the message, or delete it."
+            f"DJWEBHOOKS_INBOX has no source {message.source!r}, so nobody knows which handlers want its message: "
+            "name the source there and replay the message, or delete it."
         )
     message.event = message.event or clean_text(source.scheme.read_event(message.headers, bytes(message.body)))[:NAME_LENGTH]
     return find_handlers(source.name, message.event, source.scheme.ping)
