@@ -135,7 +135,8 @@ class Run:
         target = WebhookTarget.objects.using(self.using).filter(pk=OuterRef("pk"))
         orphan = Lane.objects.using(self.using).filter(~Exists(target), pk=target_id)
         if not self.dry_run and orphan.exists():  # It was deleted by SQL: an answer on its way would still be recorded.
-            close_orphan(self.using, target_id, is_patient=True)
+            while not close_orphan(self.using, target_id, is_patient=True):
+                pass
         for ids in self.list_pages(Delivery.objects.using(self.using).filter(target=target_id), "sequence"):
             self.erase_answers(target_id, ids)
 

@@ -26,7 +26,7 @@ from djwebhooks.work import LOOKAHEAD, Held, Outcome, Recorded, Sent, Work
 LEASE_MARGIN, START_MARGIN = 60, 10
 #: How soon to look again for lanes that could not be given back.
 ORPHAN_PAUSE = timedelta(seconds=5)
-#: Deliveries that are lined up anew in one transaction.
+#: Deliveries that are ended or lined up anew in one transaction. A look at a lane does one page: all others wait for it.
 PAGE = 1000
 
 
@@ -201,7 +201,7 @@ def claim(using: str, delivery_ids: Collection[int]) -> tuple[set[int], set[int]
 
 def _bring_up_to_date(using: str, held: Held, lane: Lane | None, target: WebhookTarget | None, now: datetime) -> None:
     held.target = target
-    held.is_open = False
+    held.is_open = held.is_unfinished = False
     held.look_again_at = None
     if lane is None or lane.token != held.token:
         return
@@ -215,15 +215,17 @@ def _bring_up_to_date(using: str, held: Held, lane: Lane | None, target: Webhook
         held.set_permission(None)
     held.keep_to_rate(now)
     if target is None:
-        close_orphan(using, held.target_id)
+        held.is_unfinished = not close_orphan(using, held.target_id)
     elif not target.is_active or held.health.is_closed(now):
-        _expire_held(using, held.target_id, now)
+        held.is_unfinished = not _expire_held(using, held.target_id, now)
         held.look_again_at = next_look(held.health, now, is_paused=not target.is_active)
     else:
         held.is_open = True
     if target is not None and lane.is_ordered != target.is_ordered:
-        _line_up_anew(using, held.target_id, is_ordered=target.is_ordered)
+        held.is_unfinished |= not _line_up_anew(using, held.target_id, is_ordered=target.is_ordered)
     held.is_ordered = target is not None and target.is_ordered
+    if held.is_unfinished:
+        held.is_open, held.look_again_at = False, now
 
 
 def _read_token(lane: Lane) -> AccessToken | None:
@@ -254,71 +256,74 @@ def _lock_now(using: str, target_id: int) -> bool:
     return bool(database.lock_free_rows(Lane.objects.using(using).filter(pk=target_id), using))
 
 
-def close_orphan(using: str, target_id: int, *, is_patient: bool = False) -> None:
-    """End what waits for a target that no longer exists, and its lane, so that nothing more is recorded.
+def close_orphan(using: str, target_id: int, *, is_patient: bool = False) -> bool:
+    """End a page of what waits for a target that no longer exists, and its lane after the last, so that nothing more is recorded.
 
-    A lane that somebody has locked is left alone, unless *is_patient*.
+    Return whether that was the last. A lane that somebody has locked is left alone, unless *is_patient*.
     """
     lane = Lane.objects.using(using).filter(pk=target_id)
 
-    def cancel_waiting() -> None:
+    def cancel_page() -> bool:
         if not (list(lane.select_for_update()) if is_patient else database.lock_free_rows(lane, using)):
-            return
-        Delivery.objects.using(using).filter(target_id=target_id).end(Status.CANCELLED, "target_deleted")
-        lane.delete()
+            return is_patient  # Then it is gone.
+        deliveries = Delivery.objects.using(using)
+        ids = list(deliveries.filter(target_id=target_id).pending().order_by().values_list("pk", flat=True)[:PAGE])
+        deliveries.filter(pk__in=ids).end(Status.CANCELLED, "target_deleted")
+        is_last = len(ids) < PAGE
+        if is_last:
+            lane.delete()
+        return is_last
 
-    database.run_transaction(using, cancel_waiting)
+    return database.run_transaction(using, cancel_page)
 
 
-def _expire_held(using: str, target_id: int, now: datetime) -> None:
-    """End what a lane has held back for too long."""
+def _expire_held(using: str, target_id: int, now: datetime) -> bool:
+    """End a page of what a lane has held back for too long; return whether it was the last."""
     too_old = now - timedelta(seconds=conf.seconds("RETENTION"))
     waiting = Delivery.objects.using(using).filter(target_id=target_id).pending()
-    expired = waiting.filter(Q(expires_at__lte=now) | Q(created_at__lt=too_old))
+    expired = waiting.filter(Q(expires_at__lte=now) | Q(created_at__lt=too_old)).order_by()
     if not expired.exists():
-        return
+        return True
 
-    def expire_waiting() -> None:
+    def expire_page() -> bool:
         if not _lock_now(using, target_id):
-            return
-        keys = set(expired.values_list("ordering_key", flat=True))
-        expired.end(Status.EXPIRED, "held_too_long")
+            return False
+        keys = dict(expired.values_list("pk", "ordering_key")[:PAGE])
+        Delivery.objects.using(using).filter(pk__in=keys).end(Status.EXPIRED, "held_too_long")
         if Lane.objects.using(using).filter(pk=target_id, is_ordered=True).exists():
-            Delivery.objects.using(using).line_up([(target_id, key) for key in keys], now)
+            Delivery.objects.using(using).line_up([(target_id, key) for key in set(keys.values())], now)
+        return len(keys) < PAGE
 
-    database.run_transaction(using, expire_waiting)
+    return database.run_transaction(using, expire_page)
 
 
-def _line_up_anew(using: str, target_id: int, *, is_ordered: bool) -> None:
-    """Make a lane ordered, so that only the first of each key is due, or unordered, so that all are; in pages.
+def _line_up_anew(using: str, target_id: int, *, is_ordered: bool) -> bool:
+    """Do a page of making a lane ordered, so that only the first of each key is due, or unordered, so that all are.
 
-    What waits for newer events goes on doing so.
+    Return whether it was the last. What waits for newer events goes on doing so.
     """
     due_at = Case(When(coalesce_until__gt=DatabaseNow(), then=F("coalesce_until")), default=DatabaseNow())
-    waiting = Delivery.objects.using(using).filter(target_id=target_id).pending()
+    waiting = Delivery.objects.using(using).filter(target_id=target_id).pending().order_by()
+    idle = waiting.filter(due_at__isnull=True)
+    early = waiting.none()
     if is_ordered:
         earlier = waiting.filter(ordering_key=OuterRef("ordering_key"), sequence__lt=OuterRef("sequence"))
-        wrong = waiting.filter(Exists(earlier), due_at__isnull=False)
-        heads = waiting.filter(~Exists(earlier), due_at__isnull=True)
-    else:
-        wrong = waiting.filter(due_at__isnull=True)
-        heads = waiting.none()
+        early, idle = waiting.filter(Exists(earlier), due_at__isnull=False), idle.filter(~Exists(earlier))
 
     def change_page() -> bool:
         if not _lock_now(using, target_id):
             return False
-        ids = list(wrong.values_list("pk", flat=True)[:PAGE])
-        Delivery.objects.using(using).filter(pk__in=ids).update(due_at=None if is_ordered else due_at)
-        if ids and is_ordered:
-            # Until the last page neither order is true, and whoever looks next must line it up, whichever is wanted then.
-            Lane.objects.using(using).filter(pk=target_id).update(is_ordered=None)
-        if not ids:
-            heads.update(due_at=due_at)
-            Lane.objects.using(using).filter(pk=target_id).update(is_ordered=is_ordered, version=F("version") + 1)
-        return bool(ids)
+        is_last = True
+        for rows, at in ((early, None), (idle, due_at)):
+            ids = list(rows.values_list("pk", flat=True)[:PAGE])
+            Delivery.objects.using(using).filter(pk__in=ids).update(due_at=at)
+            is_last &= len(ids) < PAGE
+        # Until the last page neither order is true, and whoever looks next must line it up, whichever is wanted then.
+        state = {"is_ordered": is_ordered, "version": F("version") + 1} if is_last else {"is_ordered": None}
+        Lane.objects.using(using).filter(pk=target_id).update(**state)
+        return is_last
 
-    while database.run_transaction(using, change_page):
-        pass
+    return database.run_transaction(using, change_page)
 
 
 def reserve(using: str, held: Held, rate: float, most: int, now: datetime) -> list[datetime]:
@@ -554,6 +559,8 @@ def _find_next_due(using: str, target_ids: Sequence[int]) -> dict[int, datetime]
 
 def _due_again(held: Held, next_due: datetime | None) -> datetime | None:
     """When a released lane is due again: when its first delivery is, but not before its limits allow."""
+    if held.is_unfinished:
+        return held.look_again_at  # Which of its deliveries are due is not settled yet.
     if next_due is None:
         return None
     earliest = held.next_free_at if held.is_open else held.look_again_at

@@ -82,6 +82,8 @@ class Held:
     is_open: bool = True
     #: When to look again, if there is nothing to do before: the end of a pause, or the search for expired ones.
     look_again_at: datetime | None = None
+    #: Whether more than a page is to be ended or lined up in it, so that it is looked at again before anything is sent.
+    is_unfinished: bool = False
     #: Up to where instants of its rate are reserved, and when its next request may start after those that did.
     next_free_at: datetime | None = None
     spaced_at: datetime | None = None

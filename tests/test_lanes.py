@@ -63,6 +63,15 @@ def take(held: dict[int, Held], limit: int = 100, at: datetime | None = None) ->
     return lanes.take(DB, dict.fromkeys(held, limit), held, at or now())
 
 
+def take_when_settled(held: dict[int, Held]) -> list[Work]:
+    """Look as often as it takes until all pages are done; nothing may be sent before."""
+    works = take(held)
+    while any(one.is_unfinished for one in held.values()):
+        assert works == []
+        works = take(held)
+    return works
+
+
 def take_one(worker_id: int) -> Work:
     works = take(hold(worker_id))
     assert len(works) == 1
@@ -412,7 +421,7 @@ def test_a_lane_that_becomes_ordered_is_lined_up(monkeypatch: pytest.MonkeyPatch
     WebhookTarget.objects.filter(pk=target.pk).update(is_ordered=True)
     held = hold(enlist())
 
-    works = take(held)
+    works = take_when_settled(held)
 
     assert due_sequences(target) == [1, 2]
     assert Delivery.objects.get(sequence=1).due_at == at
@@ -429,12 +438,70 @@ def test_a_lane_that_is_no_longer_ordered_is_let_loose(monkeypatch: pytest.Monke
     WebhookTarget.objects.filter(pk=target.pk).update(is_ordered=False)
     held = hold(enlist())
 
-    take(held)
+    take_when_settled(held)
 
     assert due_sequences(target) == list(range(1, 13))
     assert Delivery.objects.get(sequence=1).due_at == at
     assert not lane_of(target).is_ordered
     assert {work.sequence for work in take(held)} == set(range(2, 13))
+
+
+@pytest.mark.parametrize("is_ordered", [True, False])
+def test_a_change_of_order_that_is_taken_back_halfway_is_undone(monkeypatch: pytest.MonkeyPatch, is_ordered: bool) -> None:
+    """A page at a time leaves a lane in neither order; whichever is wanted then, it ends in that."""
+    monkeypatch.setattr(lanes, "PAGE", 3)
+    target = make_work(6, keys=["a", "b"], is_ordered=not is_ordered)
+    before = due_sequences(target)
+    held = hold(enlist())
+    WebhookTarget.objects.filter(pk=target.pk).update(is_ordered=is_ordered)
+    assert take(held) == []
+    assert due_sequences(target) != before
+
+    WebhookTarget.objects.filter(pk=target.pk).update(is_ordered=not is_ordered)
+    works = take_when_settled(held)
+
+    assert due_sequences(target) == before == sorted(work.sequence for work in works)
+    assert lane_of(target).is_ordered is not is_ordered
+
+
+def expire_all(target: WebhookTarget) -> None:
+    WebhookTarget.objects.filter(pk=target.pk).update(is_active=False)
+    Delivery.objects.update(expires_at=now() - SECOND)
+
+
+def delete_by_sql(target: WebhookTarget) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM djw_subscription")
+        cursor.execute("DELETE FROM djw_target")
+
+
+@pytest.mark.parametrize(
+    ("act", "left"),
+    [
+        (lambda target: WebhookTarget.objects.filter(pk=target.pk).update(is_ordered=True), [4, 1, 1]),
+        (expire_all, [4, 1, 0]),
+        (delete_by_sql, [4, 1, 0]),
+    ],
+    ids=["order", "expiry", "deletion"],
+)
+def test_a_look_at_a_lane_does_one_page(
+    monkeypatch: pytest.MonkeyPatch, act: Callable[[WebhookTarget], object], left: list[int]
+) -> None:
+    """However much is to be changed at once, all other lanes wait for one page of it; it goes on at once, whoever does that."""
+    monkeypatch.setattr(lanes, "PAGE", 3)
+    target = make_work(7)
+    act(target)
+    due = Delivery.objects.pending().filter(due_at__isnull=False)
+
+    counts = []
+    for _ in left:
+        worker_id = enlist()
+        held = hold(worker_id)
+        take(held)
+        lanes.release(DB, worker_id, held.values(), now())
+        counts.append(due.count())
+
+    assert counts == left
 
 
 def test_a_change_of_order_is_seen_by_release() -> None:

@@ -1,5 +1,6 @@
 """The loop: fairness, limits, the lease, and what a database error does to it."""
 
+import json
 import math
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from django.db import OperationalError, connection
 from django.dispatch import Signal
 from django.test.utils import CaptureQueriesContext
 
+from djwebhooks import lanes
 from djwebhooks.database import DatabaseNow
 from djwebhooks.decorators import hook
 from djwebhooks.dispatch import BATCH, dispatch
@@ -239,6 +241,25 @@ def test_an_ordered_key_is_sent_one_at_a_time(owner: User) -> None:
     assert overlaps == 0
     for key in "012":
         assert [uid for uid in arrived if keys[uid] == key] == [str(e.uid) for e in events if e.ordering_key == key]
+
+
+def test_a_target_that_is_put_in_order_keeps_no_other_waiting(owner: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker lines up a page of what it has, sends what others have, and goes on, until all is sent in order."""
+    monkeypatch.setattr(lanes, "PAGE", 2)
+    target = register("http://127.0.0.1:9/a", owner)
+    fire_many(9, owner)
+    dispatch("default")
+    target.is_ordered = True
+    target.save()
+    register("http://127.0.0.1:9/b", owner)
+    fire("thing.happened", {"number": 9}, owner=owner, ordering_key="0")
+    transport = MemoryTransport()
+    work(burst=True, transport=transport, threaded=False)
+
+    urls = [request.url[-1] for request in transport.requests]
+    assert urls.index("b") < urls.index("a")
+    numbers = [json.loads(request.body)["data"]["number"] for request in transport.requests if request.url.endswith("a")]
+    assert numbers == list(range(10))
 
 
 def test_what_is_kept_ready_is_bounded(owner: User) -> None:
