@@ -60,6 +60,14 @@ def describe_plan(plan: Plan) -> str:
     return "; ".join([f"Deliveries that would be sent again: {plan.count}", *left_out]) + "."
 
 
+def touches_system(replay: Replay) -> bool:
+    """Whether it may be about deliveries to the system's targets."""
+    criteria = replay.criteria
+    if replay.owner_id is not None or criteria.is_owned:
+        return False
+    return not criteria.targets or WebhookTarget.objects.filter(uid__in=criteria.targets, owner__isnull=True).exists()
+
+
 # -- the form ----------------------------------------------------------------------------------------------------------
 
 
@@ -165,7 +173,8 @@ class ReplayAdmin(ReadOnlyAdmin, ActingAdmin):
         return request.user.has_perm("djwebhooks.add_replay")
 
     def has_act_permission(self, request: HttpRequest, row: Any = None) -> bool:
-        return request.user.has_perm("djwebhooks.change_replay")
+        may_change: bool = request.user.has_perm("djwebhooks.change_replay")
+        return may_change and (row is None or not touches_system(row) or request.user.has_perm(SYSTEM_PERMISSION))
 
     # -- asking for one -------------------------------------------------------------------------------------------------
 

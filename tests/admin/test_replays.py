@@ -1,6 +1,7 @@
 """The admin page of replays: counted, started, cancelled, and by whom."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from django.contrib.auth.models import User
@@ -125,6 +126,28 @@ def test_a_replay_for_everybody_leaves_out_the_system() -> None:
     assert [request.url for request in deliver(500)] == [URL]
     allowed.post(ADD_REPLAY, form)
     assert {request.url for request in deliver(500)} == {URL, f"{URL}/system"}
+
+
+def test_cancelling_what_goes_to_the_system_needs_its_permission() -> None:
+    """As cancelling one such delivery does; what goes to owners alone does not."""
+    system = WebhookTarget.objects.register(f"{URL}/system", ["project.*"], owner=None, retry_schedule=[])
+    target, other = make_failures(), make_target(f"{URL}/other", owner=make_owner("bob"))
+    everybody = make_criteria(everybody=True)
+    of_owners = [make_criteria(targets=[target]), make_criteria(targets=[target, other]), replace(everybody, is_owned=True)]
+    of_owners = [Delivery.objects.replay(criteria) for criteria in of_owners]
+    of_system = [make_criteria(targets=[system]), make_criteria(targets=[target, system]), everybody]
+    of_system = [Delivery.objects.replay(criteria) for criteria in of_system]
+    Delivery.objects.get(target=system).retry()
+    of_system.append(Replay.objects.get(is_retry=True))
+    permissions = ("view_replay", "change_replay")
+    staff, allowed = make_staff(*permissions), make_staff(*permissions, "add_system_target")
+
+    assert {act(staff, replay, "cancel").status_code for replay in of_system} == {403}
+    assert "you do not have the permission" in text_of(act_on_list(staff, of_system, "cancel"))
+    assert not Replay.objects.filter(cancelled_at__isnull=False).exists()
+    for client, replays in ((staff, of_owners), (allowed, of_system)):
+        assert {act(client, replay, "cancel").status_code for replay in replays} == {200}
+    assert {replay.state for replay in Replay.objects.all()} == {"cancelled"}
 
 
 def test_replays_need_permissions(admin_client: Client) -> None:
