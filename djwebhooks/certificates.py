@@ -82,7 +82,9 @@ def read(pem: str, *, is_new: bool = False) -> ClientCertificate:
             f"this one has {len(certificates)} certificates and {len(keys)} keys."
         )
     try:
-        return ClientCertificate([x509.load_pem_x509_certificate(text) for text in certificates], load_key(keys[0], is_new))
+        found = ClientCertificate([x509.load_pem_x509_certificate(text) for text in certificates], load_key(keys[0], is_new))
+        _ = found.summary  # A subject that is wrong in itself is found when it is asked for.
+        return found
     except (ValueError, UnsupportedAlgorithm):
         # Not chained: what went wrong may quote what was given.
         raise InvalidTarget(

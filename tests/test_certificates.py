@@ -31,6 +31,16 @@ KEY, CHAIN = split(GOOD)
 LEGACY = lock(make_key("2048"), PrivateFormat.TraditionalOpenSSL)
 
 
+def misname(pem: str) -> str:
+    """Write what is no text into the subject of each certificate, and of who has signed it."""
+    key, chain = split(pem)
+    changed = [
+        certificate.public_bytes(Encoding.DER).replace(b"trustme", b"\xff" * 7)
+        for certificate in x509.load_pem_x509_certificates(chain.encode())
+    ]
+    return key + "".join(ssl.DER_cert_to_PEM_cert(certificate) for certificate in changed)
+
+
 def test_a_certificate_is_summed_up_without_its_key() -> None:
     """Whose it is and when it ends can be seen; the key cannot."""
     found = certificates.read(GOOD)
@@ -59,6 +69,7 @@ def test_the_order_and_what_stands_between_do_not_matter(pem: str) -> None:
         (CHAIN + make_key("P-256"), "not the one of the first certificate"),
         (make_certificate(AUTHORITY, expires_at=YESTERDAY), "expired at .* Get another one"),
         (GOOD.replace("M", "N"), "cannot be read"),
+        (misname(GOOD), "cannot be read"),
         (GOOD * 99, "at most 65536"),
         (5, "a text of PEM"),
     ],

@@ -13,6 +13,8 @@ from djwebhooks.hidden import HiddenText
 
 #: Characters of all parts together: a key of RSA has some 3,200.
 SIZE_LIMIT = 32 * 1024
+#: Objects and lists in each other at most: only the claims of a JWT have some.
+DEPTH_LIMIT = 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ SEALED: dict[str, Callable[[Any], object]] = {
     "authentication": check_authentication,
     "client_certificate": check_certificate,
 }
-#: The summary of what no key opens.
+#: The summary of what no key opens, of what was saved unchecked, and of what the library to read it is missing for.
 UNREADABLE = {"type": "unreadable"}
 
 
@@ -177,7 +177,7 @@ class Endpoint(models.Model):
         """What of ``authentication`` is not secret: its type and some of its parts; empty if there is none."""
         try:
             return authentication.summarize(self.authentication)
-        except UndecryptableSecret:
+        except (UndecryptableSecret, InvalidTarget):
             return UNREADABLE
 
     @property
@@ -185,7 +185,7 @@ class Endpoint(models.Model):
         """The subject of ``client_certificate``, and when it ends; empty if there is none."""
         try:
             return certificates.read(self.client_certificate).summary if self.client_certificate else {}
-        except UndecryptableSecret:
+        except (UndecryptableSecret, InvalidTarget):
             return UNREADABLE
 
     @property

@@ -14,7 +14,14 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from djwebhooks import authentication
-from djwebhooks.authentication.base import SIZE_LIMIT, AccessToken, Authentication, HeaderAuthentication, TokenAuthentication
+from djwebhooks.authentication.base import (
+    DEPTH_LIMIT,
+    SIZE_LIMIT,
+    AccessToken,
+    Authentication,
+    HeaderAuthentication,
+    TokenAuthentication,
+)
 from djwebhooks.authentication.oauth2 import LIFETIME, LONGEST_LIFETIME, renew_in
 from djwebhooks.exceptions import InvalidTarget
 from tests.keys import lock, make_key, public_half
@@ -98,6 +105,15 @@ def test_no_two_jwts_have_the_same_id() -> None:
 
 # -- what is refused ---------------------------------------------------------------------------------------------------
 
+
+def nest(depth: int) -> dict[str, Any]:
+    """Return so many objects and lists in each other."""
+    value: Any = []
+    for _ in range(depth - 2):
+        value = [value]
+    return {"sub": value}
+
+
 REFUSED = [
     ([], "an object whose type is one of basic, bearer, jwt, oauth2"),
     ("basic", "an object whose type"),
@@ -129,6 +145,8 @@ REFUSED = [
     (JWT | {"algorithm": "RS256", "key": make_key("1024")}, "does not suit RS256"),
     (JWT | {"claims": {"aud": "x"}}, "The claim 'aud' is set by djwebhooks"),
     (JWT | {"claims": []}, "'claims' of the authentication is an object"),
+    (JWT | {"claims": nest(DEPTH_LIMIT)}, "more than 20 objects or lists in each other"),
+    (JWT | {"claims": nest(400)}, "more than 20 objects or lists in each other"),
     (JWT | {"lifetime": 0}, "1 to 3600 seconds, not 0"),
     (JWT | {"lifetime": 3601}, "1 to 3600 seconds, not 3601"),
     (JWT | {"lifetime": "60"}, "'lifetime' of the authentication is a whole number"),
@@ -149,7 +167,9 @@ def test_what_cannot_work_is_refused(told: Any, message: str) -> None:
     assert SECRET not in f"{caught.value!r} {caught.value.__cause__!r}"
 
 
-@pytest.mark.parametrize("told", [*ALL, JWT | {"lifetime": 1}, BASIC | {"username": "ä b", "password": "a:b"}])
+@pytest.mark.parametrize(
+    "told", [*ALL, JWT | {"lifetime": 1, "claims": nest(DEPTH_LIMIT - 1)}, BASIC | {"username": "ä b", "password": "a:b"}]
+)
 def test_what_works_is_accepted(told: dict[str, Any]) -> None:
     """The rules leave the usual alone."""
     authentication.read(told).check()

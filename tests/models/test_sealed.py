@@ -179,3 +179,24 @@ def test_setting_it_anew_is_the_way_out_of_a_lost_key(settings: LazySettings) ->
     target.save()
 
     assert WebhookTarget.objects.get().headers == {"x": "1"}
+
+
+# -- what was saved unchecked ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"type": "basic", "username": "ada"},
+        {"username": "ada"},
+        "basic",
+        {"type": "jwt", "algorithm": "HS256", "key": "k" * 32, "claims": {"sub": json.loads("[" * 460 + "]" * 460)}},
+    ],
+    ids=["part", "type", "text", "deep"],
+)
+def test_what_cannot_be_is_summed_up_all_the_same(told: object) -> None:
+    """One such row does no harm to a list, or a page, that shows others too."""
+    make_target(authentication=told, client_certificate="a text")
+    target = WebhookTarget.objects.get()
+
+    assert target.authentication_summary == target.client_certificate_summary == {"type": "unreadable"}
