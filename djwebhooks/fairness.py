@@ -11,7 +11,7 @@ from djwebhooks.transports.base import Reply
 from djwebhooks.work import Flight, Held, Work
 
 #: Requests in flight that a target may have after its first answer, and how many more each answer allows.
-FIRST_SHARE, SHARE_STEP = 4, 2
+FIRST_SHARE, SHARE_STEP = 4, 3
 #: Seconds in flight after which a target counts as slow.
 SLOW = 1.0
 #: The part of the slots that one target may have, that slow ones may have between them, and that these may have together

@@ -45,7 +45,7 @@ POLL, POLL_SHARE, LONGEST_POLL = 0.1, 20, 1.0
 #: How many times what a poll costs must pass until a worker that is told of new work polls again.
 CALL_SHARE = 5
 #: Seconds of a turn after which no further page of an event with very many targets is dispatched.
-FAN_OUT = 0.15
+FAN_OUT = 0.3
 #: How many times what the transport takes at once must be ready, so that polls for more can wait.
 PLENTY = 2
 #: Seconds between looks for replays. ``NO_REPLAY`` is as long as it takes until the next part of none.

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 #: Requests in flight, if the process may have the files for it: half of them may be one target's, which is 200 a second if it
 #: takes a second and a half. And connections that are kept for later ones.
-CONCURRENCY, IDLE = 640, 256
+CONCURRENCY, IDLE = 704, 192
 #: Threads to begin with. Fast receivers need no more, and each further one only contends for the interpreter lock.
 FIRST_THREADS = 8
 #: Seconds that a request may wait for a thread before there are more threads.
