@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from django.apps import apps
 from rest_framework.fields import Field
 
 import djwebhooks
@@ -163,6 +164,16 @@ def test_every_exception_is_documented() -> None:
     text = (DOCS / "reference" / "python.rst").read_text()
 
     assert re.findall(r"^\.\. autoexception:: djwebhooks\.exceptions\.(\w+)$", text, re.MULTILINE) == classes
+
+
+def test_every_table_of_an_owner_is_documented() -> None:
+    """The page about owners names each table that refers to one: whoever changes the owner's model must migrate all of them."""
+    text = (DOCS / "how-to" / "owners.rst").read_text()
+    paragraph = text[text.index("To change the owner's model afterwards") :].partition("\n\n")[0]
+    models = apps.get_app_config("djwebhooks").get_models()
+    tables = {model._meta.db_table for model in models if any(field.name == "owner" for field in model._meta.fields)}
+
+    assert set(re.findall(r"``(djw_\w+)``", paragraph)) == tables
 
 
 def test_hooks_have_one_place() -> None:

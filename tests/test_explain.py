@@ -114,6 +114,7 @@ def test_a_name_that_nothing_speaks_for_may_be_misspelt(acme: User, settings: La
     doubt = "No event of this name was ever fired; without a catalogue any name will do, so check its spelling."
     assert text_of(explain_name("user.updat")) == f"Subscribed\nNobody.\n{doubt}"
     assert doubt in text_of(explain_name("user.updat", owner_pk=acme.pk), "Would get it")
+    assert text_of(explain_name("17")).endswith(f"{doubt}\nIf it is a row's primary key, ask by its uid instead.")
 
     make_target(acme, "one", "wanted")
     fire("fired", {}, owner=acme)

@@ -56,4 +56,5 @@ def doubt(using: str, name: str, section: Section) -> Section:
     if Event.objects.using(using).filter(name=name).exists():
         return section
     line = "No event of this name was ever fired; without a catalogue any name will do, so check its spelling."
-    return Section(section.heading, [*section.lines, line])
+    key = ["If it is a row's primary key, ask by its uid instead."] if name.isdecimal() else []
+    return Section(section.heading, [*section.lines, line, *key])
