@@ -67,7 +67,7 @@ class Places:
     """The places of these *kinds* in their lanes, which are locked. What some worker is sending has none any more."""
 
     #: What ``complete`` adds to a row.
-    COLUMNS = ("status", "reason", "finished_at", "coalesce_until", "coalesced_count", "replaced_by")
+    COLUMNS = ("status", "reason", "finished_at", "is_replaceable", "coalesce_until", "coalesced_count", "replaced_by")
 
     def __init__(self, using: str, kinds: Iterable[Kind]) -> None:
         self._using = using
@@ -107,11 +107,11 @@ class Places:
         uid, *others, due_at, expires_at = row
         place = self._taken.get(uid)
         if place is None:
-            return *row, Status.PENDING.value, "", None, None, 0, None
+            return *row, Status.PENDING.value, "", None, False, None, 0, None
         if place.newest.uid != uid:
-            return uid, *others, None, expires_at, Status.CANCELLED.value, COALESCED, now, None, 0, place.newest.uid
+            return uid, *others, None, expires_at, Status.CANCELLED.value, COALESCED, now, True, None, 0, place.newest.uid
         due_at = due_at and place.until
-        return uid, *others, due_at, expires_at, Status.PENDING.value, "", None, place.until, place.count, None
+        return uid, *others, due_at, expires_at, Status.PENDING.value, "", None, True, place.until, place.count, None
 
     def settle(self, now: datetime) -> None:
         """End what waited and is not the newest; if that waited too, it stands for older events that came late."""
@@ -196,8 +196,8 @@ WAITING = """
     SELECT id, event_id, target_id, ordering_key FROM djw_delivery
     WHERE target_id = %s AND ordering_key = %s AND status = 'pending' AND coalesce_until IS NOT NULL
 """
-#: What is pending, whether it is being sent or not, and people have not asked for.
+#: What is out of date if there is something newer, whether it is being sent or not.
 UNWANTED = """
     SELECT id, event_id, target_id, ordering_key FROM djw_delivery
-    WHERE target_id = %s AND ordering_key = %s AND status = 'pending' AND previous_status = ''
+    WHERE target_id = %s AND ordering_key = %s AND status = 'pending' AND is_replaceable
 """

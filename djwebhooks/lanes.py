@@ -173,7 +173,7 @@ def _select_due(using: str) -> str:
     trigger = database.quote(using, "trigger")
     return (
         f"SELECT id, event_id, target_id, sequence, ordering_key, attempt_count, schedule_offset, {trigger}, expires_at, reason, "
-        "coalesce_until IS NOT NULL AS is_replaceable, coalesced_count FROM djw_delivery "
+        "is_replaceable, coalesced_count FROM djw_delivery "
         "WHERE target_id = %s AND due_at <= %s AND status = 'pending' ORDER BY due_at, sequence LIMIT %s"
     )
 

@@ -38,7 +38,7 @@ class Work(NamedTuple):
     expires_at: datetime | None
     #: What its last attempt came to, in a word.
     reason: str = ""
-    #: Whether a newer event may take its place until it is claimed, and how many earlier ones' place it has taken.
+    #: Whether newer events make it out of date, and how many earlier ones' place it has taken.
     is_replaceable: bool = False
     coalesced_count: int = 0
     #: The key that alone signs it, by its id, if it is a check of that key.

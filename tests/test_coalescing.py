@@ -17,6 +17,7 @@ from djwebhooks.dispatch import dispatch
 from djwebhooks.events import fire
 from djwebhooks.exceptions import InvalidEvent
 from djwebhooks.explain import explain_uid
+from djwebhooks.lanes import claim
 from djwebhooks.models import Delivery, Event, Lane
 from djwebhooks.models import Worker as WorkerRow
 from djwebhooks.models.deliveries import Status
@@ -514,6 +515,40 @@ def test_what_a_dead_worker_had_in_hand_is_not_replaced(owner: User, worker: Wor
 
     assert pending() == [1, 2]
     assert payloads(deliver()) == [b"1", b"2"]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["older first", "newer first"])
+def test_what_a_dead_worker_had_in_hand_is_not_repeated_after_something_newer(
+    owner: User, worker: Worker, order: tuple[int, int]
+) -> None:
+    """Nobody may replace it any more, but when it fails it is out of date all the same."""
+    make_target(owner, retry_schedule=[60])
+    get_known(worker, owner)
+    older = change(owner, 1, coalesce=True)
+    claim(DB, [older.pk])
+    newer = change(owner, 2, coalesce=True)
+    claim(DB, [newer.pk])
+    turn(worker)
+    for place in order:
+        worker.transport.answered.append(Reply(worker.transport.waiting[place].key, status=(500, 200)[place]))
+        turn(worker)
+        worker._oldest_outcome = 0.0
+        turn(worker)
+
+    older.refresh_from_db()
+    assert (older.status, older.reason, older.replaced_by, older.due_at) == (Status.CANCELLED, COALESCED, newer.uid, None)
+
+
+def test_what_a_dead_worker_had_in_hand_is_replaced_once_it_has_failed(owner: User, worker: Worker) -> None:
+    """Its retry waits as any other does, so that something newer takes its place."""
+    make_target(owner, retry_schedule=[3600])
+    claim(DB, [change(owner, 1, coalesce=True).pk])
+    turn(worker)
+    worker.transport.answer(500)
+    turn(worker)
+    change(owner, 2, coalesce=True)
+
+    assert pending() == [2]
 
 
 def test_what_is_ready_is_dropped_when_it_was_replaced(owner: User, worker: Worker) -> None:

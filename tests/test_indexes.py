@@ -129,7 +129,7 @@ HOT: dict[str, tuple[Callable[[], object], str, str]] = {
     ),
     "what a result makes out of date": (
         lambda: end_outdated(DB, [Tried(0, 0, some_target().pk, "0", None)], read_clock(DB)),
-        "previous_status =", "djw_delivery_key",
+        "AND is_replaceable", "djw_delivery_key",
     ),
     "the attempts of a delivery": (
         lambda: list(Delivery.objects.all()[0].attempts.all()), "djw_attempt", "djw_attempt_number",

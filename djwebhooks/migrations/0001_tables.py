@@ -222,6 +222,7 @@ class Migration(migrations.Migration):
                 ('attempt_count', models.PositiveIntegerField(default=0)),
                 ('schedule_offset', models.PositiveIntegerField(default=0, help_text='Attempts made before the schedule began again.')),
                 ('previous_status', models.CharField(blank=True, db_default='', help_text='The status that it had before it was made pending again.', max_length=9)),
+                ('is_replaceable', models.BooleanField(db_default=False, default=False, help_text='Whether newer events make it out of date.')),
                 ('coalesce_until', models.DateTimeField(blank=True, help_text='As long as it is set, a newer event may take its place; it is not sent before.', null=True)),
                 ('coalesced_count', models.PositiveIntegerField(db_default=0, default=0, help_text='Earlier events whose place it has taken.')),
                 ('replaced_by', models.UUIDField(blank=True, help_text='The delivery that has taken its place.', null=True)),

@@ -92,6 +92,7 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
             "expires_at": Case(When(expires_at__gt=DatabaseNow(), then=F("expires_at")), default=None),
             "finished_at": None,
             # Nor may a newer event take its place, or has taken it.
+            "is_replaceable": False,
             "coalesce_until": None,
             "replaced_by": None,
             "schedule_offset": F("attempt_count"),
@@ -266,6 +267,7 @@ class Delivery(models.Model):
         max_length=9, blank=True, db_default="", help_text="The status that it had before it was made pending again."
     )
 
+    is_replaceable = models.BooleanField(default=False, db_default=False, help_text="Whether newer events make it out of date.")
     coalesce_until = models.DateTimeField(
         null=True, blank=True, help_text="As long as it is set, a newer event may take its place; it is not sent before."
     )
