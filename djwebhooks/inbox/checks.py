@@ -9,7 +9,7 @@ from django.core import checks
 from django.core.checks import CheckMessage, Error, register
 
 from djwebhooks.conf import conf
-from djwebhooks.inbox.handlers import list_receivers
+from djwebhooks.inbox.handlers import describe_handler, list_receivers
 from djwebhooks.inbox.sources import find_faults
 
 
@@ -39,7 +39,7 @@ def check_handlers(**_: Any) -> Iterator[CheckMessage]:
     """Handlers of sources that do not exist."""
     for receiver in list_receivers():
         if isinstance(conf.INBOX, Mapping) and receiver.source not in conf.INBOX:
-            name = f"{receiver.handler.__module__}.{receiver.handler.__qualname__}"
+            name = describe_handler(receiver.handler)
             yield Error(
                 f"{name} is to receive from {receiver.source!r}, which DJWEBHOOKS_INBOX does not have.",
                 hint=f"It has {', '.join(conf.INBOX) or 'no source at all'}.",

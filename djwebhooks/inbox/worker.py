@@ -15,7 +15,7 @@ from rq.timeouts import BaseTimeoutException
 
 from djwebhooks.database import DatabaseNow, clean_text, lock_free_rows, run_transaction
 from djwebhooks.exceptions import ConfigurationError, LostTransaction
-from djwebhooks.inbox.handlers import Handler, find_handlers
+from djwebhooks.inbox.handlers import Handler, find_handlers, run_handler
 from djwebhooks.inbox.models import NAME_LENGTH, Message, MessageQuerySet, Status, count_attempt, describe_error, inbox_database
 from djwebhooks.inbox.sources import Source, find_source, list_sources
 from djwebhooks.retry import next_delay
@@ -185,7 +185,7 @@ def run_handlers(using: str, message: Message, handlers: Sequence[Handler]) -> N
     if not finish(using, message, Status.PROCESSED if handlers else Status.IGNORED):
         return
     for handler in handlers:
-        handler(message)
+        run_handler(handler, message)
     if transaction.get_rollback(using):
         raise LostTransaction
 

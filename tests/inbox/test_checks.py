@@ -1,6 +1,7 @@
 """What is set up wrongly is said at the start; ``test_sources`` has what sources may say."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -39,6 +40,17 @@ def test_a_handler_of_no_source_is_found() -> None:
     assert error.id == "djwebhooks_inbox.E002"
     assert "stray.<locals>.handler is to receive from 'githb', which DJWEBHOOKS_INBOX does not have" in error.msg
     assert error.hint == "It has github, shop."
+
+
+def test_a_handler_without_a_name_is_found() -> None:
+    """By that of the function that it calls."""
+    receive("githb")(partial(print, "got"))
+    try:
+        [error] = list_messages()
+    finally:
+        handlers._receivers.pop()
+
+    assert error.msg.startswith("builtins.print is to receive from 'githb'")
 
 
 def test_the_tests_own_settings_are_good() -> None:

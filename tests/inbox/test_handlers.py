@@ -1,9 +1,12 @@
 """``@receive``: which functions want which messages."""
 
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+
 import pytest
 
 from djwebhooks.inbox import handlers
-from djwebhooks.inbox.handlers import Receiver, receive
+from djwebhooks.inbox.handlers import Handler, Receiver, receive
 from djwebhooks.inbox.models import Message
 
 
@@ -17,13 +20,38 @@ def test_a_handler_stays_a_function() -> None:
     handlers._receivers.pop()
 
 
-def test_asynchronous_handlers_are_refused() -> None:
-    """They could not run in the transaction."""
+async def work_later(message: Message) -> None:
+    """Be asynchronous."""
 
-    async def handler(message: Message) -> None:
+
+def work_in_steps(message: Message) -> Iterator[None]:
+    yield
+
+
+async def work_later_in_steps(message: Message) -> AsyncIterator[None]:
+    yield
+
+
+class Later:
+    """An object that is called like a function, and is asynchronous."""
+
+    async def __call__(self, message: Message) -> None:
         pass
 
-    with pytest.raises(TypeError, match="write it with def"):
+
+@pytest.mark.parametrize(
+    ("handler", "name"),
+    [
+        (work_later, "work_later"),
+        (work_in_steps, "work_in_steps"),
+        (work_later_in_steps, "work_later_in_steps"),
+        (partial(work_later), "work_later"),
+        (Later(), "Later"),
+    ],
+)
+def test_handlers_of_which_a_call_runs_nothing_are_refused(handler: Handler, name: str) -> None:
+    """They could not run in the transaction."""
+    with pytest.raises(TypeError, match=rf"^tests\.inbox\.test_handlers\.{name} is asynchronous, or has a yield"):
         receive("shop")(handler)
 
 

@@ -3,7 +3,7 @@
 import logging
 import threading
 from asyncio import CancelledError
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
 
 import pytest
@@ -191,6 +191,26 @@ def test_a_handler_that_swallows_an_error_of_the_database_has_failed() -> None:
     assert effects() == []
     assert reload(message).status == Status.FAILED
     assert "LostTransaction" in reload(message).error
+
+
+async def work_later() -> None:
+    """Be what a wrapped asynchronous function returns."""
+
+
+async def list_later() -> AsyncIterator[None]:
+    yield
+
+
+@pytest.mark.parametrize("make", [work_later, list_later, lambda: (each for each in ())])
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+def test_a_handler_that_has_yet_to_run_has_failed(handling: Callable[..., None], make: Callable[[], object]) -> None:
+    """What it returns is run by nobody, which must not pass for success."""
+    handling("order.postponed", lambda message: make())
+    message = store("order.postponed")
+    drain()
+
+    assert reload(message).status == Status.FAILED
+    assert "returned something that has yet to run" in reload(message).error
 
 
 def test_a_handler_cannot_undo_the_end_of_its_message() -> None:
