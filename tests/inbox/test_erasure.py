@@ -49,12 +49,20 @@ def test_what_says_it_is_erased_and_nothing_else() -> None:
         ("Zoë", {"body": '{"name": "ZOË"}'.encode()}),
         ("Zoë", {"body": b'{"name": "Zo\\u00eb"}'}),
         (ADA, {"body": b"name=Ada&email=ada%40example.com"}),
+        ("Ada Lovelace", {"body": b"name=Ada%20Lovelace"}),
+        ("ada+shop@example.com", {"body": b"https://shop.example.com/?email=ada+shop%40example.com"}),
+        ("https://shop.example.com/u/7", {"body": rb'{"url": "https:\/\/shop.example.com\/u\/7"}'}),
+        ('Zoë "Z"', {"body": r'{"name": "Zoë \"Z\""}'.encode()}),
+        ("Zoë 😀", {"body": rb'{"name": "zo\u00EB \ud83d\uDE00"}'}),
+        ("Zoë", {"body": rb'{"Message": "{\"name\": \"Zo\\u00eb\"}"}'}),
+        ("Zoë", {"body": b"payload=%7B%22name%22%3A%22Zo%5Cu00eb%22%7D"}),
+        (r"C:\Ada", {"body": rb"C:\Ada"}),
         (ADA, {"body": b"\xff ada@example.com"}),
         (ADA, {"headers": {"x-customer": ADA}}),
     ],
 )
 def test_it_is_found_however_it_is_written(text: str, fields: dict[str, Any]) -> None:
-    """As text, as JSON with escapes, in a form, beside bytes that are none, and in a header."""
+    """As text, as JSON with whichever escapes, in a form, in JSON inside of these, beside bytes that are no text, in a header."""
     store(**fields)
 
     assert erase_messages(text) == 1
