@@ -11,6 +11,7 @@ from django.apps import apps
 from django.core.exceptions import FieldDoesNotExist, ObjectDoesNotExist
 from django.db import connections, router, transaction
 from django.db.models import Field, Model
+from django.db.models.expressions import DatabaseDefault
 from django.db.models.signals import ModelSignal, post_delete, post_save, pre_delete
 from django.utils.module_loading import import_string
 
@@ -29,6 +30,8 @@ SELF = "self"
 
 #: The values of fields, former and present, by name.
 Changes = Mapping[str, tuple[Any, Any]]
+#: What a row has, by the names of its columns.
+Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +44,11 @@ class ModelEvent:
     #: The fields of which one must have changed; none means that any save will do.
     changed: tuple[str, ...]
     condition: Callable[[Any, Changes], bool] | None
-    payload: Callable[[Any], object]
-    owner: Callable[[Any], Any]
-    identifier: Callable[[Any], str]
+    #: Of which the row's own values are shown, or lead to the owner or the identifier.
+    columns: "tuple[Field[Any, Any], ...]"
+    payload: Callable[[Any, Row], object]
+    owner: "Path | None"
+    identifier: "Path | None"
     broadcast: bool
     coalesce: Coalesce
     #: Whether nobody has said whose it is, or for whom.
@@ -55,17 +60,54 @@ class ModelEvent:
             return None
         if self.condition is not None and not self.condition(instance, changes):
             return None
+        row = read_row(instance, self.columns) or {}
+        owner, identifier = (path and path.follow(instance, row) for path in (self.owner, self.identifier))
         return partial(
             fire,
             self.name,
-            self.payload(instance),
-            owner=self.owner(instance),
-            identifier=self.identifier(instance),
+            self.payload(instance, row),
+            owner=owner,
+            identifier="" if identifier is None else str(identifier),
             ordering_key=f"{self.model._meta.label_lower}.{find_key(instance, self.model)}",
             broadcast=self.broadcast,
             coalesce=self.coalesce,
             subjects=[instance],
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """A path of attributes from an instance; without any, the instance itself."""
+
+    names: Sequence[str]
+    #: The field that the first of them is, if that has a column.
+    column: Any
+
+    def follow(self, instance: Model, row: Row) -> Any:
+        """Return what is at its end, or ``None`` where there is none.
+
+        A column counts as *row* has it, whatever the instance was assigned and did not save.
+        """
+        try:
+            found = self._start(instance, row)
+            for name in self.names[1:]:
+                found = getattr(found, name) if found is not None else None
+        except ObjectDoesNotExist:  # The other end of a one-to-one relation, or of a key that nothing constrains.
+            return None
+        return found
+
+    def _start(self, instance: Model, row: Row) -> Any:
+        if not self.names:
+            return instance
+        name, column = self.names[0], self.column
+        if column is None or column.attname not in row:
+            return getattr(instance, name)
+        key = row[column.attname]
+        if key is None or not column.is_relation or name == column.attname:
+            return key
+        if vars(instance).get(column.attname) == key:
+            return getattr(instance, name)
+        return column.related_model._base_manager.using(instance._state.db).get(**{column.target_field.name: key})
 
 
 # -- reading the setting -----------------------------------------------------------------------------------------------
@@ -103,15 +145,20 @@ def _read(name: str, entry: object) -> ModelEvent:
     if not isinstance(broadcast := entry.get("broadcast", False), bool):
         raise ConfigurationError(f"'broadcast' must be True or False, not {broadcast!r}.")
     condition = entry.get("condition")
+    shown, payload = _read_payload(model, entry.get("payload", (model._meta.pk.name,)))
+    owner = _read_owner(model, entry.get("owner", find_own_owner(model)))
+    identifier = _read_identifier(model, entry.get("identifier"))
+    starts = [path.column for path in (owner, identifier) if path is not None and path.column is not None]
     return ModelEvent(
         name=name,
         model=model,
         happening=happening,
         changed=tuple(_concrete_field(model, field).name for field in changed),
         condition=_function("condition", condition) if condition is not None else None,
-        payload=_read_payload(model, entry.get("payload", (model._meta.pk.name,))),
-        owner=_read_owner(model, entry.get("owner", find_own_owner(model))),
-        identifier=_read_identifier(model, entry.get("identifier")),
+        columns=tuple(dict.fromkeys([*shown, *starts])),
+        payload=payload,
+        owner=owner,
+        identifier=identifier,
         broadcast=broadcast,
         coalesce=check_coalesce(entry.get("coalesce"), ordering_key=name),
         has_no_receivers=not broadcast and "owner" not in entry and find_own_owner(model) is None,
@@ -146,18 +193,15 @@ def _function(key: str, path: object) -> Callable[..., Any]:
     return function
 
 
-def _read_payload(model: type[Model], told: object) -> Callable[[Any], object]:
+def _read_payload(model: type[Model], told: object) -> "tuple[list[Field[Any, Any]], Callable[[Any, Row], object]]":
+    """Return the fields that a payload shows, and what makes it."""
     if isinstance(told, str) or callable(told):
-        return _function("payload", told)
+        function = _function("payload", told)
+        return [], lambda instance, row: function(instance)
     if not isinstance(told, Iterable):
         raise ConfigurationError(f"'payload' must be a list of fields or the dotted path of a function, not {told!r}.")
-    return partial(_show, [_concrete_field(model, name) for name in told])
-
-
-def _show(fields: "list[Field[Any, Any]]", instance: Model) -> dict[str, Any]:
-    """What the row has, whatever the instance was assigned and did not save, or what only the database computes."""
-    row = read_row(instance, fields) or {}
-    return {field.name: row.get(field.attname) for field in fields}
+    fields = [_concrete_field(model, name) for name in told]
+    return fields, lambda instance, row: {field.name: row.get(field.attname) for field in fields}
 
 
 def read_row(instance: Model, fields: "Iterable[Field[Any, Any]]") -> dict[str, Any] | None:
@@ -173,17 +217,17 @@ def find_key(instance: Model, model: type[Model]) -> Any:
     return getattr(instance, model._meta.pk.attname)
 
 
-def _read_owner(model: type[Model], told: object) -> Callable[[Any], Any]:
+def _read_owner(model: type[Model], told: object) -> Path | None:
     if told is None:
-        return partial(_follow, (None,))
+        return None
     if not isinstance(told, str):
         raise ConfigurationError(f"'owner' must be a path of attributes, such as 'author.user', or None, not {told!r}.")
     if told == SELF:
-        return _itself
-    end = _find_end(model, told)
+        return Path((), None)
+    path, end = _read_path(model, told)
     if end is not None and not issubclass(end, apps.get_model(owner_model())):
         raise ConfigurationError(f"the owner {told!r} is a {end._meta.label}, and targets belong to {owner_model()}.")
-    return partial(_follow, told.split("."))
+    return path
 
 
 def find_own_owner(model: type[Model]) -> str | None:
@@ -193,23 +237,23 @@ def find_own_owner(model: type[Model]) -> str | None:
     return "owner" if is_one else None
 
 
-def _read_identifier(model: type[Model], told: object) -> Callable[[Any], str]:
+def _read_identifier(model: type[Model], told: object) -> Path | None:
     if told is None:
-        return _no_text
+        return None
     if not isinstance(told, str):
         raise ConfigurationError(f"'identifier' must be a path of attributes, such as 'isbn', not {told!r}.")
-    _find_end(model, told)
-    return partial(_follow_to_text, told.split("."))
+    return _read_path(model, told)[0]
 
 
-def _follow_to_text(names: Sequence[str], instance: Any) -> str:
-    value = _follow(names, instance)
-    return "" if value is None else str(value)
+def _read_path(model: type[Model], told: str) -> tuple[Path, type[Model] | None]:
+    """Return a path of attributes, and the model that it leads to, as far as fields tell. Raises ``ConfigurationError``."""
+    names = told.split(".")
+    column = next((field for field in model._meta.concrete_fields if names[0] in (field.name, field.attname)), None)
+    return Path(names, column), _find_end(model, names)
 
 
-def _find_end(model: type[Model], path: str) -> type[Model] | None:
-    """Return the model that a path of attributes leads to, as far as fields tell. Raises ``ConfigurationError``."""
-    for name in path.split("."):
+def _find_end(model: type[Model], names: Iterable[str]) -> type[Model] | None:
+    for name in names:
         try:
             field: Any = model._meta.get_field(name)
         except FieldDoesNotExist:
@@ -220,23 +264,6 @@ def _find_end(model: type[Model], path: str) -> type[Model] | None:
             return None
         model = field.related_model
     return model
-
-
-def _follow(names: Sequence[str | None], instance: Any) -> Any:
-    for name in names:
-        try:
-            instance = getattr(instance, name) if name and instance is not None else None
-        except ObjectDoesNotExist:  # The other end of a one-to-one relation.
-            return None
-    return instance
-
-
-def _itself(instance: Any) -> Any:
-    return instance
-
-
-def _no_text(_: Any) -> str:
-    return ""
 
 
 # -- watching ----------------------------------------------------------------------------------------------------------
@@ -318,6 +345,13 @@ class Save:
     later: list[Callable[[], object]] = field(default_factory=list)
 
 
+class Uncopied(list[Any]):
+    """What an instance keeps to itself: its copies, be they deep or pickled, begin with nothing."""
+
+    def __reduce__(self) -> tuple[type[list[Any]], tuple[()]]:
+        return list, ()
+
+
 class Watch:
     """Looks at what becomes of one model's rows."""
 
@@ -348,7 +382,8 @@ class Watch:
     @contextmanager
     def saving(self, instance: Model, using: str, *, is_update: bool) -> Iterator[None]:
         """Fire what a save of *instance* asks for when it is done."""
-        saves: list[Save] = vars(instance).setdefault(self._saves, [])
+        saves: list[Save] = vars(instance).get(self._saves) or Uncopied()
+        vars(instance)[self._saves] = saves
         save = Save(self._read_before(instance, using, is_update=is_update))
         saves.append(save)
         try:
@@ -371,9 +406,10 @@ class Watch:
             saves[-1].is_creation = created
 
     def _read_before(self, instance: Model, using: str, *, is_update: bool) -> Mapping[str, Any] | None:
-        is_surely_new = instance._state.adding and instance._meta.pk.has_default() and not is_update
+        pk = instance._meta.pk
+        is_surely_new = instance._state.adding and (pk.has_default() or pk.has_db_default()) and not is_update
         key = find_key(instance, self._model)
-        if not self._compares or key is None or is_surely_new:
+        if not self._compares or key is None or isinstance(key, DatabaseDefault) or is_surely_new:
             return None
         rows = self._model._base_manager.using(using).filter(pk=key)
         features = connections[using].features
@@ -399,7 +435,7 @@ class Watch:
     def foresee_deletion(self, instance: Model, **_: object) -> None:
         """Prepare what is to be fired while the row, and what refers to it, can be read."""
         prepared = [event.prepare(instance, {}) for event in self._by_happening[DELETED]]
-        vars(instance)[self._deletion] = [ready for ready in prepared if ready is not None]
+        vars(instance)[self._deletion] = Uncopied(ready for ready in prepared if ready is not None)
 
     def see_deletion(self, instance: Model, **_: object) -> None:
         """Fire it."""

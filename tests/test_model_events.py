@@ -1,5 +1,7 @@
 """Events about the application's own rows: when they are fired, what they say, and that they commit with the row."""
 
+import copy
+import pickle
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
@@ -13,14 +15,15 @@ from django.contrib.auth.models import User
 from django.core import serializers
 from django.db import IntegrityError, connection, transaction
 from django.db.models import F
-from django.db.models.signals import post_save
+from django.db.models.signals import ModelSignal, post_save, pre_delete, pre_save
+from django.test.utils import CaptureQueriesContext
 
 from djwebhooks import model_events
 from djwebhooks.exceptions import ConfigurationError, InvalidPayload
 from djwebhooks.models import Event
 from djwebhooks.testing import fired
 from tests.connections import Thread, postgresql_only
-from tests.library.models import Author, Book, Gift, Item, Paperback, Shelf
+from tests.library.models import Author, Book, Gift, Item, Paperback, Shelf, Ticket
 
 Connect = Callable[[Mapping[str, Any]], None]
 
@@ -157,6 +160,67 @@ def test_a_save_within_a_save_comes_after_it(connect: Connect, saving_again: Non
     shelf.save()
 
     assert names()[2:] == ["shelf.updated", "shelf.deepened", "shelf.updated"]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda instance: pickle.loads(pickle.dumps(instance))])
+@pytest.mark.parametrize("signal", [pre_save, post_save])
+def test_a_copy_that_is_made_during_a_save_fires_its_own(connect: Connect, signal: ModelSignal, copied: Any) -> None:
+    """An application may cache the instance of which it is told, and save what it gets back."""
+    connect({"item.changed": {"on": "library.Item.updated", "changed": ["title"], "payload": ["title"]}})
+    item = Item.objects.create(title="a")
+    copies: list[Item] = []
+    signal.connect(receiver := lambda instance, **_: copies.append(copied(instance)), sender=Item)
+    item.title = "b"
+    item.save()
+    signal.disconnect(receiver, sender=Item)
+
+    for title in "cd":
+        copies[0].title = title
+        copies[0].save()
+
+    assert [event.payload for event in fired()] == [f'{{"title":"{title}"}}' for title in "bcd"]
+
+
+@pytest.mark.django_db
+def test_a_copy_that_is_made_during_a_deletion_holds_nothing_of_the_event(connect: Connect) -> None:
+    """It can be pickled whatever the event tells, and fires its own."""
+    connect({"item.gone": {"on": "library.Item.deleted", "payload": f"{__name__}.tell_what_cannot_be_pickled"}})
+    copies: list[bytes] = []
+    pre_delete.connect(receiver := lambda instance, **_: copies.append(pickle.dumps(instance)), sender=Item)
+    Item.objects.create(title="a").delete()
+    pre_delete.disconnect(receiver, sender=Item)
+    again = pickle.loads(copies[0])
+    again.save(force_insert=True)
+    again.delete()
+
+    assert names() == ["item.gone", "item.gone"]
+
+
+class Title(str):
+    """Is told as text, and cannot be pickled."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> Any:
+        raise TypeError
+
+
+def tell_what_cannot_be_pickled(item: Item) -> Title:
+    return Title(item.title)
+
+
+@pytest.mark.django_db
+def test_a_row_whose_key_the_database_makes_is_new(connect: Connect) -> None:
+    """What it held before is not looked for: the expression that makes the key may be another one for each row."""
+    connect({"ticket.changed": {"on": "library.Ticket.updated", "changed": ["note"]}})
+    with CaptureQueriesContext(connection) as queries:
+        ticket = Ticket.objects.create(note="a")
+
+    assert [query["sql"] for query in queries if query["sql"].startswith("SELECT")] == []
+    ticket.note = "b"
+    ticket.save()
+    assert names() == ["ticket.changed"]
 
 
 @pytest.mark.django_db
@@ -368,6 +432,27 @@ def test_the_options_of_fire_are_paths_of_attributes(connect: Connect) -> None:
         (owner, "", False),
     ]
     assert fired()[1].subjects, "an erasure finds the event by its row"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("happening", ["updated", "deleted"])
+def test_owner_and_identifier_are_those_that_the_row_has(connect: Connect, happening: str) -> None:
+    """Nobody gets the event who was assigned and never saved: what it tells is of the first owner's row."""
+    ann, bob = User.objects.create_user("ann"), User.objects.create_user("bob")
+    connect(
+        {
+            f"entry.{name}": {"on": f"admin.LogEntry.{happening}", "owner": "user", "identifier": identifier}
+            for name, identifier in [("a", "user.username"), ("b", "change_message"), ("c", "user_id")]
+        }
+    )
+    entry = LogEntry.objects.create(user=ann, action_flag=ADDITION, object_repr="x", change_message="first")
+    entry.user, entry.change_message = bob, "never saved"
+    if happening == "updated":
+        entry.save(update_fields=["object_repr"])
+    else:
+        entry.delete()
+
+    assert [(event.owner, event.identifier) for event in fired()] == [(ann, "ann"), (ann, "first"), (ann, str(ann.pk))]
 
 
 @pytest.mark.django_db

@@ -140,7 +140,7 @@ def test_hooks_can_go_out_as_rest_hooks_sent_them(settings: LazySettings, monkey
     make_row(RestHook, user_id=ada.pk, event="book.added", target=URL)
     adopt("django-rest-hooks", sender="rest_hooks")
     author = Author.objects.create(name="Ann")
-    fire(model_event.name, model_event.payload(author), owner=ada)
+    fire(model_event.name, model_event.payload(author, {}), owner=ada)
     [request] = deliver()
 
     assert json.loads(request.body) == {

@@ -71,6 +71,16 @@ class Gift(Item, Donation):
     wish = models.CharField(max_length=50, blank=True)
 
 
+class Ticket(models.Model):
+    """Leaves its key to the database."""
+
+    number = models.IntegerField(primary_key=True, db_default=7)
+    note = models.CharField(max_length=50, blank=True)
+
+    def __str__(self) -> str:
+        return f"ticket {self.number}"
+
+
 class Shelf(models.Model):
     """Remembers what was loaded, and leaves two values to the database."""
 

@@ -66,6 +66,13 @@ class Migration(migrations.Migration):
             ],
         ),
         migrations.CreateModel(
+            name='Ticket',
+            fields=[
+                ('number', models.IntegerField(db_default=7, primary_key=True, serialize=False)),
+                ('note', models.CharField(blank=True, max_length=50)),
+            ],
+        ),
+        migrations.CreateModel(
             name='Gift',
             fields=[
                 ('donation_ptr', models.OneToOneField(auto_created=True, on_delete=django.db.models.deletion.CASCADE, parent_link=True, to='library.donation')),
