@@ -19,7 +19,8 @@ from djwebhooks.hidden import HiddenText
 ALGORITHMS = ("sha1", "sha256", "sha384", "sha512")
 ENCODINGS: Mapping[str, Callable[[bytes], str]] = {"hex": bytes.hex, "base64": lambda code: base64.b64encode(code).decode()}
 
-HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+#: The names of headers that can be asked for: where a request has ``_``, Django has ``-``.
+HEADER = re.compile(r"[!#$%&'*+.^`|~0-9A-Za-z-]+")
 
 #: Received headers, their names in lower case.
 Headers = Mapping[str, str]
@@ -69,7 +70,7 @@ class Scheme(ABC):
         for option in options:
             name = getattr(self, option)
             if not isinstance(name, str) or (name and not HEADER.fullmatch(name)):
-                yield f"{option!r} must be the name of a header, not {name!r}."
+                yield f"{option!r} must be the name of a header, with - for each _, not {name!r}."
 
     def find_secret_fault(self, secret: str) -> str:
         """Say, without showing it, what is wrong with a secret; empty if nothing is."""
@@ -115,6 +116,11 @@ class Standard(Scheme):
     def find_faults(self) -> Iterator[str]:
         yield from Scheme.find_faults(self)
         yield from self.find_header_faults("prefix")
+        if self.prefix == "":
+            yield "'prefix' must be what the names of its headers begin with, such as 'webhook'; it is empty."
+        for option in ("id_header", "id_field"):
+            if getattr(self, option):
+                yield f"{option!r} must be left out: the id is in the header {self.signed_headers[0]}, which is signed."
         yield from find_tolerance_fault(self.tolerance)
 
     @sensitive_variables()

@@ -180,7 +180,7 @@ def _find_faults(source: Source) -> Iterator[str]:
     if not isinstance(source.keep_rejected, bool):
         yield f"'keep_rejected' must be True or False, not {source.keep_rejected!r}."
     if not _is_list(source.headers) or not all(isinstance(name, str) and HEADER.fullmatch(name) for name in source.headers):
-        yield f"'headers' must be a list of names of headers, not {source.headers!r}."
+        yield f"'headers' must be a list of names of headers, with - for each _, not {source.headers!r}."
     if source.retry_schedule is not None and not (_is_list(source.retry_schedule) and all(map(_is_pause, source.retry_schedule))):
         yield f"'retry_schedule' must be None or a list of seconds or timedeltas, not {source.retry_schedule!r}."
     if source.feed_url:

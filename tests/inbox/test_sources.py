@@ -13,6 +13,7 @@ from djwebhooks.inbox.sources import Rate, find_source, read_source
 from tests.inbox.test_checks import list_messages
 
 GOOD = {"scheme": "github", "secrets": ["a very private secret"]}
+STANDARD = {"scheme": "standard", "secrets": ["whsec_" + "a" * 32]}
 SHOPIFY = {"scheme": "hmac", "header": "X-Shopify-Hmac-Sha256", "encoding": "base64", "secrets": ["x"]}
 
 
@@ -27,9 +28,7 @@ def test_a_source_is_what_the_settings_say(settings: LazySettings) -> None:
     assert (source.name, source.body_limit, source.rate, source.pauses) == ("shop", 10, Rate(5, 3600), [60])
     assert read_source("x", {**GOOD, "retry_schedule": [1, 2.5]}).pauses == [1, 2.5]
     assert read_source("x", GOOD).rate is None
-    assert read_source("x", {"scheme": "standard", "secrets": ["whsec_" + "a" * 32], "tolerance": 5}).scheme == Standard(
-        tolerance=5
-    )
+    assert read_source("x", {**STANDARD, "tolerance": 5}).scheme == Standard(tolerance=5)
     assert find_source("elsewhere") is None
 
 
@@ -59,17 +58,22 @@ FAULTS: list[tuple[Any, str]] = [
     ({"scheme": "none", "secrets": ["x"]}, "'secrets' must be empty"),
     ({"scheme": "standard", "secrets": ["whsec_AAAA"]}, "A secret is whsec_ and 24 to 64 bytes in base64; this one has 3 bytes"),
     ({"scheme": "standard", "secrets": ["whsk_AAAA"]}, "only the sender has"),
-    ({"scheme": "standard", "secrets": ["whsec_" + "a" * 32], "tolerance": 0}, "'tolerance' must be seconds above 0, not 0"),
-    ({"scheme": "standard", "secrets": ["whsec_" + "a" * 32], "prefix": "a b"}, "'prefix' must be the name of a header"),
+    ({**STANDARD, "tolerance": 0}, "'tolerance' must be seconds above 0, not 0"),
+    ({**STANDARD, "prefix": "a b"}, "'prefix' must be the name of a header"),
+    ({**STANDARD, "prefix": ""}, "'prefix' must be what the names of its headers begin with"),
+    ({**STANDARD, "id_header": "X-Id"}, "'id_header' must be left out: the id is in the header webhook-id"),
+    ({**STANDARD, "id_field": "id"}, "'id_field' must be left out"),
     ({"scheme": "stripe", "secrets": ["x"], "tolerance": "5"}, "'tolerance'"),
     ({"scheme": "stripe", "secrets": ["x"], "header": ""}, "'header' must be the name of the header"),
     ({"scheme": "hmac", "secrets": ["x"]}, "it is missing"),
-    ({**SHOPIFY, "header": "a b"}, "'header' must be the name of a header, not 'a b'"),
+    ({**SHOPIFY, "header": "a b"}, "'header' must be the name of a header, with - for each _, not 'a b'"),
+    ({**SHOPIFY, "header": "X_Signature"}, "with - for each _, not 'X_Signature'"),
+    ({**SHOPIFY, "id_header": "X_Id"}, "'id_header' must be the name of a header, with - for each _"),
     ({**SHOPIFY, "algorithm": "md5"}, "'algorithm' must be one of sha1, sha256, sha384, sha512, not 'md5'"),
     ({**SHOPIFY, "encoding": "utf-8"}, "'encoding' must be one of hex, base64"),
     ({**SHOPIFY, "encoding": []}, "'encoding'"),
     ({**SHOPIFY, "prefix": 1}, "'prefix' must be a text"),
-    ({**SHOPIFY, "id_header": 1}, "'id_header' must be the name of a header, not 1"),
+    ({**SHOPIFY, "id_header": 1}, "'id_header' must be the name of a header, with - for each _, not 1"),
     ({**SHOPIFY, "id_field": None}, "'id_field' must be a text"),
     ({**GOOD, "body_limit": 0}, "'body_limit' must be a whole number of bytes above 0, not 0"),
     ({**GOOD, "body_limit": True}, "'body_limit'"),
@@ -78,6 +82,7 @@ FAULTS: list[tuple[Any, str]] = [
     ({**GOOD, "keep_rejected": "no"}, "'keep_rejected' must be True or False"),
     ({**GOOD, "headers": "x-id"}, "'headers' must be a list"),
     ({**GOOD, "headers": ["x id"]}, "'headers' must be a list of names of headers"),
+    ({**GOOD, "headers": ["x_id"]}, "with - for each _, not ['x_id']"),
     ({**GOOD, "retry_schedule": 5}, "'retry_schedule' must be None or a list"),
     ({**GOOD, "retry_schedule": [-1]}, "'retry_schedule'"),
 ]
