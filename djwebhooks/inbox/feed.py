@@ -113,7 +113,8 @@ def fetch_missing(
 
     What is stored is as if it had been delivered: its signature is verified, an id that is known already is left alone, and its
     handlers run in a worker. With *after*, everything after that number is asked for instead. At most so many *pages* are.
-    *transport* makes the requests, by default one as ``DJWEBHOOKS_TRANSPORT`` says.
+    *transport* makes the requests, by default one as ``DJWEBHOOKS_TRANSPORT`` says; a given one is left open, and must have
+    nothing else in flight.
     Raises ConfigurationError for a source that has no feed.
     """
     alias = using or inbox_database()
@@ -128,7 +129,8 @@ def fetch_missing(
     try:
         fetched = fetch(Feed(source, sender), wanted, alias, pages, is_noted=is_noted)
     finally:
-        sender.close()
+        if transport is None:
+            sender.close()
     return replace(fetched, missing=tuple(find_gaps(name, using=alias)))
 
 

@@ -336,3 +336,19 @@ def test_the_request_goes_through_the_guarded_transport(first: Message, settings
     settings.DJWEBHOOKS_ALLOWED_NETWORKS = ()
     assert "127.0.0.1 is forbidden" in fetch_missing("shop").error
     assert len(receiver.requests) == 1
+
+
+def test_a_transport_that_was_given_stays_open(first: Message) -> None:
+    """It is its owner's to close."""
+
+    class ClosableTransport(MemoryTransport):
+        is_closed = False
+
+        def close(self) -> None:
+            self.is_closed = True
+
+    transport = ClosableTransport(503)
+    fetch(transport)
+
+    assert len(transport.requests) == 1
+    assert not transport.is_closed
