@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from djwebhooks import senders
 from djwebhooks.models import Attempt, Delivery, WebhookTarget
-from djwebhooks.models.deliveries import FILTERED, Status
+from djwebhooks.models.deliveries import Status
 from djwebhooks.signals import attempt_made, delivery_failed, delivery_succeeded, target_disabled
 from djwebhooks.work import Outcome, Recorded
 
@@ -23,6 +23,13 @@ def announce(using: str, recorded: Recorded) -> None:
     if recorded.disabled and target_disabled.has_listeners():
         for target in WebhookTarget.objects.using(using).filter(pk__in=recorded.disabled):
             target_disabled.send_robust(WebhookTarget, target=target, reason=recorded.disabled[target.pk])
+
+
+def announce_expired(using: str, delivery_ids: Collection[int]) -> None:
+    """Send the signals for what expired before a worker took it."""
+    if delivery_ids and delivery_failed.has_listeners():
+        for delivery in Delivery.objects.using(using).in_bulk(delivery_ids).values():
+            announce_failure(delivery)
 
 
 def find_attempts(using: str, outcomes: Collection[Outcome]) -> dict[tuple[int, int], Attempt]:
@@ -45,5 +52,11 @@ def announce_outcome(outcome: Outcome, delivery: Delivery, attempt: Attempt | No
             senders.follow_up(outcome.work.sender, delivery, attempt)
     if outcome.is_success:
         delivery_succeeded.send_robust(Delivery, delivery=delivery)
-    elif outcome.status != Status.PENDING and outcome.reason != FILTERED:
+    elif outcome.status != Status.PENDING:
+        announce_failure(delivery)
+
+
+def announce_failure(delivery: Delivery) -> None:
+    """Tell that a delivery failed or expired, unless people have cancelled it, or want it sent again, by now."""
+    if delivery.status in (Status.FAILED, Status.EXPIRED):
         delivery_failed.send_robust(Delivery, delivery=delivery)

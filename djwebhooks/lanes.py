@@ -7,7 +7,7 @@ from functools import partial, reduce
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from django.db.models import Case, Exists, F, Min, OuterRef, Q, QuerySet, When, prefetch_related_objects
+from django.db.models import Case, Exists, F, Min, OuterRef, QuerySet, When, prefetch_related_objects
 
 from djwebhooks import database
 from djwebhooks.authentication.base import AccessToken
@@ -217,7 +217,7 @@ def _bring_up_to_date(using: str, held: Held, lane: Lane | None, target: Webhook
     if target is None:
         held.is_unfinished = not close_orphan(using, held.target_id)
     elif not target.is_active or held.health.is_closed(now):
-        held.is_unfinished = not _expire_held(using, held.target_id, now)
+        held.is_unfinished = not _expire_held(using, held, now)
         held.look_again_at = next_look(held.health, now, is_paused=not target.is_active)
     else:
         held.is_open = True
@@ -277,24 +277,26 @@ def close_orphan(using: str, target_id: int, *, is_patient: bool = False) -> boo
     return database.run_transaction(using, cancel_page)
 
 
-def _expire_held(using: str, target_id: int, now: datetime) -> bool:
-    """End a page of what a lane has held back for too long; return whether it was the last."""
-    too_old = now - timedelta(seconds=conf.seconds("RETENTION"))
-    waiting = Delivery.objects.using(using).filter(target_id=target_id).pending()
-    expired = waiting.filter(Q(expires_at__lte=now) | Q(created_at__lt=too_old)).order_by()
+def _expire_held(using: str, held: Held, now: datetime) -> bool:
+    """End a page of what a lane has held back past its time, or for too long; return whether it was the last."""
+    expired = Delivery.objects.using(using).filter(target_id=held.target_id).pending().expirable(now)
     if not expired.exists():
         return True
 
-    def expire_page() -> bool:
-        if not _lock_now(using, target_id):
-            return False
-        keys = dict(expired.values_list("pk", "ordering_key")[:PAGE])
-        Delivery.objects.using(using).filter(pk__in=keys).end(Status.EXPIRED, "held_too_long")
-        if Lane.objects.using(using).filter(pk=target_id, is_ordered=True).exists():
-            Delivery.objects.using(using).line_up([(target_id, key) for key in set(keys.values())], now)
-        return len(keys) < PAGE
+    def expire_page() -> dict[int, str] | None:
+        if not _lock_now(using, held.target_id):
+            return None
+        keys = dict(expired.order_by().values_list("pk", "ordering_key")[:PAGE])
+        page = Delivery.objects.using(using).filter(pk__in=keys)
+        page.filter(expires_at__lte=now).end(Status.EXPIRED, "expired")
+        page.end(Status.EXPIRED, "held_too_long")
+        if Lane.objects.using(using).filter(pk=held.target_id, is_ordered=True).exists():
+            Delivery.objects.using(using).line_up([(held.target_id, key) for key in set(keys.values())], now)
+        return keys
 
-    return database.run_transaction(using, expire_page)
+    keys = database.run_transaction(using, expire_page)
+    held.expired += keys or ()
+    return keys is not None and len(keys) < PAGE
 
 
 def _line_up_anew(using: str, target_id: int, *, is_ordered: bool) -> bool:

@@ -6,7 +6,8 @@ from django.dispatch import Signal
 attempt_made = Signal()
 #: After a delivery succeeded: ``delivery``.
 delivery_succeeded = Signal()
-#: After a delivery ended without success: ``delivery``. Not for what its target does not want, as its filters say.
+#: After a delivery failed or expired, whether it was tried or not: ``delivery``. Not for what was cancelled: by people, by a
+#: newer event that has taken its place, or by its target's filters.
 delivery_failed = Signal()
 #: After a target was disabled by its receiver's word or by its failures: ``target``, ``reason``.
 target_disabled = Signal()

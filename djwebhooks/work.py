@@ -82,6 +82,8 @@ class Held:
     is_open: bool = True
     #: When to look again, if there is nothing to do before: the end of a pause, or the search for expired ones.
     look_again_at: datetime | None = None
+    #: The ids of what has expired in it while it was held back, and of which nobody was told yet.
+    expired: list[int] = field(default_factory=list)
     #: Whether more than a page is to be ended or lined up in it, so that it is looked at again before anything is sent.
     is_unfinished: bool = False
     #: Up to where instants of its rate are reserved, and when its next request may start after those that did.

@@ -17,7 +17,7 @@ from django.utils.autoreload import DJANGO_AUTORELOAD_ENV
 from django.utils.module_loading import import_string
 
 from djwebhooks import dispatch, lanes, messages, replays, tokens, verdicts
-from djwebhooks.announce import announce
+from djwebhooks.announce import announce, announce_expired
 from djwebhooks.build import Builder, InlineBuilder, see_states
 from djwebhooks.conf import conf
 from djwebhooks.database import DatabaseClock
@@ -434,6 +434,7 @@ class Worker:
         found: dict[int, list[Work]] = {pk: [] for pk in wanted}
         for work in lanes.take(self.using, wanted, self._held, now):
             found[work.target_id].append(work)
+        self._tell_of_expired(wanted)
         for pk, works in found.items():
             held = self._held[pk]
             if not held.is_open or held.rules(now) != before[pk]:
@@ -443,6 +444,13 @@ class Worker:
             are_all = held.is_drained and held.is_open and not held.is_probed
             held.keep_only({work.delivery_id for work in works}, are_all=are_all)
             self._keep_ready(held, [work for work in works if work.delivery_id not in held.known], now)
+
+    def _tell_of_expired(self, target_ids: Collection[int]) -> None:
+        """Tell the application what has expired in lanes that hold their deliveries back."""
+        held = [self._held[pk] for pk in target_ids if self._held[pk].expired]
+        announce_expired(self.using, [pk for one in held for pk in one.expired])
+        for one in held:
+            one.expired.clear()
 
     def _put_off(self, wanted: dict[int, int]) -> dict[int, int]:
         """Return those of *wanted* that are looked at now: slow and untried targets wait a turn for the others, and only one."""

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.conf import LazySettings
 from django.contrib.auth.models import User
+from django.db.models import F
 from django.utils import timezone
 
 from djwebhooks.erasure import erase
@@ -397,12 +398,20 @@ def test_what_is_held_says_until_when(acme: User) -> None:
     target.pause()
     fire("a", {}, owner=acme, expires_at=timezone.now() + timedelta(days=50))
     deliver()
-    text = explain_delivery(Delivery.objects.get())
+    delivery = Delivery.objects.get()
+    text = explain_delivery(delivery)
 
     assert "Held: it is paused; resume it." in text
     assert "What is held expires" in text
     assert "(in 30 days)" in text
     assert "Expires: " in text
+
+    Delivery.objects.update(created_at=F("created_at") - timedelta(days=20))
+    assert "(in 10 days)" in explain_delivery(Delivery.objects.get())
+    delivery.retry()
+    assert "(in 30 days)" in explain_delivery(Delivery.objects.get())
+    Delivery.objects.update(expires_at=timezone.now() + timedelta(days=5, hours=1))
+    assert "(in 30 days)" not in explain_delivery(Delivery.objects.get())
 
 
 def test_what_is_due_says_who_should_send_it(acme: User) -> None:

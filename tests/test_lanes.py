@@ -19,7 +19,7 @@ from djwebhooks.database import DatabaseNow, read_clock
 from djwebhooks.dispatch import dispatch
 from djwebhooks.events import fire
 from djwebhooks.lanes import Held, LeaseLost, Outcome, Sent, Work
-from djwebhooks.models import Attempt, Delivery, Lane, WebhookTarget, Worker
+from djwebhooks.models import Attempt, Delivery, Lane, Replay, WebhookTarget, Worker
 from djwebhooks.models.deliveries import Status
 from djwebhooks.models.lanes import RECHECK
 from tests.builders import make_target, make_user
@@ -367,7 +367,7 @@ def test_a_lane_that_was_held_gives_again_when_its_time_has_come() -> None:
 
 
 def test_what_was_held_for_too_long_expires(settings: LazySettings) -> None:
-    """A closed lane ends what is older than the retention or past its own time, and keeps the rest."""
+    """A closed lane ends what is older than the retention or past its own time, each with its reason, and keeps the rest."""
     settings.DJWEBHOOKS_RETENTION = timedelta(days=2)
     target = make_work(4)
     for sequence, fields in {
@@ -378,10 +378,32 @@ def test_what_was_held_for_too_long_expires(settings: LazySettings) -> None:
         Delivery.objects.filter(sequence=sequence).update(**fields)
     WebhookTarget.objects.filter(pk=target.pk).update(is_active=False)
 
-    take(hold(enlist()))
+    held = hold(enlist())
+    take(held)
 
     statuses = Delivery.objects.order_by("sequence").values_list("status", "reason")
-    assert list(statuses) == [("expired", "held_too_long")] * 2 + [("pending", "")] * 2
+    assert list(statuses) == [("expired", "held_too_long"), ("expired", "expired")] + [("pending", "")] * 2
+    ended = Delivery.objects.filter(status="expired").values_list("pk", flat=True)
+    assert sorted(held[target.pk].expired) == sorted(ended)
+
+
+@pytest.mark.parametrize("is_pruned", [False, True], ids=["known", "pruned"])
+def test_what_people_want_sent_again_is_not_too_old_for_that(settings: LazySettings, is_pruned: bool) -> None:
+    """A closed lane holds it for as long as anything, counted from the last retry or replay of it; then it ends, too."""
+    settings.DJWEBHOOKS_RETENTION = timedelta(days=2)
+    target = make_work()
+    Delivery.objects.update(created_at=now() - timedelta(days=3), status="failed", due_at=None)
+    Delivery.objects.get().retry()
+    WebhookTarget.objects.filter(pk=target.pk).update(is_active=False)
+    held = hold(enlist())
+    take(held)
+    assert Delivery.objects.get().status == "pending"
+
+    Replay.objects.update(created_at=now() - timedelta(days=3))
+    if is_pruned:
+        Replay.objects.all().delete()
+    take(held)
+    assert Delivery.objects.get().reason == "held_too_long"
 
 
 def test_what_expires_in_a_closed_ordered_lane_gives_way_to_its_successor() -> None:

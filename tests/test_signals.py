@@ -11,10 +11,11 @@ from django.dispatch import Signal
 from django.test.utils import CaptureQueriesContext
 
 from djwebhooks.events import fire
-from djwebhooks.models import Attempt, Delivery, WebhookTarget
+from djwebhooks.models import Attempt, Delivery, Event, WebhookTarget
 from djwebhooks.prune import prune
 from djwebhooks.signals import attempt_made, delivery_failed, delivery_succeeded, target_disabled, work_written
-from djwebhooks.testing import deliver
+from djwebhooks.testing import deliver, make_due
+from djwebhooks.transports.base import Reply, Request
 from tests.builders import make_target
 
 SIGNALS = {"attempt": attempt_made, "succeeded": delivery_succeeded, "failed": delivery_failed, "disabled": target_disabled}
@@ -69,13 +70,69 @@ def test_a_failure_is_told_when_it_is_final(heard: list[tuple[str, dict[str, Any
 
 @pytest.mark.django_db
 def test_an_expired_delivery_has_failed_without_an_attempt(heard: list[tuple[str, dict[str, Any]]]) -> None:
-    """An end without success is told, whether there was a request or not."""
+    """That it failed or expired is told, whether there was a request or not."""
     make_target()
     event = fire("a.b", 1)
     type(event).objects.update(expires_at="2026-01-01T00:00Z")
     deliver()
 
     assert [(name, arguments["delivery"].status) for name, arguments in heard] == [("failed", "expired")]
+
+
+@pytest.mark.django_db
+def test_what_expires_while_it_is_held_is_told(heard: list[tuple[str, dict[str, Any]]]) -> None:
+    """Nobody has taken it to send it, but its owner waits for it all the same; once."""
+    target = make_target()
+    fire("a.b", 1)
+    fire("a.b", 2)
+    target.pause()
+    deliver()
+    Delivery.objects.filter(sequence=1).update(expires_at="2026-01-01T00:00Z")
+    for _ in range(2):
+        make_due()
+        deliver()
+
+    told = [(name, arguments["delivery"].sequence, arguments["delivery"].reason) for name, arguments in heard]
+    assert told == [("failed", 1, "expired")]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("act", "status"), [("retry", "succeeded"), ("cancel", "cancelled")])
+def test_what_people_decide_on_during_its_last_attempt_has_not_failed(
+    heard: list[tuple[str, dict[str, Any]]], act: str, status: str
+) -> None:
+    """The attempt is told of, but its delivery goes on, or has ended in another way."""
+    make_target(retry_schedule=[])
+    fire("a.b", 1)
+
+    def answer(request: Request) -> Reply:
+        if request.headers["webhook-attempt"] == "1":
+            getattr(Delivery.objects.get(), act)()
+            return Reply(request.key, status=500)
+        return Reply(request.key, status=200)
+
+    deliver(answer)
+
+    assert Delivery.objects.get().status == status
+    assert "failed" not in [name for name, _ in heard]
+    assert heard[0][0] == "attempt"
+
+
+@pytest.mark.django_db
+def test_what_is_cancelled_has_not_failed(heard: list[tuple[str, dict[str, Any]]]) -> None:
+    """Whoever cancels knows it, be it a person, or the code that deleted the event."""
+    make_target()
+    for number in range(2):
+        fire("a.b", number)
+    deliver(500)
+    Delivery.objects.earliest("sequence").cancel()
+    Event.objects.all().delete()
+    heard.clear()
+    make_due()
+    deliver()
+
+    assert set(Delivery.objects.values_list("status", "reason")) == {("cancelled", "cancelled"), ("cancelled", "event_deleted")}
+    assert heard == []
 
 
 @pytest.mark.django_db

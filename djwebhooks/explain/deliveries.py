@@ -98,9 +98,8 @@ def list_waits(using: str, delivery: Delivery, event: Event | None, target: Webh
         return
     holds = list(list_holds(using, target, now))
     if holds:
-        end = delivery.created_at + timedelta(seconds=conf.seconds("RETENTION"))
         yield from (f"Held: {reason}." for reason in holds)
-        yield f"What is held expires {describe_time(end, now)}."
+        yield f"What is held expires {describe_time(find_expiry(using, delivery), now)}."
     if not target.sender and (fault := senders.find_fault(event.sender or conf.SENDER)):
         yield f"Nobody can send it: {fault}"
     if delivery.due_at is None:
@@ -111,6 +110,13 @@ def list_waits(using: str, delivery: Delivery, event: Event | None, target: Webh
         yield from describe_lane(using, target, now)
     if event.erased_at is None and event.payloads[choose_version(target.version, event.payloads)] is None:
         yield f"Payload: {describe_build(event, now)}"
+
+
+def find_expiry(using: str, delivery: Delivery) -> datetime:
+    """When *delivery* expires if it is held until then."""
+    replays = Replay.objects.using(using).filter(deliveries=delivery).values_list("created_at", flat=True)
+    too_old = max([delivery.created_at, *replays]) + timedelta(seconds=conf.seconds("RETENTION"))
+    return min(too_old, delivery.expires_at or too_old)
 
 
 def describe_pause(delivery: Delivery, until: str) -> str:

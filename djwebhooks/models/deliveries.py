@@ -1,7 +1,7 @@
 """One event for one target, and each HTTP request that was made of it."""
 
 from collections.abc import Collection, Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, cast
 from uuid import UUID
 
@@ -57,6 +57,12 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         """Deliveries of events that still have what is to be sent."""
         erased = Event.objects.using(self.db).erased().filter(pk=models.OuterRef("event_id"))
         return self.filter(~models.Exists(erased))
+
+    def expirable(self, now: datetime) -> "DeliveryQuerySet":
+        """What expires while it is held back: past its time, or for ``DJWEBHOOKS_RETENTION`` neither new nor wanted again."""
+        too_old = now - timedelta(seconds=conf.seconds("RETENTION"))
+        wanted = Replay.objects.using(self.db).filter(pk=OuterRef("replay_id"), created_at__gte=too_old)
+        return self.filter(Q(expires_at__lte=now) | Q(~Exists(wanted), created_at__lt=too_old))
 
     def end(self, status: Status, reason: str) -> int:
         """End what is pending, without success; call it under the lanes' locks."""
