@@ -9,7 +9,7 @@ from django.contrib.auth.models import User
 
 from djwebhooks.decorators import hook
 from djwebhooks.events import fire
-from djwebhooks.testing import assert_fired, assert_not_fired
+from djwebhooks.testing import assert_fired, assert_not_fired, deliver
 from tests.builders import URL, make_target, make_user
 
 pytestmark = pytest.mark.django_db
@@ -21,7 +21,7 @@ def note_written(text: str, owner: User) -> dict[str, object]:
 
 
 @hook("note.broken")
-def note_broken() -> None:
+def note_broken(owner: User | None = None) -> None:
     raise RuntimeError("it is broken")
 
 
@@ -106,6 +106,24 @@ def test_a_payload_that_cannot_be_built_hides_no_failure() -> None:
     note_broken()
 
     assert "* note.broken (no owner): its payload cannot be built: RuntimeError('it is broken')" in failure_of("a.b")
+
+
+@pytest.mark.parametrize("criteria", [{"payload": {"text": "x", "tags": ANY}}, {"targets": []}])
+def test_an_event_that_cannot_be_built_is_another(criteria: dict[str, object]) -> None:
+    """Nobody wanted the one, whose call is gone, and one raises; neither is in the way of the event that is looked for."""
+    ada, bob = make_user("ada"), make_user("bob")
+    make_target(ada, filters={"*": {"text": ["y"]}})
+    note_written("x", owner=bob)
+    deliver()
+    broken = note_broken(owner=ada)
+    event = note_written("x", owner=ada)
+
+    assert assert_fired("note.written", owner=ada, **criteria) == event
+    broken.name = "note.written"
+    broken.save()
+    assert assert_fired("note.written", owner=ada, **criteria) == event
+    assert_not_fired("note.written", owner=bob, payload={"text": "x", "tags": ANY})
+    assert "its payload cannot be built: ValueError(" in failure_of("note.written", owner=bob, payload=1)
 
 
 def test_what_must_not_be_fired() -> None:
