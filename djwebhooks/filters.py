@@ -138,7 +138,8 @@ def _fits(wanted: Any, value: object, effort: Effort) -> bool:
     items = value[:MOST_ITEMS] if isinstance(value, list) else [value]
     effort.spend(1 + len(items))
     if isinstance(wanted, Mapping):
-        return any(fits(wanted, {} if item is ABSENT else item, effort) for item in items)
+        # In what is no object there are no fields, which may be what is wanted.
+        return any(fits(wanted, item if isinstance(item, Mapping) else {}, effort) for item in items or [ABSENT])
     alternatives = effort.sort(wanted)
     if (value is not ABSENT) in alternatives.exists:
         return True

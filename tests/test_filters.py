@@ -87,6 +87,21 @@ def test_a_missing_field_fits_nothing(alternative: object) -> None:
     assert not fits({"status": [{"exists": False}]}, {"status": None})
 
 
+@pytest.mark.parametrize("around", [None, "x", 1, True, [], {}, [None], ["x", {"code": "a"}]])
+def test_a_field_of_what_is_no_object_is_missing(around: object) -> None:
+    """As serializers write null, or an empty list, for what is not there; no other test holds for it."""
+    assert fits({"coupon": {"code": [{"exists": False}]}}, {"coupon": around})
+    assert fits({"coupon": {"code": {"deep": [{"exists": False}]}}}, {"coupon": around})
+    for alternative in (None, "b", {"anything-but": "a"}, {"prefix": "b"}):
+        assert not fits({"coupon": {"code": [alternative]}}, {"coupon": around})
+
+
+def test_a_field_of_an_object_around_is_there() -> None:
+    """Though what it is in might be missing as well."""
+    assert not fits({"coupon": {"code": [{"exists": False}]}}, {"coupon": {"code": None}})
+    assert not fits({"coupon": {"code": [{"exists": False}]}}, {"coupon": [{"code": "a"}]})
+
+
 def test_all_fields_and_one_of_their_alternatives() -> None:
     """Fields are joined by and, alternatives by or; objects are looked into, and one item of a list is enough."""
     pattern = {"status": ["paid", {"prefix": "re"}], "customer": {"country": ["de"]}, "lines": {"sku": ["b"], "count": [2]}}
