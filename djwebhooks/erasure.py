@@ -30,7 +30,7 @@ from djwebhooks.models.replays import name_requester
 from djwebhooks.owners import owner_model
 from djwebhooks.senders import list_formats
 from djwebhooks.signals import work_written
-from djwebhooks.subjects import digests_of
+from djwebhooks.subjects import digests_of, has_key
 from djwebhooks.versions import CURRENT, read_texts
 
 #: Events, or deliveries of one lane, that are erased in one transaction.
@@ -71,7 +71,7 @@ def erase(instance: Model, *, dry_run: bool = False, using: str | None = None) -
     written.
     Raises ``InvalidEvent`` for an instance without a primary key.
     """
-    if instance.pk is None:
+    if not has_key(instance):
         kind = type(instance).__name__
         raise InvalidEvent(f"This {kind} has no primary key. If its row was deleted, erase({kind}(pk=…)) finds its events.")
     run = Run(using or events_database(), dry_run=dry_run)

@@ -19,7 +19,7 @@ from djwebhooks.models.events import events_database
 from djwebhooks.names import check_name
 from djwebhooks.owners import check_owner
 from djwebhooks.signals import work_written
-from djwebhooks.subjects import join_digests
+from djwebhooks.subjects import has_key, join_digests
 from djwebhooks.versions import check_versions, write_texts
 
 #: Model instances that one event may be about.
@@ -236,7 +236,7 @@ def check_subjects(subjects: Iterable[Model]) -> list[Model]:
         raise InvalidEvent(f"subjects must be a list of model instances, not {type(subjects).__name__}.")
     listed = list(subjects)
     for subject in listed:
-        if not isinstance(subject, Model) or subject.pk is None:
+        if not isinstance(subject, Model) or not has_key(subject):
             raise InvalidEvent(f"subjects must be saved model instances; one is {type(subject).__name__}, unsaved or no model.")
     if len(listed) > MOST_SUBJECTS:
         raise InvalidEvent(

@@ -4,9 +4,15 @@ import hashlib
 from collections.abc import Iterable
 
 from django.db.models import Model
+from django.db.models.expressions import DatabaseDefault
 
 #: Characters of a digest: 128 bits of SHA-256.
 DIGEST_LENGTH = 32
+
+
+def has_key(instance: Model) -> bool:
+    """Whether *instance* has a primary key: not before it is saved, if the database makes that, and not after its deletion."""
+    return not (instance.pk is None or isinstance(instance.pk, DatabaseDefault))
 
 
 def digests_of(instance: Model) -> list[str]:
@@ -32,14 +38,14 @@ def join_digests(instances: Iterable[Model], owner: Model | None) -> str:
 
 
 def find_instances(values: Iterable[object]) -> list[Model]:
-    """Return the saved model instances among *values*, also those inside lists, tuples, sets and dictionaries."""
+    """Return the model instances that have a key among *values*, also those inside lists, tuples, sets and dictionaries."""
     found: list[Model] = []
     seen: set[int] = set()
     todo: list[object] = list(values)
     while todo:
         value = todo.pop()
         if isinstance(value, Model):
-            if value.pk is not None:
+            if has_key(value):
                 found.append(value)
         elif isinstance(value, dict | list | tuple | set | frozenset) and id(value) not in seen:
             seen.add(id(value))  # It may contain itself.

@@ -1,5 +1,6 @@
 """What was said of somebody can be erased, wherever it is by then; that something was said stays on record."""
 
+import json
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -24,7 +25,7 @@ from djwebhooks.prune import prune
 from djwebhooks.testing import deliver
 from djwebhooks.transports.base import Reply, Request
 from tests.builders import make_target, make_user
-from tests.library.models import Author, Book, Item, Paperback
+from tests.library.models import Author, Book, Item, Paperback, Ticket
 
 pytestmark = pytest.mark.django_db
 
@@ -41,6 +42,11 @@ def book_lent(book: Book, reader: str = "") -> dict[str, str]:
 @hook("books.moved", build="now")
 def books_moved(books: dict[str, list[Book]]) -> list[str]:
     return [book.title for book in books["moved"]]
+
+
+@hook("tickets.printed")
+def tickets_printed(rows: list[Ticket | Author]) -> list[str]:
+    return [row.note if isinstance(row, Ticket) else row.name for row in rows]
 
 
 @hook("book.sold", subjects=lambda book: [book.author])
@@ -104,6 +110,17 @@ def test_the_instances_in_a_hooks_call_are_its_subjects() -> None:
     assert Event.objects.filter(erased_at=None).count() == 1
 
 
+def test_what_has_no_key_yet_is_no_subject() -> None:
+    """Nothing could name it later; the hook tells what it has."""
+    make_target()
+    event = tickets_printed([Ticket(note="a"), Author(name="b")])
+
+    assert event.subjects == ""
+    assert [json.loads(request.body)["data"] for request in deliver()] == [["a", "b"]]
+    with pytest.raises(InvalidEvent, match="This Ticket has no primary key"):
+        erase(Ticket())
+
+
 def test_a_hook_may_say_otherwise() -> None:
     """``subjects=`` takes the place of what is found in the call."""
     book = make_book(author=make_author())
@@ -142,6 +159,7 @@ def test_a_list_that_contains_itself_ends() -> None:
         (5, "must be a list of model instances, not int"),
         (["library.author:5"], "one is str"),
         ([Author(name="unsaved")], "one is Author, unsaved"),
+        ([Ticket(note="unsaved")], "one is Ticket, unsaved"),
         ([Author(pk=number) for number in range(1001)], "not 1001"),
     ],
 )
