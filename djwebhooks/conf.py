@@ -86,7 +86,7 @@ class Settings:
     TARGETS_PER_OWNER: int = 100
     #: Deliveries per second that a replay makes pending again, unless it is told another rate.
     REPLAY_RATE: float = 50
-    #: How often a user may have tests, retries and replays made through the API; a scope that is left out has no limit.
+    #: How often a user may have tests, retries and replays made, and read the feed, by the API; what is left out has no limit.
     API_THROTTLES: Mapping[str, str] = {
         "test": "30/minute",
         "retry": "60/minute",

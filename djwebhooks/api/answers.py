@@ -1,4 +1,4 @@
-"""What the API answers that is no row of a table."""
+"""What the API answers that is no row of a table, or a row and more, such as a new target with its secret."""
 
 from typing import Any
 
