@@ -59,8 +59,8 @@ class RQEngine(Engine):
 
 
 def wake_flag(using: str) -> str:
-    """The key that says: a job is on its way that has not looked for work yet."""
-    return flag(conf.QUEUE, using, "wake")
+    """The bell's key that says: a job is on its way that has not looked for work yet."""
+    return RQEngine().bell.wake_flag(conf.QUEUE, using)
 
 
 def full_flag(using: str) -> str:

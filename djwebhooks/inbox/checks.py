@@ -10,7 +10,7 @@ from django.core.checks import CheckMessage, Error, register
 
 from djwebhooks.conf import conf
 from djwebhooks.inbox.handlers import describe_handler, list_receivers
-from djwebhooks.inbox.sources import find_faults
+from djwebhooks.inbox.sources import list_faults
 
 
 def listing(function: Callable[..., Iterator[CheckMessage]]) -> Callable[..., list[CheckMessage]]:
@@ -31,7 +31,7 @@ def check_sources(**_: Any) -> Iterator[CheckMessage]:
         yield Error(f"DJWEBHOOKS_INBOX must be a dictionary, not a {type(conf.INBOX).__name__}.", id="djwebhooks_inbox.E001")
         return
     for name, options in conf.INBOX.items():
-        yield from (Error(fault, id="djwebhooks_inbox.E001") for fault in find_faults(name, options))
+        yield from (Error(fault, id="djwebhooks_inbox.E001") for fault in list_faults(name, options))
 
 
 @listing

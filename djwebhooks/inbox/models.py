@@ -52,7 +52,7 @@ class MessageQuerySet(models.QuerySet["Message"]):
         return count
 
     def erase(self) -> int:
-        """Erase what these messages say; return of how many. That each came, when, and what became of it stays.
+        """Erase what these messages say; return how many there were. That each came, when, and what became of it stays.
 
         No handler runs any more for one that is new. When the sender sends it again, it is still known by its id.
         """

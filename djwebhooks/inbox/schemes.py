@@ -59,14 +59,14 @@ class Scheme(ABC):
 
     has_secrets: ClassVar[bool] = True
 
-    def find_faults(self) -> Iterator[str]:
+    def list_faults(self) -> Iterator[str]:
         """Say what cannot work: each is the name of an option, and what is wrong with it."""
         for option in ("id_field", "ping"):
             if not isinstance(getattr(self, option), str):
                 yield f"{option!r} must be a text, not {getattr(self, option)!r}."
-        yield from self.find_header_faults("id_header", "event_header")
+        yield from self.list_header_faults("id_header", "event_header")
 
-    def find_header_faults(self, *options: str) -> Iterator[str]:
+    def list_header_faults(self, *options: str) -> Iterator[str]:
         for option in options:
             name = getattr(self, option)
             if not isinstance(name, str) or (name and not HEADER.fullmatch(name)):
@@ -113,15 +113,15 @@ class Standard(Scheme):
     prefix: str = "webhook"
     tolerance: float = signing.TOLERANCE
 
-    def find_faults(self) -> Iterator[str]:
-        yield from Scheme.find_faults(self)
-        yield from self.find_header_faults("prefix")
+    def list_faults(self) -> Iterator[str]:
+        yield from Scheme.list_faults(self)
+        yield from self.list_header_faults("prefix")
         if self.prefix == "":
             yield "'prefix' must be what the names of its headers begin with, such as 'webhook'; it is empty."
         for option in ("id_header", "id_field"):
             if getattr(self, option):
                 yield f"{option!r} must be left out: the id is in the header {self.signed_headers[0]}, which is signed."
-        yield from find_tolerance_fault(self.tolerance)
+        yield from list_tolerance_faults(self.tolerance)
 
     @sensitive_variables()
     def find_secret_fault(self, secret: str) -> str:
@@ -152,11 +152,11 @@ class Stripe(Scheme):
     header: str = "Stripe-Signature"
     tolerance: float = signing.TOLERANCE
 
-    def find_faults(self) -> Iterator[str]:
-        yield from Scheme.find_faults(self)
-        yield from find_required_fault(self.header)
-        yield from self.find_header_faults("header")
-        yield from find_tolerance_fault(self.tolerance)
+    def list_faults(self) -> Iterator[str]:
+        yield from Scheme.list_faults(self)
+        yield from list_required_faults(self.header)
+        yield from self.list_header_faults("header")
+        yield from list_tolerance_faults(self.tolerance)
 
     @property
     def signed_headers(self) -> tuple[str, ...]:
@@ -184,10 +184,10 @@ class Hmac(Scheme):
     encoding: str = "hex"
     prefix: str = ""
 
-    def find_faults(self) -> Iterator[str]:
-        yield from Scheme.find_faults(self)
-        yield from find_required_fault(self.header)
-        yield from self.find_header_faults("header")
+    def list_faults(self) -> Iterator[str]:
+        yield from Scheme.list_faults(self)
+        yield from list_required_faults(self.header)
+        yield from self.list_header_faults("header")
         if self.algorithm not in ALGORITHMS:
             yield f"'algorithm' must be one of {', '.join(ALGORITHMS)}, not {self.algorithm!r}."
         if self.encoding not in [*ENCODINGS]:
@@ -236,12 +236,12 @@ def check_codes(given: Sequence[str], expected: Sequence[str]) -> None:
         )
 
 
-def find_required_fault(header: object) -> Iterator[str]:
+def list_required_faults(header: object) -> Iterator[str]:
     if not header:
         yield "'header' must be the name of the header that the signature is in; it is missing."
 
 
-def find_tolerance_fault(tolerance: object) -> Iterator[str]:
+def list_tolerance_faults(tolerance: object) -> Iterator[str]:
     if not isinstance(tolerance, int | float) or isinstance(tolerance, bool) or not 0 < tolerance < float("inf"):
         yield f"'tolerance' must be seconds above 0, not {tolerance!r}."
 

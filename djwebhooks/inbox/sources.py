@@ -131,7 +131,7 @@ def find_source(name: str) -> Source | None:
 @sensitive_variables()
 def read_source(name: str, options: Any) -> Source:
     """Return the source that *options* describe. Raises ConfigurationError for what cannot work, without showing secrets."""
-    fault = next(find_faults(name, options), None)
+    fault = next(list_faults(name, options), None)
     if fault is not None:
         raise ConfigurationError(fault)
     return make_source(name, options)
@@ -150,7 +150,7 @@ def list_options(class_: type[Any]) -> list[str]:
     return [each.name for each in fields(class_) if each.name not in ("name", "scheme")]
 
 
-def find_faults(name: Any, options: Any) -> Iterator[str]:
+def list_faults(name: Any, options: Any) -> Iterator[str]:
     """Say, without showing secrets, everything that is wrong with what ``DJWEBHOOKS_INBOX`` says of a source."""
     place = f"DJWEBHOOKS_INBOX[{name!r}]"
     if not isinstance(name, str) or not NAME.fullmatch(name):
@@ -168,11 +168,11 @@ def find_faults(name: Any, options: Any) -> Iterator[str]:
         yield f"{place} has the option {option!r}, which means nothing: there are {', '.join(known)}."
     if not unknown:
         source = make_source("", options)
-        yield from (f"{place}: {fault}" for fault in [*source.scheme.find_faults(), *_find_faults(source)])
+        yield from (f"{place}: {fault}" for fault in [*source.scheme.list_faults(), *_list_source_faults(source)])
 
 
-def _find_faults(source: Source) -> Iterator[str]:
-    yield from _find_secret_faults(source)
+def _list_source_faults(source: Source) -> Iterator[str]:
+    yield from _list_secret_faults(source)
     if not isinstance(source.body_limit, int) or isinstance(source.body_limit, bool) or source.body_limit < 1:
         yield f"'body_limit' must be a whole number of bytes above 0, not {source.body_limit!r}."
     if source.rate_limit is not None and not (isinstance(source.rate_limit, str) and RATE.fullmatch(source.rate_limit)):
@@ -184,10 +184,10 @@ def _find_faults(source: Source) -> Iterator[str]:
     if source.retry_schedule is not None and not (_is_list(source.retry_schedule) and all(map(_is_pause, source.retry_schedule))):
         yield f"'retry_schedule' must be None or a list of seconds or timedeltas, not {source.retry_schedule!r}."
     if source.feed_url:
-        yield from _find_feed_faults(source)
+        yield from _list_feed_faults(source)
 
 
-def _find_feed_faults(source: Source) -> Iterator[str]:
+def _list_feed_faults(source: Source) -> Iterator[str]:
     if not isinstance(source.scheme, Standard) or source.scheme.prefix != Standard().prefix:
         yield "'feed_url' is for sources of djwebhooks: they have the scheme 'standard', with its own prefix."
         return
@@ -202,7 +202,7 @@ def _find_feed_faults(source: Source) -> Iterator[str]:
         yield "'feed_url' needs the target's secret (whsec_…) among 'secrets': requests are signed with it, public keys cannot."
 
 
-def _find_secret_faults(source: Source) -> Iterator[str]:
+def _list_secret_faults(source: Source) -> Iterator[str]:
     secrets = source.secrets
     # The values stay out of it: they are secret.
     if not _is_list(secrets) or not all(isinstance(secret, str) and secret for secret in secrets):

@@ -13,7 +13,7 @@ from djwebhooks.inbox.models import Message, MessageQuerySet, Status, inbox_data
 from djwebhooks.inbox.sources import list_sources
 from djwebhooks.words import describe_span
 
-#: Messages that are looked at most: of those that wait, and of the newest.
+#: How many messages are looked at, at most: of those that wait, and of the newest.
 LIMIT = 10_000
 #: Seconds that count as lately, and after which a message that is due has no worker.
 LATELY, LATE = 86400.0, 60.0

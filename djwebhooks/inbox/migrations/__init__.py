@@ -1,1 +1,1 @@
-"""The inbox's table."""
+"""The inbox's tables."""
