@@ -1,5 +1,6 @@
 """The feed's view, and how a receiver that has nothing but its target's secret may read it."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_variables
 from rest_framework import serializers
 from rest_framework.authentication import BaseAuthentication
-from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.exceptions import AuthenticationFailed, ValidationError
 from rest_framework.generics import get_object_or_404
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -83,6 +84,12 @@ class SecretAuthentication(BaseAuthentication):
         return True
 
 
+def check_finite(number: float) -> None:
+    """Raise ``ValidationError`` for "nan", which no comparison stops: REST framework before 3.18 lets it pass."""
+    if not math.isfinite(number):
+        raise ValidationError("A valid number is required.")
+
+
 class FeedFilters(RowFilters):
     """What a request for a page says."""
 
@@ -90,7 +97,7 @@ class FeedFilters(RowFilters):
 
     target = serializers.UUIDField()
     after = serializers.IntegerField(min_value=0, max_value=2**63 - 1, default=0)
-    wait = serializers.FloatField(min_value=0, max_value=LONGEST_WAIT, default=0)
+    wait = serializers.FloatField(min_value=0, max_value=LONGEST_WAIT, default=0, validators=[check_finite])
 
 
 def outside_transactions(view: View) -> View:

@@ -1,5 +1,6 @@
 """Who may read a feed, and what they get."""
 
+import math
 import threading
 import time
 import uuid
@@ -10,8 +11,10 @@ import pytest
 from django.db import connection
 from django.test import Client
 from django.urls import resolve
+from rest_framework.exceptions import ValidationError
 
 from djwebhooks import signing
+from djwebhooks.api.feed import FeedFilters
 from djwebhooks.events import fire
 from djwebhooks.models import WebhookTarget
 from djwebhooks.testing import deliver
@@ -133,6 +136,12 @@ def test_a_wrong_parameter_is_named(target: WebhookTarget, query: str, field: st
 
     assert answer.status == 400
     assert answer.wrong_fields == [field]
+
+
+def test_a_wait_is_a_number_whoever_parses_it() -> None:
+    """A wait of nan would never end: it is refused also where REST framework takes it for a number."""
+    with pytest.raises(ValidationError):
+        FeedFilters().fields["wait"].run_validators(math.nan)
 
 
 def test_nobody_else_reads_it(target: WebhookTarget) -> None:
