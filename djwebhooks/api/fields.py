@@ -1,7 +1,8 @@
 """Serializer fields that mean the same in every project."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, TypeVar
 
 from django.db import models
@@ -13,6 +14,24 @@ from djwebhooks.exceptions import DjWebhooksError, UndecryptableSecret
 from djwebhooks.hidden import HiddenText
 
 T = TypeVar("T")
+
+#: Mistakes inside one object or list that are told: each has a message, which may be longer than what it is about.
+MOST_MISTAKES = 20
+
+
+def read_items(child: Any, items: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+    """Return what *child* reads each of the *items* as. Raises ``ValidationError`` with the first mistakes."""
+    values, mistakes = {}, {}
+    for key, item in items:
+        try:
+            values[key] = child.run_validation(item)
+        except ValidationError as error:
+            mistakes[key] = error.detail
+            if len(mistakes) == MOST_MISTAKES:
+                break
+    if mistakes:
+        raise ValidationError(mistakes)
+    return values
 
 
 class TimeField(serializers.DateTimeField):
@@ -88,7 +107,17 @@ class NumberField(serializers.FloatField):
             self.fail("invalid")
 
 
-class StatusesField(serializers.ListField):
+class ListField(serializers.ListField):
+    """A list whose length is looked at before what is in it."""
+
+    def run_child_validation(self, data: Any) -> list[Any]:
+        """Return *data* with each item read. Raises ``ValidationError``."""
+        if self.max_length is not None and len(data) > self.max_length:
+            self.fail("max_length", max_length=self.max_length)
+        return list(read_items(self.child, enumerate(data)).values())
+
+
+class StatusesField(ListField):
     """How deliveries ended: a word, or a list of words."""
 
     def to_internal_value(self, data: Any) -> Any:
@@ -117,6 +146,10 @@ class SealedDictField(serializers.DictField):
             return super().get_attribute(instance)
         except UndecryptableSecret:
             return None
+
+    def run_child_validation(self, data: Any) -> dict[str, Any]:
+        """Return *data* with each value read. Raises ``ValidationError``."""
+        return read_items(self.child, data.items())
 
 
 class SealedListSerializer(serializers.ListSerializer[Any]):
@@ -169,7 +202,7 @@ class StrictSerializer(serializers.Serializer[T]):
         known = [name for name, field in self.fields.items() if not field.read_only]
         # What GET showed may be sent back as a whole.
         ignored = set(self.fields) if self.instance is not None and not self.partial else set()
-        unknown = [name for name in data if name not in known and name not in ignored]
+        unknown = list(islice((name for name in data if name not in known and name not in ignored), MOST_MISTAKES))
         if unknown:
             names = ", ".join(known) or "none"
             raise ValidationError({name: [f"There is no {self.noun} with this name; there are: {names}."] for name in unknown})

@@ -28,27 +28,24 @@ class BoundedJSONParser(BaseParser):
 
     media_type = "application/json"
 
-    def parse(
-        self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
-    ) -> dict[str, Any]:
+    def parse(self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None) -> Any:
         """Return what is in *stream*. Raises ``ParseError`` and ``RequestTooLarge``."""
         limit = WORST_ESCAPE * conf.PAYLOAD_LIMIT + REST
         body = HiddenBytes(stream.read(limit + 1))
         if len(body) > limit:
             raise RequestTooLarge(f"The request has more than {limit} bytes: DJWEBHOOKS_PAYLOAD_LIMIT is {conf.PAYLOAD_LIMIT}.")
         try:
-            parsed: dict[str, Any] = json.loads(
-                body.decode(), parse_constant=refuse_number, parse_float=read_float, object_hook=hide_secrets
-            )
+            return hide_secrets(json.loads(body.decode(), parse_constant=refuse_number, parse_float=read_float))
         except RecursionError as error:
             raise ParseError("The JSON is nested too deeply: flatten it.") from error
         except ValueError as error:
             raise ParseError(f"The body is no JSON in UTF-8: {error}") from error
-        return parsed
 
 
-def hide_secrets(found: dict[str, Any]) -> dict[str, Any]:
+def hide_secrets(found: Any) -> Any:
     """Return *found* with what may be a receiver's password hidden from reports of errors, which show a request's variables."""
+    if not isinstance(found, dict):
+        return found
     return found | {name: hide(found[name]) for name in SECRET_FIELDS.intersection(found)}
 
 

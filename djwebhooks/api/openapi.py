@@ -288,7 +288,8 @@ class StatusesExtension(OpenApiSerializerFieldExtension):
     def map_serializer_field(self, auto_schema: AutoSchema, direction: Any) -> dict[str, Any]:
         """Return the schema for both."""
         word = {"type": "string", "enum": list(REPLAYABLE)}
-        return {"oneOf": [word, {"type": "array", "items": word, "minItems": 1}], "default": ["failed"]}
+        words = {"type": "array", "items": word, "minItems": 1, "maxItems": len(REPLAYABLE)}
+        return {"oneOf": [word, words], "default": ["failed"]}
 
 
 class SecretExtension(OpenApiAuthenticationExtension):

@@ -1,10 +1,13 @@
 """JSON in, JSON out."""
 
 import json
+from io import BytesIO
 
 import pytest
 from django.conf import LazySettings
 
+from djwebhooks.api.formats import BoundedJSONParser
+from djwebhooks.hidden import HiddenText
 from tests.api.world import Api, make_owner, make_publisher
 
 pytestmark = pytest.mark.django_db
@@ -51,6 +54,15 @@ def test_a_body_has_a_limit(settings: LazySettings) -> None:
 
     assert post(api, escaped)[0] == 201
     assert post(api, b" " * 80_000)[0] == 413
+
+
+def test_a_body_is_hidden_once() -> None:
+    """What may be a password is a field of the request itself: what is called so further in is hidden with it, or not at all."""
+    body = b'{"headers": {"headers": "a"}, "payload": {"headers": "b"}}'
+
+    parsed = BoundedJSONParser().parse(BytesIO(body))
+
+    assert (type(parsed["headers"]["headers"]), type(parsed["payload"]["headers"])) == (HiddenText, str)
 
 
 @pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/plain"])

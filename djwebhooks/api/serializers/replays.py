@@ -8,6 +8,7 @@ from rest_framework import serializers
 from djwebhooks.api.fields import (
     ChoiceField,
     FlagField,
+    ListField,
     NumberField,
     RowSerializer,
     StatusesField,
@@ -26,7 +27,7 @@ class TargetReplaySerializer(StrictSerializer[Any]):
 
     since = TimeField(required=False)
     until = TimeField(required=False)
-    status = StatusesField(child=ChoiceField(REPLAYABLE), default=["failed"], allow_empty=False)
+    status = StatusesField(child=ChoiceField(REPLAYABLE), default=["failed"], allow_empty=False, max_length=len(REPLAYABLE))
     event = TextField(required=False, max_length=255, help_text="A name, a pattern, or one event's id.")
     rate = NumberField(required=False, min_value=LOWEST_RATE, help_text="Deliveries per second.")
     dry_run = FlagField(default=False, help_text="Count only.")
@@ -48,7 +49,7 @@ class TargetReplaySerializer(StrictSerializer[Any]):
 class ReplayOptionsSerializer(TargetReplaySerializer):
     """Which of the owner's deliveries are to be sent again, and how fast."""
 
-    targets = serializers.ListField(
+    targets = ListField(
         child=serializers.UUIDField(), required=False, max_length=MOST_TARGETS, help_text="Their ids; default: all."
     )
 

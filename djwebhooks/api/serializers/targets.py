@@ -14,6 +14,7 @@ from djwebhooks.api.fields import (
     ChoiceField,
     FlagField,
     HiddenTextField,
+    ListField,
     NumberField,
     RowSerializer,
     SealedDictField,
@@ -30,6 +31,8 @@ from djwebhooks.models.keyring import KeyState
 from djwebhooks.models.operation import STATES
 from djwebhooks.models.targets import spellings
 from djwebhooks.models.validation import (
+    MOST_EVENTS,
+    MOST_RETRIES,
     check_authentication,
     check_certificate,
     check_filtered,
@@ -86,9 +89,9 @@ class TargetSerializer(StrictSerializer[Any], RowSerializer):
 
     id = serializers.UUIDField(source="uid", read_only=True)
     target_url = TextField(help_text="Where events are sent by POST.")
-    events = serializers.ListField(
+    events = ListField(
         child=TextField(max_length=255, validators=[check_subscription]),
-        max_length=1000,
+        max_length=MOST_EVENTS,
         help_text="Names of events, 'project.*' for all below project, or '*' for all.",
     )
     headers = SealedDictField(
@@ -113,8 +116,9 @@ class TargetSerializer(StrictSerializer[Any], RowSerializer):
         help_text="For receivers that want one: the certificate chain and its key, in PEM. It is never shown.",
     )
     client_certificate_summary = serializers.DictField(read_only=True, help_text="Its subject, and when it ends.")
-    retry_schedule = serializers.ListField(
+    retry_schedule = ListField(
         child=NumberField(),
+        max_length=MOST_RETRIES,
         validators=[check_schedule],
         required=False,
         allow_null=True,
