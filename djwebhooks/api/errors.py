@@ -1,6 +1,7 @@
 """Turn our errors into answers, all of one form: a ``code``, a ``detail`` and, for mistakes in fields, ``errors``."""
 
 from collections.abc import Iterator, Mapping
+from http import HTTPStatus
 from typing import Any
 
 from django.conf import settings
@@ -9,7 +10,7 @@ from django.core.exceptions import ValidationError as ModelError
 from django.core.signals import got_request_exception
 from django.utils.log import log_response
 from rest_framework import status
-from rest_framework.exceptions import APIException, ValidationError
+from rest_framework.exceptions import APIException, ErrorDetail, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.settings import api_settings
@@ -73,14 +74,17 @@ def answer_error(error: Exception, context: dict[str, Any]) -> Response | None:
     if isinstance(translated, ValidationError):
         answer.data = {"code": "invalid", "detail": "The request has mistakes: see errors.", "errors": list_errors(answer.data)}
     else:
-        detail = answer.data["detail"]
-        answer.data = {"code": detail.code, "detail": detail}
+        # The project's own classes may have given an object or a list for it, as REST framework allows.
+        told = answer.data.get("detail", answer.data) if isinstance(answer.data, dict) else answer.data
+        messages = [message for _, message in walk(told)] or [ErrorDetail(HTTPStatus(answer.status_code).phrase)]
+        answer.data = {"code": messages[0].code or "error", "detail": " ".join(messages)}
     return answer
 
 
 def answer_fault(error: Exception, request: Request) -> Response:
     """Report *error* as Django does what it does not expect, and return an answer that tells nothing of it."""
-    asked, answer = request._request, Response({"code": "error", "detail": "Something went wrong here."}, 500)  # noqa: SLF001  # Django's own is kept nowhere else
+    asked = request._request  # noqa: SLF001  # Django's own is kept nowhere else
+    answer = Response({"code": "error", "detail": "Something went wrong here."}, 500)
     set_rollback()
     got_request_exception.send(sender=None, request=asked)
     log_response("Internal Server Error: %s", request.path, response=answer, request=asked, exception=error)
@@ -95,7 +99,7 @@ def list_errors(detail: Any) -> dict[str, list[str]]:
     return found
 
 
-def walk(detail: Any, name: str = "") -> Iterator[tuple[str, str]]:
+def walk(detail: Any, name: str = "") -> Iterator[tuple[str, ErrorDetail]]:
     """Find each message in *detail*, with its field's name."""
     if isinstance(detail, Mapping):
         for part, inner in detail.items():

@@ -7,7 +7,8 @@ from contextlib import suppress
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
+from django.db.models.functions import Left
 from django.http import Http404
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
@@ -26,7 +27,7 @@ from djwebhooks.api.filters import RowFilters, read_filters
 from djwebhooks.api.views import OwnerViewSet
 from djwebhooks.exceptions import InvalidPayload, SenderFault, UnknownSender
 from djwebhooks.models import Subscription, WebhookTarget
-from djwebhooks.models.events import events_database
+from djwebhooks.models.events import EventQuerySet, events_database
 from djwebhooks.models.operation import STATES
 from djwebhooks.names import OPERATIONAL_EVENTS, matches
 from djwebhooks.network import check_url
@@ -137,7 +138,9 @@ class HookViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, OwnerViewSet
         """Unsubscribe. With the last hook for an address, what waits for it is cancelled."""
         with transaction.atomic(using=events_database()):
             hook = self.get_object()
-            target = WebhookTarget.objects.using(events_database()).select_for_update().get(pk=hook.target_id)
+            target = get_object_or_404(rows.targets_of(self.owner).select_for_update(), pk=hook.target_id)
+            if hook.event not in target.events:  # Of two who unsubscribe it at once, the second one waited for the first.
+                raise Http404("No Subscription matches the given query.")
             target.events = [event for event in target.events if event != hook.event]
             if target.events or not target.is_rest_hook:
                 target.save()
@@ -163,7 +166,7 @@ class HookViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, OwnerViewSet
     def find_messages(self, pattern: str) -> list[Message]:
         """Return the owner's latest events that *pattern* matches, or else one of each that the catalogue has a sample of."""
         owner = name_of_owner(self.owner)
-        events = rows.events_of(self.owner).filter(name_like(pattern), erased_at=None).exclude(payload="").order_by("-id")
+        events = name_like(pattern, rows.events_of(self.owner)).filter(erased_at=None).exclude(payload="").order_by("-id")
         latest = [
             Message(event.uid, event.name, event.created_at, event.payload, owner, event.version) for event in events[:SAMPLES]
         ]
@@ -181,8 +184,12 @@ def read_body(body: bytes) -> Any:
         return body.decode(errors="replace")
 
 
-def name_like(pattern: str) -> Q:
-    """Return the condition on an event that ``matches`` is about."""
+def name_like(pattern: str, events: EventQuerySet) -> EventQuerySet:
+    """Return those of *events* that ``matches`` would say yes to."""
     if pattern == "*":
-        return ~Q(name__in=OPERATIONAL_EVENTS)
-    return Q(name__startswith=pattern[:-1]) if pattern.endswith(".*") else Q(name=pattern)
+        return events.exclude(name__in=OPERATIONAL_EVENTS)
+    if not pattern.endswith(".*"):
+        return events.filter(name=pattern)
+    # Not startswith: on SQLite that leaves upper and lower case out of account.
+    prefix = pattern.removesuffix("*")
+    return events.alias(prefix=Left("name", len(prefix))).filter(prefix=prefix)

@@ -150,6 +150,14 @@ class TargetViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.Des
         """Return the target that the URL names, as nobody else can change it until the transaction ends."""
         return get_object_or_404(rows.targets_of(self.owner).select_for_update(), uid=self.kwargs["webhooks_id"])
 
+    def operate(self, operation: Callable[[WebhookTarget], None], code: int = status.HTTP_200_OK) -> Response:
+        """Do *operation* to the target, as nobody else can change it meanwhile; show what became of it."""
+        with transaction.atomic(using=events_database()):
+            target = self.lock()
+            self.read(NothingSerializer)
+            operation(target)
+        return self.show(self.get_object(), code)
+
     def create(self, request: Request, **_: Any) -> Response:
         """Make a target: 201 with its secret, also for the same key again. One that is there already gets the events: 200."""
         serializer = self.get_serializer(data=request.data)
@@ -205,29 +213,17 @@ class TargetViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.Des
     @action(["post"], detail=True)
     def pause(self, request: Request, **_: Any) -> Response:
         """Hold its events."""
-        with transaction.atomic(using=events_database()):
-            target = self.lock()
-            self.read(NothingSerializer)
-            target.pause()
-        return self.show(self.get_object())
+        return self.operate(WebhookTarget.pause)
 
     @action(["post"], detail=True)
     def resume(self, request: Request, **_: Any) -> Response:
         """Send what was held, whoever or whatever stopped it."""
-        with transaction.atomic(using=events_database()):
-            target = self.lock()
-            self.read(NothingSerializer)
-            target.resume()
-        return self.show(self.get_object())
+        return self.operate(WebhookTarget.resume)
 
     @action(["post"], detail=True)
     def probe(self, request: Request, **_: Any) -> Response:
         """Send it one request now, whatever its cool-down says."""
-        with transaction.atomic(using=events_database()):
-            target = self.lock()
-            self.read(NothingSerializer)
-            target.probe()
-        return self.show(self.get_object(), status.HTTP_202_ACCEPTED)
+        return self.operate(WebhookTarget.probe, status.HTTP_202_ACCEPTED)
 
     @action(["post"], detail=True)
     def replay(self, request: Request, **_: Any) -> Response:

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from django.conf import LazySettings
 from django.core.signals import got_request_exception
+from rest_framework.exceptions import AuthenticationFailed
 
+from djwebhooks.api.errors import answer_error
 from djwebhooks.exceptions import ConfigurationError
 from tests.api.world import URL, Api, make_owner
 from tests.test_docs import DOCS, read_blocks
@@ -58,6 +60,24 @@ def test_whoever_debugs_sees_more(faulty: Api, settings: LazySettings) -> None:
 
     assert response.status_code == 500
     assert b"ConfigurationError" in response.content
+
+
+@pytest.mark.parametrize(
+    ("detail", "code", "told"),
+    [
+        ("It has expired.", "authentication_failed", "It has expired."),
+        ({"detail": "It has expired.", "code": "expired"}, "authentication_failed", "It has expired."),
+        ({"message": "It has expired."}, "authentication_failed", "It has expired."),
+        (["It has expired.", {"hint": "Log in."}], "authentication_failed", "It has expired. Log in."),
+        ([], "error", "Unauthorized"),
+    ],
+)
+def test_an_error_of_the_project_is_told_in_our_form(detail: Any, code: str, told: str) -> None:
+    """Whatever its authentication gives as the detail, as simplejwt does: the answer has one code and one text."""
+    answer = answer_error(AuthenticationFailed(detail), {})
+
+    assert answer is not None
+    assert (answer.status_code, answer.data) == (401, {"code": code, "detail": told})
 
 
 def test_the_pages_show_what_is_answered() -> None:

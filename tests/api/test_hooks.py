@@ -2,10 +2,12 @@
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from django.conf import LazySettings
+from django.db import connection
 
 from djwebhooks.events import fire
 from djwebhooks.models import Delivery, Subscription, WebhookTarget
@@ -115,6 +117,26 @@ def test_unsubscribing_ends_all() -> None:
     assert not WebhookTarget.objects.exists()
 
 
+@pytest.mark.parametrize("gone", ["the target", "the hook"])
+def test_of_two_who_unsubscribe_at_once_one_is_late(gone: str) -> None:
+    """404, as for whoever asks after the other is done."""
+    target = make_target(owner := make_owner(), "a", "b", is_rest_hook=True)
+    rows = WebhookTarget.objects.all() if gone == "the target" else target.subscriptions.filter(event="a")
+    others: list[int] = []
+
+    def come_second(run: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        found = run(sql, *rest)
+        if "djw_subscription" in sql and not others:
+            others.append(1)
+            rows.delete()
+        return found
+
+    with connection.execute_wrapper(come_second):
+        answer = Api(owner).delete(f"hooks/{target.uid}-a/")
+
+    assert (answer.status, others) == (404, [1])
+
+
 def test_unsubscribing_leaves_the_other_hooks_of_an_address() -> None:
     """An address that has two hooks keeps the other one, with its secret."""
     owner = make_owner()
@@ -204,6 +226,17 @@ def test_samples_are_ones_own() -> None:
     deliver()
 
     assert Api(make_owner()).get("hooks/samples/?event=contact.created").data == []
+
+
+def test_samples_are_of_events_that_match() -> None:
+    """Upper and lower case differ on every database, as they do for what a hook is sent."""
+    owner = make_owner()
+    make_target(owner, "*")
+    for name in ("Contact.created", "contacts.created", "contact"):
+        fire(name, {}, owner=owner)
+    deliver()
+
+    assert Api(owner).get("hooks/samples/?event=contact.*").data == []
 
 
 def test_samples_come_from_the_catalogue(settings: LazySettings) -> None:
