@@ -173,7 +173,7 @@ def _select_due(using: str) -> str:
     trigger = database.quote(using, "trigger")
     return (
         f"SELECT id, event_id, target_id, sequence, ordering_key, attempt_count, schedule_offset, {trigger}, expires_at, reason, "
-        "is_replaceable, coalesced_count FROM djw_delivery "
+        "is_replaceable, coalesced_count, replay_id FROM djw_delivery "
         "WHERE target_id = %s AND due_at <= %s AND status = 'pending' ORDER BY due_at, sequence LIMIT %s"
     )
 
@@ -419,7 +419,9 @@ def _write_statuses(using: str, outcomes: Sequence[Outcome], now: datetime) -> N
         work = outcome.work
         count = work.attempt_count + (outcome.sent is not None)
         if not outcome.is_success and (work.delivery_id in ended or work.delivery_id in reopened):
-            counts.append((count, work.delivery_id))
+            # A retry has the whole schedule before it, whatever was on its way.
+            offset = count if work.delivery_id in reopened else work.schedule_offset
+            counts.append((count, offset, work.delivery_id))
             continue
         is_pending = outcome.status == Status.PENDING
         due_at, finished_at = (outcome.due_at, None) if is_pending else (None, now)
@@ -429,7 +431,7 @@ def _write_statuses(using: str, outcomes: Sequence[Outcome], now: datetime) -> N
             replaceable.append((due_at, work.delivery_id))
     columns = ("status", "reason", "due_at", "finished_at", "trigger", "attempt_count")
     database.update_many(using, Delivery, columns, rows)
-    database.update_many(using, Delivery, ["attempt_count"], counts)
+    database.update_many(using, Delivery, ("attempt_count", "schedule_offset"), counts)
     database.update_many(using, Delivery, ["coalesce_until"], replaceable)
     arrived = [o.work.delivery_id for o in outcomes if o.is_success and o.work.is_replaceable]
     if arrived:  # It may have been ended for something newer while it was on its way.
@@ -443,12 +445,12 @@ def _write_statuses(using: str, outcomes: Sequence[Outcome], now: datetime) -> N
 def _find_touched(using: str, outcomes: Sequence[Outcome]) -> tuple[set[int], set[int]]:
     """The deliveries that somebody ended, and those that somebody wants tried again, since they were taken."""
     # What arrived has arrived, whatever anybody did to it.
-    triggers = {outcome.work.delivery_id: outcome.work.trigger for outcome in outcomes if not outcome.is_success}
+    replays = {outcome.work.delivery_id: outcome.work.replay_id for outcome in outcomes if not outcome.is_success}
     ended, reopened = set(), set()
-    for pk, status, trigger in database.read_many(using, Delivery, ("id", "status", "trigger"), triggers):
+    for pk, status, replay_id in database.read_many(using, Delivery, ("id", "status", "replay"), replays):
         if status != Status.PENDING:
             ended.add(pk)
-        elif trigger == Trigger.MANUAL and trigger != triggers[pk]:
+        elif replay_id != replays[pk]:
             reopened.add(pk)
     return ended, reopened
 

@@ -41,6 +41,8 @@ class Work(NamedTuple):
     #: Whether newer events make it out of date, and how many earlier ones' place it has taken.
     is_replaceable: bool = False
     coalesced_count: int = 0
+    #: What made it pending again last, if anything did.
+    replay_id: int | None = None
     #: The key that alone signs it, by its id, if it is a check of that key.
     only_key: str = ""
     #: The name of the sender that sends it; empty if nobody changes how that is done.

@@ -1,13 +1,14 @@
 """People may retry and cancel a delivery, and each does exactly that."""
 
 import pytest
+from django.conf import LazySettings
 
 from djwebhooks.events import fire
 from djwebhooks.exceptions import AlreadyFinished, InvalidTarget
 from djwebhooks.models import Attempt, Delivery, Event, Lane
 from djwebhooks.models.deliveries import Status
 from djwebhooks.testing import deliver
-from djwebhooks.transports.base import Reply
+from djwebhooks.transports.base import Reply, Request
 from tests.builders import make_target, make_user
 
 
@@ -45,6 +46,29 @@ def test_a_retry_has_the_whole_schedule_before_it() -> None:
     delivery.refresh_from_db()
 
     assert (delivery.status, delivery.attempt_count) == (Status.PENDING, 2)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("status", [500, 400])
+def test_each_retry_is_heard_while_an_attempt_is_on_its_way(status: int, settings: LazySettings) -> None:
+    """Whatever comes of that one, be it a retry itself, another follows, with the whole schedule before it."""
+    settings.DJWEBHOOKS_GIVE_UP_ON = (400,)
+    delivery = make_delivery(500, retry_schedule=[0, 0])
+    seen: list[str] = []
+
+    def answer(request: Request) -> Reply:
+        seen.append(request.headers["webhook-attempt"])
+        if len(seen) < 3:
+            delivery.retry()
+            return Reply(request.key, status=status)
+        return Reply(request.key, status=500)
+
+    delivery.retry()
+    deliver(answer)
+    delivery.refresh_from_db()
+
+    assert (seen, delivery.status) == (["4", "5", "6", "7", "8"], "failed")
+    assert set(delivery.attempts.filter(number__in=[4, 5, 6]).values_list("trigger", flat=True)) == {"manual"}
 
 
 @pytest.mark.django_db
