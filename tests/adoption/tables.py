@@ -1,4 +1,10 @@
-"""The tables of other packages, as their migrations make them; the column of a user is one without a constraint."""
+"""The tables of other packages, as their migrations make them; the column of a user is one without a constraint and index.
+
+Columns, keys and unique constraints were compared with the tables that the packages themselves made on SQLite, and each
+package's own table was adopted there: django-webhook 0.0.15, django-webhook2 0.11.0 and drf-hooks 0.1.5 on Django 5.2,
+django-rest-hooks 1.5.0 on Django 3.2, and dj-webhooks 0.2.1, which has models and no migrations, on Django 2.2. What
+dj-webhooks has in its repository was never released, and is as its source says.
+"""
 
 from typing import Any
 from uuid import uuid4
@@ -91,10 +97,10 @@ class DrfHook(OldRow):
 class Webhook(OldRow):
     """django-webhook 0.0.15, and django-webhook2 0.11.0."""
 
+    created = models.DateTimeField(auto_now_add=True)
     url = models.URLField()
     active = models.BooleanField(default=True)
     uuid = models.UUIDField(default=uuid4, editable=False)
-    created = models.DateTimeField(auto_now_add=True)
     modified = models.DateTimeField(auto_now=True)
 
     class Meta:
@@ -122,11 +128,12 @@ class WebhookTopics(OldRow):
         apps = registry
         app_label = "django_webhook"
         db_table = "django_webhook_webhook_topics"
+        unique_together = (("webhook", "webhooktopic"),)
 
 
 class WebhookSecret(OldRow):
-    webhook = models.ForeignKey(Webhook, models.CASCADE)
     token = models.CharField(max_length=100)
+    webhook = models.ForeignKey(Webhook, models.CASCADE)
     created = models.DateTimeField(auto_now_add=True)
 
     class Meta:
