@@ -92,21 +92,24 @@ class Desk:
             except (DatabaseError, InterfaceError, BaseTimeoutException):
                 raise
             except Exception:
-                logger.exception("delivery=%s cannot be prepared; it is tried again in a minute.", item[0].delivery_id)
+                logger.exception("delivery=%s cannot be prepared.", item[0].delivery_id)
                 self._put_off(item[0], "internal_error")
 
     def _put_off(self, work: Work, reason: str) -> None:
-        """Try *work* again in a minute: the fault is ours, and may be its own alone."""
-        self.prepared.outcomes.append(Outcome(work, Status.PENDING, reason, due_at=self._now + OWN_FAULT_PAUSE))
+        """Try *work* again in a minute: the fault is ours, and may be its own alone.
 
-    def _put_off_or_fail(self, work: Work, reason: str, error: object) -> None:
-        """As above; but what nobody has mended for as long as anything is kept has failed."""
-        logger.warning("delivery=%s cannot be sent: %s", work.delivery_id, error)
+        What nobody has mended for as long as anything is kept has failed.
+        """
         too_old = self._now - timedelta(seconds=conf.seconds("RETENTION"))
         if Event.objects.using(self._using).filter(pk=work.event_id, created_at__lt=too_old).exists():
             self.prepared.outcomes.append(Outcome(work, Status.FAILED, reason))
         else:
-            self._put_off(work, reason)
+            self.prepared.outcomes.append(Outcome(work, Status.PENDING, reason, due_at=self._now + OWN_FAULT_PAUSE))
+
+    def _report(self, work: Work, reason: str, error: object) -> None:
+        """Put *work* off because of *error*, and have the log tell of that."""
+        logger.warning("delivery=%s cannot be sent: %s", work.delivery_id, error)
+        self._put_off(work, reason)
 
     def _hold(self, work: Work, target: WebhookTarget, reason: str, error: Exception) -> None:
         """Try the whole lane again in a minute: the fault is ours, nothing is counted, and nothing is lost."""
@@ -155,7 +158,7 @@ class Desk:
                 body_format = senders.find_format(sender, envelope, with_owner=with_owner, version=version)
             except UnknownSender as error:
                 if sender == content.sender:
-                    self._put_off_or_fail(work, "unknown_sender", error)
+                    self._report(work, "unknown_sender", error)
                 else:
                     self._hold(work, target, "unknown_sender", error)
                 return
@@ -246,11 +249,11 @@ class Desk:
                 logger.warning("delivery=%s cannot be sent: %s", work.delivery_id, error)
                 self.prepared.outcomes.append(Outcome(work, Status.FAILED, retry.INVALID_URL))
             case _:
-                self._put_off_or_fail(work, "sender_error", error)
+                self._report(work, "sender_error", error)
 
     def _end_bodiless(self, work: Work, body: bytes) -> None:
         if body is FAULTY:
-            self._put_off_or_fail(work, "sender_error", "its body cannot be written.")
+            self._report(work, "sender_error", "its body cannot be written.")
         elif body is UNFIT:
             self.prepared.outcomes.append(Outcome(work, Status.FAILED, "invalid_payload"))
         else:

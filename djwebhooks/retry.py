@@ -131,7 +131,7 @@ def is_plain_success(answer: Answer) -> bool:
     return is_success and not read_header(answer.headers, "webhook-delivery")
 
 
-def judge_own_fault(error: str, count: int, chance: Callable[[], float]) -> Verdict:
+def judge_own_fault(error: str, count: int, chance: Callable[[], float] = random.random) -> Verdict:
     """The verdict on an attempt that failed by a fault of our own, as *count* before it did."""
     if count >= MOST_OWN_FAULTS:
         return Verdict(FAILED, error, None, counts=False)

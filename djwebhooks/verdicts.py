@@ -9,7 +9,7 @@ from djwebhooks.database import clean_text
 from djwebhooks.models.deliveries import Status
 from djwebhooks.models.keyring import UNKNOWN_KEY
 from djwebhooks.transports.base import Reply
-from djwebhooks.work import OWN_FAULT_PAUSE, Flight, Outcome, Sent
+from djwebhooks.work import Flight, Outcome, Sent
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def judge(flight: Flight, reply: Reply, now: datetime) -> Outcome:
         )
     except (TypeError, ValueError):
         logger.exception("delivery=%s: its answer cannot be judged. Is the schedule %r right?", work.delivery_id, schedule)
-        return Outcome(work, Status.PENDING, "internal_error", due_at=now + OWN_FAULT_PAUSE, sent=sent, counts=False)
+        verdict = retry.judge_own_fault("internal_error", work.schedule_offset)
     due_at = None if verdict.delay is None else now + timedelta(seconds=verdict.delay)
     if due_at is not None and work.expires_at is not None:
         due_at = min(due_at, work.expires_at)

@@ -20,6 +20,7 @@ from djwebhooks.messages import Prepared
 from djwebhooks.models import Attempt, Body, Delivery, Event, Lane, WebhookTarget
 from djwebhooks.models.deliveries import Status
 from djwebhooks.models.events import BUILD_TRIES
+from djwebhooks.retry import MOST_OWN_FAULTS
 from djwebhooks.testing import deliver
 from djwebhooks.transports.base import Reply, Request
 from djwebhooks.work import Flight
@@ -650,3 +651,38 @@ def test_an_owner_who_cannot_be_named_holds_up_no_other(settings: LazySettings) 
 
     assert len(deliver()) == 1
     assert set(Delivery.objects.values_list("status", "reason")) == {("succeeded", ""), ("pending", "internal_error")}
+
+
+@pytest.mark.django_db
+def test_what_nobody_can_prepare_ends(settings: LazySettings) -> None:
+    """An error of ours that nobody mends for as long as anything is kept is the end of a delivery, and of nothing else."""
+    settings.DJWEBHOOKS_OWNER_FIELD = "nickname"
+    target = make_target(is_ordered=True)
+    stuck = fire("a.b", 1, owner=make_user(), ordering_key="k")
+    fire("a.b", 2, ordering_key="k")
+    Event.objects.filter(pk=stuck.pk).update(created_at=read_clock(DB) - timedelta(days=31))
+
+    assert len([*deliver(), *deliver()]) == 1
+    ends = Delivery.objects.filter(target=target).order_by("sequence").values_list("status", "reason")
+    assert list(ends) == [("failed", "internal_error"), ("succeeded", "")]
+
+
+@pytest.mark.django_db
+def test_what_nobody_can_judge_ends() -> None:
+    """A schedule that cannot be read is our own fault like any other: it is tried less and less often, and at last no more."""
+    target = make_target(retry_schedule=[60])
+    fire("a.b", 1)
+    WebhookTarget.objects.filter(pk=target.pk).update(retry_schedule="often")
+    sender = Sender()
+    pauses = []
+    for faults in (0, 10, MOST_OWN_FAULTS):
+        sender.works = [work._replace(attempt_count=faults, schedule_offset=faults) for work in sender.works]
+        outcome = sender.judge(Reply(sender.works[0].delivery_id, status=500))
+        pauses.append(outcome.due_at and outcome.due_at - read_clock(DB))
+        assert (outcome.reason, outcome.counts) == ("internal_error", False)
+
+    assert outcome.status == Status.FAILED
+    assert pauses[0] is not None
+    assert pauses[1] is not None
+    assert pauses[0] < timedelta(seconds=60) < pauses[1]
+    assert pauses[2] is None
