@@ -261,8 +261,11 @@ def insert(event: Event, alias: str) -> Event:
     return event
 
 
-def insert_once(event: Event, alias: str) -> Event:
-    """Insert *event*, or return the one with its idempotency key. Raises ``IdempotencyConflict`` when that is another one."""
+def insert_once(event: Event, alias: str, tries: int = 3) -> Event:
+    """Insert *event*, or return the one with its idempotency key. Raises ``IdempotencyConflict`` when that is another one.
+
+    Raises ``IntegrityError`` when it can be neither inserted nor found, as in a transaction that sees no later commits.
+    """
     key = [None if event.owner_id is None else str(event.owner_id), event.name, event.idempotency_key]
     event.idempotency_digest = digest(key)
     content = capture.name_content(event.call) if event.call else event.payload
@@ -274,8 +277,10 @@ def insert_once(event: Event, alias: str) -> Event:
         with transaction.atomic(using=alias):
             # A locking read sees what was committed after this transaction's snapshot.
             first = Event.objects.using(alias).select_for_update().filter(idempotency_digest=event.idempotency_digest).first()
+        if first is None and tries == 1:
+            raise
     if first is None:  # It was pruned or erased a moment ago, and its key is free again.
-        return insert_once(event, alias)
+        return insert_once(event, alias, tries - 1)
     if first.content_digest != event.content_digest:
         raise IdempotencyConflict(
             f"The idempotency key {event.idempotency_key!r} was used for another {event.name!r} before (event {first.uid}). "

@@ -12,14 +12,14 @@ from asgiref.sync import async_to_sync
 from django.conf import LazySettings
 from django.contrib.auth.models import AnonymousUser, Group, User
 from django.core.exceptions import ValidationError
-from django.db import connection, connections, transaction
+from django.db import IntegrityError, connection, connections, transaction
 from django.test import TestCase
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone as django_timezone
 from django.utils.functional import SimpleLazyObject
 
 from djwebhooks.engines.base import Engine
-from djwebhooks.events import afire, fire
+from djwebhooks.events import afire, fire, insert_once
 from djwebhooks.exceptions import (
     DjWebhooksError,
     IdempotencyConflict,
@@ -404,6 +404,17 @@ def test_a_rolled_back_key_is_free() -> None:
     fire_in_vain("a.b", 1, idempotency_key="k")
 
     assert fire("a.b", 2, idempotency_key="k").payload == "2"
+
+
+@pytest.mark.django_db
+def test_what_no_key_explains_is_not_tried_for_ever() -> None:
+    """An event that the database refuses for another reason, or for a key that nobody can read, raises what the database says."""
+    first = fire("a.b", 1, idempotency_key="k")
+    twin = Event(uid=first.uid, name="a.b", payload="1", idempotency_key="another")
+    with transaction.atomic(), pytest.raises(IntegrityError):
+        insert_once(twin, "default")
+
+    assert fired() == [first]
 
 
 def run_together(*works: Callable[[], Any]) -> list[Any]:
