@@ -6,7 +6,7 @@ from djwebhooks.engines.base import Engine
 from djwebhooks.inline import Inline
 from djwebhooks.worker import Worker
 
-_inline = Inline()
+_inline = Inline(lambda using: Worker(using=using, burst=True, threaded=False).run())
 
 
 class ImmediateEngine(Engine):
@@ -16,4 +16,4 @@ class ImmediateEngine(Engine):
 
     def wake(self, using: str, at: datetime | None = None) -> None:
         if at is None:
-            _inline.run(lambda: Worker(using=using, burst=True, threaded=False).run())
+            _inline.run(using)

@@ -40,7 +40,7 @@ RETRIES = 2
 JOB_WORKER = "rq"
 
 #: For queues with ``ASYNC: False``, whose jobs are run by the caller.
-_inline = Inline()
+_inline = Inline(lambda using: Worker(using=using, burst=True, threaded=False).run())
 
 
 class RQEngine(Engine):
@@ -53,7 +53,7 @@ class RQEngine(Engine):
 
     def wake(self, using: str, at: datetime | None = None) -> None:
         if _inline.is_working:
-            _inline.is_asked = True
+            _inline.run(using)
             return
         self.bell.ring(conf.QUEUE, using, at, unless=full_flag(using))
 
@@ -90,7 +90,7 @@ def run_job(using: str) -> None:
     with tolerating_redis():
         queue.connection.delete(wake_flag(using))
     if not queue.is_async:
-        _inline.run(lambda: Worker(using=using, burst=True, threaded=False).run())
+        _inline.run(using)
         return
     engine = RQEngine()
     try:

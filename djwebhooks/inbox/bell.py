@@ -21,7 +21,7 @@ HELD_PAUSE = 5
 RETRIES = 2
 
 #: For queues with ``ASYNC: False``, whose jobs are run by the caller.
-_inline = Inline()
+_inline = Inline(lambda using: InboxWorker(using=using, burst=True).run())
 
 
 def ring(sender: Any, *, using: str, **_: Any) -> None:
@@ -52,7 +52,7 @@ def run_job(using: str, budget: float = BUDGET) -> None:
     with tolerating_redis():
         queue.connection.delete(_bell.wake_flag(queue.name, using))
     if not queue.is_async:
-        _inline.run(InboxWorker(using=using, burst=True).run)
+        _inline.run(using)
         return
     worker = InboxWorker(using=using, burst=True, budget=budget)
     try:

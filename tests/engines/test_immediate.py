@@ -12,7 +12,7 @@ from django.db import transaction
 from djwebhooks.decorators import hook
 from djwebhooks.engines.immediate import ImmediateEngine
 from djwebhooks.events import fire
-from djwebhooks.models import Attempt, Delivery, Event, Lane, Worker
+from djwebhooks.models import Attempt, Delivery, Event, Lane, WebhookTarget, Worker
 from djwebhooks.models.deliveries import Status
 from djwebhooks.signals import delivery_succeeded
 from djwebhooks.testing.receiver import Receiver
@@ -93,6 +93,24 @@ def test_an_event_fired_by_a_signal_is_sent_too(receiver: Receiver, owner: User)
     def follow(delivery: Delivery, **_: Any) -> None:
         if delivery.event.name == "a.first":
             fire("a.second", {}, owner=owner)
+
+    delivery_succeeded.connect(follow)
+    try:
+        fire("a.first", {}, owner=owner)
+    finally:
+        delivery_succeeded.disconnect(follow)
+
+    assert [body["type"] for body in bodies(receiver)] == ["a.first", "a.second"]
+
+
+@pytest.mark.django_db(transaction=True, databases=["default", "other"])
+def test_an_event_of_another_database_is_sent_too(receiver: Receiver, owner: User) -> None:
+    """What a receiver of a signal fires in another database has arrived as well when the call returns."""
+    WebhookTarget.objects.using("other").register(receiver.url, ["*"], owner=None)
+
+    def follow(delivery: Delivery, **_: Any) -> None:
+        if delivery.event.name == "a.first":
+            fire("a.second", {}, using="other")
 
     delivery_succeeded.connect(follow)
     try:
