@@ -137,9 +137,13 @@ def save(
     event.sender = check_sender(sender)
     event.coalesce = check_coalesce(coalesce, event.ordering_key)
     event.subjects = join_digests(check_subjects(subjects), owner)
-    if urls is not None:
-        event.target_ids = json.dumps(find_targets(urls, owner, alias))
-    event = insert_once(event, alias) if idempotency_key else insert(event, alias)
+    if urls is None:
+        event = insert_once(event, alias) if idempotency_key else insert(event, alias)
+    else:
+        addresses = list_addresses(urls)
+        with database.engine_transaction(alias):  # The targets stay until their event is there.
+            event.target_ids = json.dumps([WebhookTarget.objects.using(alias).direct(url, owner).pk for url in addresses])
+            event = insert_once(event, alias) if idempotency_key else insert(event, alias)
     work_written.send(Event, using=alias)
     return event
 
@@ -245,15 +249,15 @@ def check_subjects(subjects: Iterable[Model]) -> list[Model]:
     return listed
 
 
-def find_targets(urls: URLs, owner: Any, alias: str) -> list[int]:
-    """Return the ids of the targets for *urls*, hidden ones made where there is none."""
+def list_addresses(urls: URLs) -> list[str]:
+    """Return what *urls* names, each once. Raises ``InvalidEvent`` for nothing, and for what cannot name any."""
     given = urls() if callable(urls) else urls
     if not isinstance(given, Iterable) or isinstance(given, bytes):
         raise InvalidEvent(f"urls must be an address, a list of addresses or a callable that returns one, not {given!r}.")
     listed = [given] if isinstance(given, str) else list(dict.fromkeys(given))
     if not listed:
         raise InvalidEvent("urls names no address. Leave it out to send to subscribed targets.")
-    return [WebhookTarget.objects.using(alias).direct(url, owner).pk for url in listed]
+    return listed
 
 
 def insert(event: Event, alias: str) -> Event:

@@ -1,6 +1,6 @@
 """Delete what is finished and old, in small batches."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -14,8 +14,8 @@ from djwebhooks.models import Attempt, Body, Delivery, Event, Lane, Replay, Subj
 from djwebhooks.models.deliveries import DeliveryQuerySet, Status
 from djwebhooks.models.events import events_database
 
-#: Rows that are looked at, and deleted at most, in one transaction.
-BATCH = 1000
+#: Rows that are looked at, and deleted at most, in one transaction; and targets, each of which takes some statements.
+BATCH, TARGETS = 1000, 100
 #: Beyond every id.
 NO_END = 2**63 - 1
 #: Finds out whether a target has any.
@@ -31,6 +31,7 @@ class Pruned:
     deliveries: int = 0
     attempts: int = 0
     replays: int = 0
+    targets: int = 0
     cancelled: int = 0
 
 
@@ -53,6 +54,7 @@ def prune(
 
     *older_than* is in seconds or a ``timedelta``; None is ``DJWEBHOOKS_RETENTION``. Pending deliveries and their events stay,
     whatever their age, except those of a target that no longer exists: they are cancelled, and deleted when that is old.
+    What ``fire(urls=…)`` made goes as well, when nothing is left of what was sent there.
     With *dry_run* nothing is written. *batch* rows are looked at in a transaction. Returns the numbers of rows.
     """
     alias = using or events_database()
@@ -63,6 +65,7 @@ def prune(
         run.prune_events(part)
     run.prune_stray_attempts()
     run.prune_replays()
+    run.prune_targets()
     run.prune_owners()
     return run.pruned
 
@@ -199,6 +202,45 @@ class Run:
             return
         while ids := list(old.values_list("pk", flat=True)[: self.batch]):
             self.pruned.replays += Replay.objects.using(self.using).filter(pk__in=ids).delete()[0]
+
+    # -- targets --------------------------------------------------------------------------------------------------------
+
+    def prune_targets(self) -> None:
+        """Delete the targets that ``fire(urls=…)`` made and that have nothing any more, nor get anything."""
+        last = 0
+        while ids := list(self._unused_targets().filter(pk__gt=last).order_by("pk").values_list("pk", flat=True)[:TARGETS]):
+            if self.dry_run:
+                self.pruned.targets += len(set(ids) - self._find_awaited(ids))
+            else:
+                self.pruned.targets += database.run_transaction(self.using, partial(self._delete_targets, ids))
+            last = ids[-1]
+
+    def _unused_targets(self) -> QuerySet[WebhookTarget]:
+        """What people have paused stays: it would be made anew, and be sent to."""
+        targets = WebhookTarget.objects.using(self.using).filter(is_hidden=True, is_active=True, modified_at__lt=self.before)
+        deliveries = self._deliveries().filter(target_id=OuterRef("pk"))
+        # A dry run has not deleted the others.
+        kept = deliveries.filter(self._is_kept()) if self.dry_run else deliveries
+        return targets.filter(~Exists(kept), subscriptions__isnull=True)
+
+    def _delete_targets(self, ids: Collection[int]) -> int:
+        targets = WebhookTarget.objects.using(self.using)
+        # What is just being fired at is locked; it stays. Who fires from here on waits, and makes another one.
+        locked = {
+            target.pk for target in database.lock_free_rows(targets.filter(pk__in=ids).only("pk").order_by("pk"), self.using)
+        }
+        # An event before its deliveries, as it has one or the other at every moment.
+        unused = self._unused_targets().filter(pk__in=locked - self._find_awaited(locked))
+        return unused.delete()[1].get(WebhookTarget._meta.label, 0)
+
+    def _find_awaited(self, target_ids: Collection[int]) -> set[int]:
+        """Those of the targets that an event is to be sent to as soon as it is dispatched."""
+        awaited: set[int] = set()
+        for is_planned in (False, True):  # Each has an index of its own.
+            waiting = Event.objects.using(self.using).waiting().filter(deliver_at__isnull=not is_planned).exclude(target_ids="")
+            for event in waiting.only("target_ids").iterator(self.batch):
+                awaited.update(event.direct_targets)
+        return awaited.intersection(target_ids)
 
     # -- what others left -----------------------------------------------------------------------------------------------
 

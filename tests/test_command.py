@@ -307,16 +307,23 @@ def test_prune_says_what_it_deleted() -> None:
 
 
 @pytest.mark.django_db
-def test_prune_says_what_it_cancelled() -> None:
-    """What waited for a target that was deleted by SQL is mentioned apart."""
+def test_prune_says_what_became_of_targets() -> None:
+    """What waited for one that was deleted by SQL is mentioned apart, and so are those that it deletes."""
     target = make_target(make_owner(), "http://127.0.0.1:9/")
     target.pause()
     fire("a", {}, owner=target.owner)
     deliver()
+    fire("a", {}, owner=target.owner, urls="http://127.0.0.1:9/direct")
+    deliver()
+    Delivery.objects.exclude(target=target).delete()
     for sql in ("djw_subscription WHERE target_id", "djw_lane WHERE target_id", "djw_target WHERE id"):
         execute("default", f"DELETE FROM {sql} = %s", [target.pk])
 
-    assert "1 delivery of deleted targets: cancelled." in run("prune", "--older-than", "0")
+    said = run("prune", "--older-than", "0", "--dry-run")
+    assert "1 target that fire(urls=…) made and nothing is left of: would be deleted." in said
+    said = run("prune", "--older-than", "0")
+    assert "1 target that fire(urls=…) made and nothing is left of: deleted." in said
+    assert "1 delivery of deleted targets: cancelled." in said
 
 
 # -- erase -------------------------------------------------------------------------------------------------------------

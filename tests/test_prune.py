@@ -6,17 +6,22 @@ from datetime import timedelta
 import pytest
 from django.conf import LazySettings
 from django.contrib.auth.models import User
+from django.db import transaction
 from django.utils import timezone
 
 from djwebhooks.database import execute
+from djwebhooks.dispatch import dispatch
 from djwebhooks.events import fire
-from djwebhooks.models import Attempt, Body, Delivery, Event, Replay, TargetOwner, WebhookTarget
-from djwebhooks.prune import Pruned, prune
+from djwebhooks.models import Attempt, Body, Delivery, Event, Lane, Replay, Subscription, TargetOwner, WebhookTarget
+from djwebhooks.prune import TARGETS, Pruned, Run, prune
 from djwebhooks.testing import deliver
+from tests.connections import Thread, second_connection, server_only
+from tests.database.sessions import wait_until_blocked
 
 pytestmark = pytest.mark.django_db
 
 LONG_AGO = timedelta(days=40)
+URL = "http://127.0.0.1:9/direct"
 
 
 @pytest.fixture
@@ -242,3 +247,93 @@ def test_whose_a_deleted_target_was_is_forgotten_with_its_last_delivery(owner: U
 
     left = [str(row) for row in TargetOwner.objects.order_by("pk")]
     assert left == [f"owner {owner.pk} of target {pk}" for pk in (WebhookTarget.objects.get().pk, keys[1])]
+
+
+# -- targets -----------------------------------------------------------------------------------------------------------
+
+
+def make_unused(owner: User | None) -> WebhookTarget:
+    """Return a hidden target of which nothing is left but itself."""
+    fire("a", {}, owner=owner, urls=URL)
+    deliver()
+    age(Event.objects.get())
+    prune()
+    WebhookTarget.objects.update(modified_at=timezone.now() - LONG_AGO)
+    return WebhookTarget.objects.get()
+
+
+@pytest.mark.parametrize("is_owned", [True, False])
+def test_what_fire_made_of_urls_goes_with_its_last_delivery(owner: User, is_owned: bool) -> None:
+    """And all that belongs to it; a dry run says so. Who names the address again has another one."""
+    for number in range(TARGETS + 1):
+        fire("a", {}, owner=owner if is_owned else None, urls=f"{URL}/{number}")
+    deliver()
+    for event in Event.objects.all():
+        age(event)
+    first = WebhookTarget.objects.earliest("pk")
+    WebhookTarget.objects.update(modified_at=timezone.now() - LONG_AGO)
+    count = TARGETS + 1
+    expected = Pruned(events=count, bodies=count, deliveries=count, attempts=count, targets=count)
+
+    assert prune(dry_run=True) == expected
+    assert prune() == expected
+    assert not any(model.objects.exists() for model in (WebhookTarget, Lane, TargetOwner))
+    fire("a", {}, owner=first.owner, urls=first.target_url)
+    assert len(deliver()) == 1
+
+
+@pytest.mark.parametrize("what", ["visible", "paused", "subscribed", "changed", "pending", "waiting", "planned"])
+def test_a_target_that_is_of_use_stays(owner: User, what: str) -> None:
+    """Be it to people, who have made, paused or changed it, or to an event that is on its way there."""
+    target = make_unused(owner)
+    match what:
+        case "visible" | "paused":
+            changes = {"visible": {"is_hidden": False}, "paused": {"is_active": False}}
+            WebhookTarget.objects.update(**changes[what])
+        case "subscribed":
+            Subscription.objects.create(target=target, event="a")
+        case "changed":
+            target.rotate_secret()
+        case "pending":
+            fire("a", {}, owner=owner, urls=URL)
+            dispatch("default")
+        case "waiting" | "planned":
+            at = timezone.now() + timedelta(days=50) if what == "planned" else None
+            fire("a", {}, owner=owner, urls=[URL, f"{URL}/other"], deliver_at=at)
+
+    assert prune(dry_run=True) == prune() == Pruned()
+    assert WebhookTarget.objects.filter(pk=target.pk).exists()
+
+
+@server_only
+@pytest.mark.django_db(transaction=True)
+def test_who_is_firing_at_a_target_keeps_it(owner: User) -> None:
+    """Until the transaction ends there is no other trace of the event; others may fire at it all the while."""
+    target = make_unused(owner)
+    with second_connection() as other, transaction.atomic(using=other):
+        fire("a", {}, owner=owner, urls=URL, using=other)
+        fire("a", {}, owner=owner, urls=URL, using="default").delete()
+        assert prune() == Pruned()
+
+    assert WebhookTarget.objects.get() == target
+    assert len(deliver()) == 1
+
+
+@server_only
+@pytest.mark.django_db(transaction=True)
+def test_who_fires_at_a_target_that_is_just_pruned_makes_another(owner: User) -> None:
+    """What was found is there no more when the event is written: the event is for one that is."""
+    target = make_unused(owner)
+    with second_connection() as other:
+        block = transaction.atomic(using=other)
+        block.__enter__()
+        run = Run(other, timezone.now(), 1, dry_run=False)
+        run.prune_targets()
+        thread = Thread(lambda: fire("a", {}, owner=owner, urls=URL))
+        wait_until_blocked()
+        block.__exit__(None, None, None)
+        thread.result()
+
+    assert run.pruned.targets == 1
+    assert WebhookTarget.objects.get() != target
+    assert len(deliver()) == 1

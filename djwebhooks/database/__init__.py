@@ -2,7 +2,14 @@
 
 from djwebhooks.database.channel import can_listen, listen, notify
 from djwebhooks.database.clock import DatabaseClock, read_clock, sql_now
-from djwebhooks.database.locks import insert_unless_locked, lock_against_changes, lock_free_rows, lock_rows, sql_lock_free
+from djwebhooks.database.locks import (
+    insert_unless_locked,
+    keep_row,
+    lock_against_changes,
+    lock_free_rows,
+    lock_rows,
+    sql_lock_free,
+)
 from djwebhooks.database.reads import load_first, load_many, lock_at, lock_many, read_many, union_all
 from djwebhooks.database.schema import DatabaseNow, ExactCharField, PartialIndex, VacuumAfter
 from djwebhooks.database.server import describe_fault, find_fault, has_read_committed
@@ -32,6 +39,7 @@ __all__ = [
     "insert_row",
     "insert_unless_locked",
     "is_transient",
+    "keep_row",
     "listen",
     "load_first",
     "load_many",

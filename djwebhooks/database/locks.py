@@ -6,8 +6,13 @@ from typing import Any, TypeVar
 
 from django.db import OperationalError, connections, models, transaction
 
+from djwebhooks.database.statements import execute, quote
+
 #: How long, in milliseconds, an engine waits for a row that an application has locked; MariaDB knows whole seconds only.
 LOCK_TIMEOUT, MARIADB_LOCK_TIMEOUT = 250, 1000
+
+#: What lets nobody delete a row that is read, and stands in the way of as little else as the database can.
+KEEP = {"postgresql": "FOR KEY SHARE", "mysql": "LOCK IN SHARE MODE", "sqlite": ""}
 
 M = TypeVar("M", bound=models.Model)
 
@@ -37,6 +42,12 @@ def lock_against_changes(rows: models.QuerySet[Any], using: str) -> None:
     """Lock *rows* until the transaction ends; where the database knows the difference, others may still refer to them."""
     no_key = connections[using].features.has_select_for_no_key_update
     list(rows.select_for_update(no_key=no_key).values_list("pk"))
+
+
+def keep_row(using: str, model: type[models.Model], pk: object) -> bool:
+    """Let nobody delete the row until the transaction ends; return whether it is there."""
+    sql = f"SELECT 1 FROM {quote(using, model._meta.db_table)} WHERE id = %s {KEEP[connections[using].vendor]}"
+    return bool(execute(using, sql, [pk]))
 
 
 def insert_unless_locked(using: str, insert: Callable[[], object]) -> None:

@@ -91,9 +91,14 @@ class WebhookTargetQuerySet(models.QuerySet["WebhookTarget"]):
         return len(targets)
 
     def direct(self, url: str, owner: Any) -> "WebhookTarget":
-        """Return *owner*'s target for *url*, made hidden and without subscriptions if there is none."""
-        target = self.find(network.check_url(url), owner, "")
-        return target or self.save_new(WebhookTarget(target_url=network.check_url(url), owner=owner, is_hidden=True))
+        """Return *owner*'s target for *url*, made hidden and without subscriptions if there is none.
+
+        Until the transaction ends, it is not pruned.
+        """
+        new = WebhookTarget(target_url=network.check_url(url), owner=owner, is_hidden=True)
+        target = self.find(new.target_url, owner, "") or self.save_new(new)
+        stays = target is new or not target.is_hidden or database.keep_row(self.db, WebhookTarget, target.pk)
+        return target if stays else self.direct(url, owner)
 
     def bulk_create(self, objs: Iterable["WebhookTarget"], *args: Any, **kwargs: Any) -> list["WebhookTarget"]:
         """As Django's, and the targets' ``events`` are saved with them."""

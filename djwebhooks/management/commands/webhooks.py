@@ -160,6 +160,9 @@ class Command(VerbCommand):
             describe_count(pruned.attempts, "attempt"),
         ]
         self.say(f"{'Would delete' if options['dry_run'] else 'Deleted'} {', '.join(counts)}.")
+        if pruned.targets:
+            made = describe_count(pruned.targets, "target")
+            self.say(f"{made} that fire(urls=…) made and nothing is left of: {'would be ' if options['dry_run'] else ''}deleted.")
         if pruned.cancelled:
             self.say(f"{describe_count(pruned.cancelled, 'delivery', 'deliveries')} of deleted targets: cancelled.")
         if self.inbox is not None:
