@@ -4,6 +4,7 @@ import inspect
 import json
 from datetime import UTC, datetime
 from functools import partial
+from types import FunctionType
 from typing import Any
 
 import pytest
@@ -193,6 +194,7 @@ def title_told(title: str) -> str:
 
 
 title_told_too = hook("title.told")(title_told)
+broken_too = hook("always.broken")(FunctionType(broken.build.__code__, globals()))
 
 
 # -- what a call does --------------------------------------------------------------------------------------------------
@@ -469,9 +471,9 @@ def test_a_hook_is_no_function_of_another_hook(build: Any) -> None:
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("call", [lambda: title_told_too("Emma"), Desk.hide])
+@pytest.mark.parametrize("call", [lambda: title_told_too("Emma"), lambda: broken_too(), Desk.hide])
 def test_what_a_worker_would_not_find_is_refused_at_the_call(call: Any) -> None:
-    """Another name for a function, or one that Python mangles, is not what the worker looks for."""
+    """Another name for a function, a name that is another hook's by now, or one that Python mangles, leads elsewhere."""
     for _ in range(2):
         with pytest.raises(ConfigurationError, match="Decorate the function where it is defined, under a name that is its own"):
             call()
