@@ -263,7 +263,7 @@ def _list_schema_faults(what: str, entry: Mapping[str, Any]) -> list[str]:
     if schema is None or schemas is None:
         return []
     if fault := schemas.find_schema_fault(schema):
-        return [f"{what} has a schema that is none: {fault}"]
+        return [f"{what} has an invalid schema: {fault}"]
     if sample is not None and (fault := schemas.find_fault(schema, json.loads(payload.encode(sample)))):
         return [f"{what} has a sample that does not fit its schema: {fault}"]
     return []

@@ -265,13 +265,13 @@ def check_hooks(**_: Any) -> Iterator[CheckMessage]:
     for place, name in sorted((f"{hook.__module__}.{hook.__qualname__}", hook.event) for hook in unknown):
         yield Error(
             f"The hook {place} fires {name!r}, which is not in the catalogue.",
-            hint="Add it to DJWEBHOOKS_EVENTS, or say it with register_event(), or mend its spelling.",
+            hint="Add it to DJWEBHOOKS_EVENTS, or say it with register_event(), or correct its spelling.",
             id="djwebhooks.E032",
         )
     if any(check_catalogue()):  # It is to be mended first.
         return
     for place, fault in sorted((f"{hook.__module__}.{hook.__qualname__}", fault) for hook, fault in _list_unknown_versions()):
-        yield Error(f"The hook {place}: {fault}", hint="Add it there, or mend its spelling.", id="djwebhooks.E032")
+        yield Error(f"The hook {place}: {fault}", hint="Add it there, or correct its spelling.", id="djwebhooks.E032")
 
 
 def _list_unknown_versions() -> Iterator[tuple[Any, str]]:

@@ -82,7 +82,7 @@ def write_message(target: WebhookTarget, reason: str, addresses: list[str]) -> E
     body = (
         f"Webhooks are no longer sent to\n\n    {target.target_url}\n\n"
         f"because {DISABLED_BECAUSE.get(reason, reason)}.\n\n"
-        "Its events are held from now on. Have the receiver mended, then resume the target: what was held is sent in its order. "
+        "Its events are held from now on. Have the receiver fixed, then resume the target: what was held is sent in its order. "
         f"What has been held for {conf.seconds('RETENTION') / 86400:g} days expires.\n"
     )
     return EmailMessage(f"{settings.EMAIL_SUBJECT_PREFIX}Webhooks to {target.host} have stopped", body, to=addresses)

@@ -248,7 +248,7 @@ def advise(numbers: dict[str, Any]) -> Iterator[str]:
             "and an event's name says what they raise."
         )
     if numbers["targets_disabled"]:
-        yield f"Targets disabled: {numbers['targets_disabled']}. Have their receivers mended, then resume them."
+        yield f"Targets disabled: {numbers['targets_disabled']}. Have their receivers fixed, then resume them."
 
 
 def advise_queue(queue: QueueStats) -> Iterator[str]:

@@ -107,7 +107,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ),
     ("djwebhooks.E009", {"EVENTS": {"user.update": None}}, "DJWEBHOOKS_EVENTS: 'user.update' must have a dictionary, not None"),
     ("djwebhooks.E009", {"EVENTS": {"a": {"descripton": "x"}}}, "DJWEBHOOKS_EVENTS: 'a' has the key 'descripton'"),
-    ("djwebhooks.E009", {"EVENTS": {"a": {"schema": {"type": "x"}}}}, "DJWEBHOOKS_EVENTS: 'a' has a schema that is none: $.type"),
+    ("djwebhooks.E009", {"EVENTS": {"a": {"schema": {"type": "x"}}}}, "DJWEBHOOKS_EVENTS: 'a' has an invalid schema: $.type"),
     ("djwebhooks.E025", {"VALIDATE_PAYLOADS": "raise"}, "must be one of None, 'warn', 'refuse', not 'raise'"),
     (
         "djwebhooks.W015",

@@ -136,7 +136,7 @@ def test_a_receiver_that_is_held_says_so(acme: User) -> None:
 
     assert "HELD: it is paused; resume it" in text
     assert "HELD: it was disabled" in text
-    assert "answered 410 Gone; resume it once it is mended" in text
+    assert "answered 410 Gone; resume it once it is fixed" in text
     assert "HELD: it is suspended until" in text
     assert "in 5 h" in text
 

@@ -109,7 +109,7 @@ def describe_versions(event: Event, now: datetime) -> Iterator[str]:
 def describe_build(event: Event, now: datetime) -> str:
     tries = f"{event.build_attempts} of {BUILD_TRIES} runs of {event.hook}"
     if event.has_failed_to_build:
-        return f"Given up after {tries}: mend it, then retry the deliveries."
+        return f"Given up after {tries}: fix it, then retry the deliveries."
     if event.build_attempts == 0:
         return f"Not built yet: {event.hook} runs when the first delivery is sent."
     again = f"; it runs again {describe_time(event.build_due_at, now)}" if event.build_due_at is not None else ""

@@ -89,7 +89,7 @@ def list_holds(using: str, target: WebhookTarget, now: datetime) -> Iterator[str
         yield f"nobody can send to it: {fault}"
     if health.disabled_at is not None:
         because = DISABLED_BECAUSE.get(health.disabled_reason, health.disabled_reason)
-        yield f"it was disabled {describe_time(health.disabled_at, now)}: {because}; resume it once it is mended"
+        yield f"it was disabled {describe_time(health.disabled_at, now)}: {because}; resume it once it is fixed"
     elif health.suspended_at is not None:
         yield describe_suspension(health, now)
     elif health.held_until is not None and health.is_held(now):

@@ -102,7 +102,7 @@ def list_sources() -> Sources:
     if latest is None or latest.given is not conf.INBOX:
         _latest = latest = read_sources(conf.INBOX)
         for fault in latest.faults.values():
-            logger.error("%s Until this is mended, nothing is taken in for this source, and nothing of it is handled.", fault)
+            logger.error("%s Until this is fixed, nothing is taken in for this source, and nothing of it is handled.", fault)
     return latest
 
 
