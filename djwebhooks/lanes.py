@@ -1,5 +1,6 @@
 """Lease, take, record, release: what workers do with lanes, and the only place that records what came of a delivery."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
@@ -7,6 +8,7 @@ from functools import partial, reduce
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+from django.db import DataError, IntegrityError
 from django.db.models import Case, Exists, F, Min, OuterRef, QuerySet, When, prefetch_related_objects
 
 from djwebhooks import database
@@ -22,12 +24,16 @@ from djwebhooks.models.deliveries import Status, Trigger
 from djwebhooks.models.lanes import HEALTH, next_look
 from djwebhooks.work import LOOKAHEAD, Held, Outcome, Recorded, Sent, Work
 
+logger = logging.getLogger(__name__)
+
 #: Seconds that a lease lasts beyond one exchange, and those of them that must be left for an attempt to start.
 LEASE_MARGIN, START_MARGIN = 60, 10
 #: How soon to look again for lanes that could not be given back.
 ORPHAN_PAUSE = timedelta(seconds=5)
 #: Deliveries that are ended or lined up anew in one transaction. A look at a lane does one page: all others wait for it.
 PAGE = 1000
+#: What went wrong with an attempt, in a word, if the database refuses what its transport said.
+REFUSED = "internal_error"
 
 
 class LeaseLost(Exception):
@@ -351,8 +357,34 @@ def reserve(using: str, held: Held, rate: float, most: int, now: datetime) -> li
 
 
 def record(using: str, worker_id: int, outcomes: Sequence[Outcome], now: datetime) -> Recorded:
-    """Write attempts and verdicts, fenced by the lease: results for a lane that is no longer ours are dropped."""
-    return database.run_transaction(using, partial(_record, using, worker_id, outcomes, now))
+    """Write attempts and verdicts, fenced by the lease: results for a lane that is no longer ours are dropped.
+
+    One that the database refuses keeps no other from being recorded: of its exchange, only that there was one is kept.
+    """
+    try:
+        return database.run_transaction(using, partial(_record, using, worker_id, outcomes, now))
+    except (DataError, IntegrityError) as error:
+        result = Recorded()
+        for part in _halve(outcomes) if len(outcomes) > 1 else [[_without_reply(outcomes[0], error)]]:
+            result.add(record(using, worker_id, part, now))
+        return result
+
+
+def _halve(outcomes: Sequence[Outcome]) -> list[Sequence[Outcome]]:
+    middle = len(outcomes) // 2
+    return [outcomes[:middle], outcomes[middle:]]
+
+
+def _without_reply(outcome: Outcome, error: Exception) -> Outcome:
+    """The same verdict without what the transport said, which is what may not fit. Raises *error* if there is nothing of that."""
+    if outcome.sent is None or outcome.sent.error == REFUSED:
+        raise error
+    refusal = str(error).partition("\n")[0]  # What follows may quote the row.
+    logger.error("delivery=%s: the database refuses what the transport said: %s", outcome.work.delivery_id, refusal)
+    verdict = outcome.reason or outcome.status
+    detail = f"It came to {verdict}, which counts, but the database refuses what the transport said: {refusal}"
+    sent = Sent(outcome.sent.url, outcome.sent.started_at, 0.0, None, {}, "", REFUSED, detail, "")
+    return outcome._replace(sent=sent, reason=REFUSED if outcome.reason == outcome.sent.failure else outcome.reason)
 
 
 class Locked(NamedTuple):

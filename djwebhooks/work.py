@@ -341,3 +341,10 @@ class Recorded:
     disabled: dict[int, str] = field(default_factory=dict)
     #: The lanes that are sent to in another way from now on, or not at all.
     changed: set[int] = field(default_factory=set)
+
+    def add(self, other: "Recorded") -> None:
+        """Take in what a second call did."""
+        self.outcomes += other.outcomes
+        self.postponed += other.postponed
+        self.disabled |= other.disabled
+        self.changed |= other.changed

@@ -29,6 +29,7 @@ from djwebhooks import model_events, signing
 from djwebhooks.api import answers, hooks, serializers, urls
 from djwebhooks.catalogue import ENTRY_KEYS
 from djwebhooks.conf import Settings
+from djwebhooks.lanes import REFUSED
 from djwebhooks.management.commands.webhooks import Command
 from djwebhooks.retry import AUTHENTICATION_ERROR, NOT_PERMITTED
 from djwebhooks.testing import fired
@@ -184,7 +185,7 @@ def test_hooks_have_one_place() -> None:
 
 
 def test_every_error_word_is_documented() -> None:
-    """The page's table has the words that a transport may use, those of what must come before, and no others."""
+    """The page's table has the words that a transport may use, those of what comes before or after, and no others."""
     text = (DOCS / "reference" / "wire.rst").read_text()
     table = text[text.index("\nErrors\n") : text.index(".. _retries:")]
     contract = (Reply.__doc__ or "").partition("is one of:")[2].partition(".")[0]
@@ -193,6 +194,7 @@ def test_every_error_word_is_documented() -> None:
         *re.findall(r"``(\w+)``", contract),
         AUTHENTICATION_ERROR,
         NOT_PERMITTED,
+        REFUSED,
     }
 
 

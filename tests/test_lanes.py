@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.conf import LazySettings
 from django.contrib.auth.models import User
-from django.db import connection, transaction
+from django.db import IntegrityError, connection, transaction
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -748,6 +748,47 @@ def test_a_batch_is_recorded_in_a_number_of_queries_that_does_not_grow(django_as
 
     assert Attempt.objects.count() == 50
     assert not Delivery.objects.pending().exists()
+
+
+def succeed_oddly(work: Work) -> Outcome:
+    return success(work)._replace(sent=exchange(address=None))
+
+
+def fail_oddly(work: Work) -> Outcome:
+    return failure(work)._replace(sent=exchange(None, error="x" * 65), reason="x" * 65)
+
+
+@pytest.mark.parametrize(
+    ("make", "verdict"),
+    [(succeed_oddly, ("succeeded", "", 1)), pytest.param(fail_oddly, ("pending", "internal_error", 1), marks=server_only)],
+)
+def test_a_result_that_the_database_refuses_keeps_no_other_from_being_recorded(
+    make: Callable[[Work], Outcome], verdict: tuple[str, str, int]
+) -> None:
+    """Its verdict is recorded as well: to send it again and again would not help. What was said of its attempt is lost."""
+    make_work(5)
+    worker_id = enlist()
+    *works, odd, last = take(hold(worker_id))
+
+    result = record(worker_id, *map(success, works), make(odd), success(last))
+
+    assert [outcome.work for outcome in result.outcomes] == [*works, odd, last]
+    assert {delivery_of(work).status for work in (*works, last)} == {"succeeded"}
+    delivery = delivery_of(odd)
+    assert (delivery.status, delivery.reason, delivery.attempt_count) == verdict
+    assert delivery.attempts.get().error == "internal_error"
+    assert "the database refuses what the transport said" in delivery.attempts.get().detail
+
+
+def test_what_the_database_refuses_in_any_case_is_no_secret() -> None:
+    """A fault that has nothing to do with what a transport said is raised, as any other of the database."""
+    make_work()
+    worker_id = enlist()
+    work = take_one(worker_id)
+
+    for sent in (None, exchange()._replace(url=None)):
+        with pytest.raises(IntegrityError):
+            record(worker_id, failure(work)._replace(sent=sent, status=None))
 
 
 def test_our_own_fault_uses_up_nothing_of_the_schedule() -> None:
