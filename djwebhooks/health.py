@@ -120,9 +120,10 @@ class Health:
 
     def probe(self, now: datetime) -> "Health":
         """People want to know now whether it works again: the next request is a probe, whatever was said before."""
-        if self.disabled_at is None:
-            return replace(self, held_until=None)
-        return replace(self, held_until=None, suspended_at=now, disabled_at=None, disabled_reason="")
+        if self.disabled_at is not None:
+            return replace(self, held_until=None, suspended_at=now, disabled_at=None, disabled_reason="")
+        suspended_at = now if self.suspended_at is None and self.is_held(now) else self.suspended_at
+        return replace(self, held_until=None, suspended_at=suspended_at)
 
     def disable(self, reason: str, now: datetime) -> "Health":
         """Send nothing more until people say so. *reason* is a word."""

@@ -141,6 +141,19 @@ def test_a_receiver_that_is_held_says_so(acme: User) -> None:
     assert "in 5 h" in text
 
 
+def test_a_receiver_that_is_probed_says_why(acme: User) -> None:
+    """Attempts that failed are told of, and one that is probed because people want to know has none."""
+    failed = {"failure_count": 3, "failure": "http_503"}
+    for target, state in [("failing", failed), ("asked", {})]:
+        Lane.objects.create(target=make_target(acme, target, "a"), suspended_at=NOW, **state)
+
+    text = text_of(explain_name("a", owner_pk=acme.pk), "Would get it")
+
+    assert text.count("HELD: it has been suspended since ") == 2
+    assert text.count("the last 3 attempts failed, the latest with http_503; the next probe goes now") == 1
+    assert "the last 0 attempts" not in text
+
+
 def test_lists_are_bounded(acme: User) -> None:
     """A name with many subscribers is explained at the price of a few."""
     for number in range(LIMIT + 3):

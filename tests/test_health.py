@@ -167,12 +167,18 @@ def test_the_longest_hold_counts() -> None:
 
 @pytest.mark.parametrize("health", [suspend(), suspend().disable("gone", NOW), UNKNOWN.hold(NOW + MINUTE)])
 def test_a_probe_may_be_forced(health: Health) -> None:
-    """It goes at once, whatever was said; only its success sends the rest, unless nobody doubted the receiver."""
+    """It goes at once, whatever was said, and also if the receiver asked for silence; only its success sends the rest."""
     probed = health.probe(NOW + SECOND)
 
     assert not probed.is_closed(NOW + SECOND)
-    assert (probed.suspended_at is None) == (health.suspended_at is None)
-    assert probed.state(NOW + SECOND) == ("healthy" if health.suspended_at is None else "suspended")
+    assert probed.state(NOW + SECOND) == "suspended"
+    assert probed.succeed(NOW + SECOND).is_recovering(NOW + SECOND)
+
+
+def test_a_probe_casts_no_doubt_on_a_receiver() -> None:
+    """One that is sent to, because nothing was said of it or its rest is over, goes on being sent to."""
+    for health in (UNKNOWN, UNKNOWN.hold(NOW)):
+        assert health.probe(NOW + SECOND).state(NOW + SECOND) == "healthy"
 
 
 def test_a_forced_probe_that_fails_cools_down_again() -> None:

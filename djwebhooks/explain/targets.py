@@ -99,9 +99,9 @@ def list_holds(using: str, target: WebhookTarget, now: datetime) -> Iterator[str
 def describe_suspension(health: Health, now: datetime) -> str:
     """Say since when and why only probes are sent, and when the next one goes."""
     probe = describe_time(health.held_until, now) if health.held_until is not None and health.is_held(now) else "now"
-    failures = f"the last {describe_count(health.failure_count, 'attempt')} failed, the latest with {health.failure}"
+    failures = f": the last {describe_count(health.failure_count, 'attempt')} failed, the latest with {health.failure}"
     since = describe_time(health.suspended_at or now, now)
-    return f"it has been suspended since {since}: {failures}; the next probe goes {probe}"
+    return f"it has been suspended since {since}{failures if health.failure_count else ''}; the next probe goes {probe}"
 
 
 def list_troubles(health: Health, now: datetime) -> Iterator[str]:
