@@ -32,6 +32,7 @@ from djwebhooks.senders import list_formats
 from djwebhooks.signals import work_written
 from djwebhooks.subjects import digests_of, has_key
 from djwebhooks.versions import CURRENT, read_texts
+from djwebhooks.work import NO_ANSWER
 
 #: Events, or deliveries of one lane, that are erased in one transaction.
 PAGE = 500
@@ -49,8 +50,6 @@ NOTHING: dict[str, Any] = {
     "idempotency_digest": None,
     "content_digest": "",
 }
-#: What an attempt at one loses: whatever may quote the receiver.
-NO_ANSWER: dict[str, Any] = {"response_headers": {}, "response_body": "", "detail": ""}
 
 
 @dataclass(slots=True)

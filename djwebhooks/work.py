@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from djwebhooks import signing
 from djwebhooks.authentication.base import AccessToken, AnyAuthentication, TokenAuthentication
@@ -281,6 +281,10 @@ class Flight(NamedTuple):
     asks_for: TokenAuthentication | Handshake | None = None
 
 
+#: What an attempt loses when its event is erased: whatever may quote the receiver.
+NO_ANSWER: dict[str, Any] = {"response_headers": {}, "response_body": "", "detail": ""}
+
+
 class Sent(NamedTuple):
     """One HTTP exchange, as it is recorded."""
 
@@ -300,7 +304,7 @@ class Sent(NamedTuple):
 
     def without_answer(self) -> "Sent":
         """The same exchange without what may quote the receiver."""
-        return self._replace(response_headers={}, response_body="", detail="")
+        return self._replace(**NO_ANSWER)
 
     @property
     def failure(self) -> str:
