@@ -355,6 +355,7 @@ def test_erase_says_what_it_did() -> None:
         ("auth.Nobody", "1", "'auth.Nobody' is no model: App 'auth' doesn't have a 'Nobody' model"),
         ("user", "1", "'user' is no model"),
         ("auth.User", "ada", "'ada' cannot be the primary key of auth.User"),
+        ("auth.User", "9" * 20, "'9{20}' cannot be the primary key of auth.User"),
     ],
 )
 def test_erase_says_what_it_cannot_find(model: str, pk: str, message: str) -> None:
@@ -559,6 +560,7 @@ def test_what_the_listener_shows() -> None:
     nothing = Received("POST", "/", {}, b"")
     assert "WRONG SIGNATURE. The header webhook-id is missing." in describe(nothing, [signing.key(secret)])
     assert describe(nothing, []).endswith("\n  webhook-id: missing\n  (no body)")
+    assert describe(Received("POST", "/", {}, b"[" * 5000), []).endswith("\n  " + "[" * 5000)
 
 
 def test_listen_verifies_with_public_keys(listener: tuple[Listener, list[str]]) -> None:
@@ -662,6 +664,10 @@ UNKNOWN = "00000000-0000-7000-8000-000000000000"
         (("replay", "--target", UNKNOWN, "--status", "pending"), "invalid choice: 'pending'"),
         (("replay", "--target", UNKNOWN, "--since", "yesterday"), "'yesterday' is not a time: write 2026-09-21"),
         (("replay", "--target", UNKNOWN, "--since", "2026-02-30"), "'2026-02-30' is not a possible time"),
+        (
+            ("replay", "--all", "--since", "0001-01-01"),
+            "which is too far away: leave it out.",
+        ),
         (("prune", "--older-than", "week"), "'week' is not a number of days."),
         (("prune", "--older-than=-1"), "'-1' is not a possible number of days."),
         (("prune", "--older-than", "nan"), "'nan' is not a number of days."),
@@ -670,6 +676,7 @@ UNKNOWN = "00000000-0000-7000-8000-000000000000"
         (("explain", UNKNOWN, "--owner", "1"), "--owner and --identifier go with the name of an event"),
         (("explain", "a", "--identifier", "x"), "--identifier needs --owner"),
         (("explain", "a", "--owner", "me"), "--owner 'me' cannot be the primary key of auth.User"),
+        (("explain", "a", "--owner", "9" * 20), f"--owner '{'9' * 20}' cannot be the primary key of auth.User"),
         (("explain", "a", "--owner", "999999"), "--owner '999999': there is no auth.User with this primary key."),
         (("listen", "--port", "70000"), "'70000' is not a port"),
         (("listen", "--status", "100"), "'100' is not a final HTTP status"),

@@ -518,6 +518,7 @@ DOORS = {
     ("hidden.py", "item"),
     ("models/sealed.py", "value"),
     ("admin/target_forms.py", "value"),
+    ("admin/target_forms.py", "data"),
     ("api/formats.py", "found"),
     ("transports/guarded.py", "args"),
 }

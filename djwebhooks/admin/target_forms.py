@@ -88,11 +88,10 @@ def is_flat(value: object) -> bool:
     return not any(isinstance(part, dict | list) for part in parts)
 
 
-class HiddenJSONField(forms.JSONField):
-    """JSON that no report of an error may show."""
+class PartsField(HeadersField):
+    """The parts of an authentication, which no report of an error may show either, with others inside."""
 
-    def to_python(self, value: Any) -> Any:
-        return hide(super().to_python(value))
+    may_nest = True
 
 
 class HiddenCharField(forms.CharField):
@@ -122,7 +121,7 @@ class TargetForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptabl
     """A target of an owner's."""
 
     authentication_type = forms.ChoiceField(required=False, label="New authentication", choices=AUTHENTICATION_TYPES)
-    authentication_parts = HiddenJSONField(
+    authentication_parts = PartsField(
         required=False,
         label="Its parts",
         widget=SecretTextarea(attrs={"rows": 4, "class": "vLargeTextField"}),

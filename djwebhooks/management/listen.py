@@ -131,11 +131,11 @@ def judge(received: Received, keys: Sequence[signing.Verifier]) -> str:
 
 
 def describe_body(body: bytes) -> str:
-    """Return a body as text: JSON with indents, anything else as it is."""
+    """Return a body as text: JSON with indents, anything else, and what is too deep to read, as it is."""
     text = body.decode(errors="replace")
     try:
         text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
-    except ValueError:
+    except (ValueError, RecursionError):
         text = text or "(no body)"
     return "\n".join(f"  {make_printable(line)}" for line in text.splitlines())
 

@@ -146,9 +146,11 @@ def check_event(event: str) -> str:
 
 
 def check_time(name: str, at: datetime | None) -> datetime | None:
-    """Return *at* if it has a time zone. Raises ``InvalidReplay``."""
+    """Return *at* if it has a time zone, and every database can hold it. Raises ``InvalidReplay``."""
     if at is not None and (not isinstance(at, datetime) or at.tzinfo is None):
         raise InvalidReplay(f"{name} must be a time with a time zone, not {at!r}.")
+    if at is not None and not 1 < at.year < 9999:
+        raise InvalidReplay(f"{name} is {at}, which is too far away: leave it out.")
     return at
 
 

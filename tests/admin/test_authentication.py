@@ -83,6 +83,12 @@ def test_it_can_be_replaced_and_removed(admin_client: Client) -> None:
         ),
         ({"authentication_type": "magic"}, "authentication_type", "not one of the available choices"),
         ({"authentication_type": "bearer", "authentication_parts": f'["{SECRET}"]'}, "authentication_parts", "Write an object"),
+        (
+            {"authentication_type": "bearer", "authentication_parts": f'{{"{SECRET}": {"9" * 5000}}}'},
+            "authentication_parts",
+            "valid JSON",
+        ),
+        ({"authentication_type": "jwt", "authentication_parts": "[" * 5000 + "]" * 5000}, "authentication_parts", "valid JSON"),
         ({"authentication_type": "bearer", "authentication_parts": f"{{{SECRET}"}, "authentication_parts", "valid JSON"),
         (
             {"authentication_type": "bearer", "authentication_parts": f'{{"token": "{SECRET}", "user": "x"}}'},

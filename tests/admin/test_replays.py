@@ -68,6 +68,7 @@ def test_a_count_says_what_is_left_out(admin_client: Client) -> None:
         ({"targets": "x"}, "There is no target with the uid &#x27;x&#x27;."),
         ({"everybody": "on", "status": []}, "This field is required."),
         ({"everybody": "on", "event": "no name"}, "is neither the name of an event"),
+        ({"everybody": "on", "since": "0001-01-01T00:00"}, "which is too far away: leave it out"),
         ({"everybody": "on", "rate": "0"}, "The rate is a number of deliveries per second"),
     ],
 )

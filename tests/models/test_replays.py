@@ -88,6 +88,8 @@ def test_criteria_choose_by_time_and_status() -> None:
         ({"everybody": True, "event": "not-a-uid"}, "'not-a-uid' is neither the name of an event"),
         ({"everybody": True, "since": datetime(2026, 1, 1)}, "since must be a time with a time zone"),
         ({"everybody": True, "until": datetime(2026, 1, 1)}, "until must be a time with a time zone"),
+        ({"everybody": True, "since": datetime(1, 1, 1, tzinfo=UTC)}, "since is 0001-01-01 .*, which is too far away"),
+        ({"everybody": True, "until": datetime(9999, 12, 31, tzinfo=UTC)}, "until is 9999-12-31 .*, which is too far away"),
     ],
 )
 def test_criteria_that_cannot_be_are_refused(which: dict[str, Any], message: str) -> None:

@@ -364,7 +364,7 @@ def read_row(label: str, text: str) -> Model:
     """Return an instance of the model *label* with the primary key *text*; nobody looks for its row. Raises ``CommandError``."""
     try:
         model = apps.get_model(label)
-        row: Model = model(pk=model._meta.pk.to_python(text))
+        row: Model = model(pk=model._meta.pk.clean(text, None))
     except (LookupError, ValueError) as error:
         raise CommandError(f"{label!r} is no model: {error} Write app_label.ModelName, such as auth.User.") from error
     except ValidationError as error:
@@ -498,7 +498,7 @@ def read_owner(alias: str, text: str) -> Any:
         return None
     model = apps.get_model(owner_model())
     try:
-        pk = model._meta.pk.to_python(text)
+        pk = model._meta.pk.clean(text, None)
     except ValidationError as error:
         raise CommandError(f"--owner {text!r} cannot be the primary key of {owner_model()}: {error.messages[0]}") from error
     if not model._base_manager.using(alias).filter(pk=pk).exists():
