@@ -119,6 +119,7 @@ class WebhookTargetQuerySet(models.QuerySet["WebhookTarget"]):
 
         Raises ``IdempotencyConflict`` when that was another one, by a request with the same key.
         """
+        target._state.db = self.db  # Where it is to be, and where ``clean`` looks for the others.
         try:
             with database.engine_transaction(self.db):
                 target.lock_number(self.db)
@@ -204,7 +205,7 @@ class WebhookTarget(SigningTarget):
     def _check_number(self) -> None:
         if self.owner_id is None or self.is_hidden:
             return
-        count = type(self).objects.filter(owner=self.owner_id, is_hidden=False).count()
+        count = WebhookTarget.objects.using(self._using()).filter(owner=self.owner_id, is_hidden=False).count()
         if count >= conf.TARGETS_PER_OWNER:
             raise TooManyTargets(
                 f"{self.owner} has {count} targets already, and DJWEBHOOKS_TARGETS_PER_OWNER allows {conf.TARGETS_PER_OWNER}."

@@ -910,6 +910,25 @@ def test_a_hidden_target_that_is_registered_counts(settings: LazySettings) -> No
     assert not Subscription.objects.filter(target__target_url=f"{URL}/2").exists()
 
 
+@pytest.mark.django_db(databases=["default", "other"])
+@pytest.mark.parametrize("is_hidden", [False, True])
+def test_the_limit_counts_where_the_targets_are(settings: LazySettings, is_hidden: bool) -> None:
+    """A database's targets are counted in it, whatever is in others."""
+    settings.DJWEBHOOKS_TARGETS_PER_OWNER = 1
+    owner = make_user()
+    User.objects.using("other").bulk_create([owner])
+    owner.refresh_from_db(using="default")
+    register(URL, ["a.b"], owner=owner)
+    others = WebhookTarget.objects.using("other")
+    others.register(f"{URL}/1", ["a.b"], owner=owner)
+    if is_hidden:
+        others.direct(f"{URL}/2", owner)
+
+    with pytest.raises(TooManyTargets):
+        others.register(f"{URL}/2", ["a.b"], owner=owner)
+    assert others.filter(is_hidden=False).count() == 1
+
+
 @pytest.mark.django_db
 def test_a_target_keeps_its_owner() -> None:
     """Another owner would see its log: ``full_clean`` refuses."""
