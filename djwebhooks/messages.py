@@ -23,10 +23,12 @@ from djwebhooks.models.keyring import UNKNOWN_KEY, Key
 from djwebhooks.models.validation import check_authentication
 from djwebhooks.transports.base import Request
 from djwebhooks.versions import CURRENT, choose_version
-from djwebhooks.work import OWN_FAULT_PAUSE, Held, Letterhead, Outcome, Work
+from djwebhooks.work import Held, Letterhead, Outcome, Work
 
 logger = logging.getLogger(__name__)
 
+#: How long what cannot be sent waits whose fault is ours and not the network's, such as a secret that no key opens.
+PUT_OFF = timedelta(minutes=1)
 #: A work that needs an access token or a permission first, its target, how to read one, and the request for it.
 Asker = tuple[Work, WebhookTarget, TokenAuthentication | Handshake, Request]
 
@@ -104,7 +106,7 @@ class Desk:
         if Event.objects.using(self._using).filter(pk=work.event_id, created_at__lt=too_old).exists():
             self.prepared.outcomes.append(Outcome(work, Status.FAILED, reason))
         else:
-            self.prepared.outcomes.append(Outcome(work, Status.PENDING, reason, due_at=self._now + OWN_FAULT_PAUSE))
+            self.prepared.outcomes.append(Outcome(work, Status.PENDING, reason, due_at=self._now + PUT_OFF))
 
     def _report(self, work: Work, reason: str, error: object) -> None:
         """Put *work* off because of *error*, and have the log tell of that."""
@@ -114,7 +116,7 @@ class Desk:
     def _hold(self, work: Work, target: WebhookTarget, reason: str, error: Exception) -> None:
         """Try the whole lane again in a minute: the fault is ours, nothing is counted, and nothing is lost."""
         logger.warning("target=%s cannot be sent to: %s", target.uid, error)
-        rest = Outcome(work, Status.PENDING, reason, due_at=self._now, hold_until=self._now + OWN_FAULT_PAUSE)
+        rest = Outcome(work, Status.PENDING, reason, due_at=self._now, hold_until=self._now + PUT_OFF)
         self.prepared.outcomes.append(rest)
 
     # -- what may be sent -----------------------------------------------------------------------------------------------

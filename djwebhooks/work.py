@@ -15,8 +15,6 @@ from djwebhooks.models.deliveries import Status, Trigger
 
 #: Due deliveries that a worker keeps ready for one lane.
 READY = 200
-#: How long to wait after a fault of our own that is not the network's, such as a secret that no key opens.
-OWN_FAULT_PAUSE = timedelta(minutes=1)
 #: How far ahead instants are reserved, and how soon before the last of them more are.
 LOOKAHEAD, RESERVE_AGAIN = timedelta(seconds=1), timedelta(milliseconds=500)
 #: How far a worker that was held up may catch up with a rate that lets more than one request out in this time.
