@@ -29,6 +29,14 @@ FAULTY = b"faulty"
 ERASED = b""
 
 
+def is_sendable(body: bytes) -> bool:
+    """Whether *body* is one to send, and none of the three that stand for what cannot be.
+
+    Two of them are told by identity, as a sender may write the same bytes.
+    """
+    return body is not UNFIT and body is not FAULTY and body != ERASED
+
+
 @dataclass(slots=True)
 class Content:
     """What there is to send of an event."""
@@ -143,7 +151,7 @@ def write_bodies(using: str, contents: Mapping[int, Content], told: Collection[i
         body = _render(pk, messages[pk], body_format) if pk in messages else ERASED
         if body is not None:
             contents[pk].bodies[body_format] = body
-            if body is not UNFIT and body is not FAULTY and body:
+            if is_sendable(body):
                 rows.append((pk, body_format, body))
     if not database.insert_many(using, Body, ("event", "format", "content"), rows):
         written = Body.objects.using(using).filter(event__in=messages).values_list("event_id", "format", "content")

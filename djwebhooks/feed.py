@@ -8,7 +8,7 @@ from django.db.models import prefetch_related_objects
 from django.views.decorators.debug import sensitive_variables
 
 from djwebhooks import payload, senders, signing
-from djwebhooks.contents import ERASED, FAULTY, UNFIT, Content, read_contents, read_statements, write_bodies
+from djwebhooks.contents import ERASED, Content, is_sendable, read_contents, read_statements, write_bodies
 from djwebhooks.database import read_clock
 from djwebhooks.exceptions import UnknownSender
 from djwebhooks.messages import find_keys
@@ -126,7 +126,7 @@ class Writer:
             return None
         body_format = self.find_format(content)
         body = content.bodies.get(body_format, ERASED)
-        if body is UNFIT or body is FAULTY or not body or not is_text(body):
+        if not is_sendable(body) or not is_text(body):
             return None
         headers = {
             "content-type": senders.content_type(body_format),

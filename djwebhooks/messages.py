@@ -13,7 +13,7 @@ from rq.timeouts import BaseTimeoutException
 from djwebhooks import network, payload, retry, senders, signing, tokens
 from djwebhooks.authentication.base import AccessToken, HeaderAuthentication, TokenAuthentication
 from djwebhooks.conf import conf
-from djwebhooks.contents import FAULTY, UNFIT, Content, Statement, read_contents, read_statements, write_bodies
+from djwebhooks.contents import FAULTY, UNFIT, Content, Statement, is_sendable, read_contents, read_statements, write_bodies
 from djwebhooks.exceptions import ForbiddenAddress, InvalidTarget, SenderFault, UndecryptableSecret, UnknownSender
 from djwebhooks.filters import MOST_COMPARISONS
 from djwebhooks.handshake import Handshake, Permission
@@ -193,7 +193,7 @@ class Desk:
     def sign(self, work: Work, target: WebhookTarget, content: Content, body_format: str) -> None:
         """Make the request of *work*, whose body there is."""
         held, body = self._held[work.target_id], content.bodies[body_format]
-        if body is UNFIT or body is FAULTY or not body:
+        if not is_sendable(body):
             self._end_bodiless(work, body)
             return
         if content.only_key:
