@@ -205,7 +205,7 @@ class Desk:
                 return
             letter = self._begin_letter(work, letterhead, content, body_format, body) if work.sender else None
             url = target.target_url if letter is None else senders.address(work.sender, letter)
-            by = held.find_token(letterhead.kind, self._now) or letterhead.kind
+            by = held.find_token(letterhead.authentication, self._now) or letterhead.authentication
             if url != target.target_url and not network.has_same_origin(url, target.target_url):
                 self._check_elsewhere(work, body_format)
                 letterhead, by = letterhead.without_credentials(), None
@@ -346,7 +346,7 @@ def _make_letterhead(target: WebhookTarget, only_key: str, now: datetime) -> Let
         headers=target.headers,
         signers=[signer for key in keys for signer in key.read_signers(versions)],
         secrets=[key.secret for key in keys],
-        kind=check_authentication(target.authentication),
+        authentication=check_authentication(target.authentication),
         certificate=target.client_certificate,
         until=min((key.until for key in keys if key.until is not None), default=None),
     )

@@ -20,12 +20,12 @@ SHARED_ERRORS = retry.OUR_OWN_FAULTS | retry.HOPELESS
 
 
 @sensitive_variables()
-def ask(work: Work, kind: TokenAuthentication) -> Request:
+def ask(work: Work, asked: TokenAuthentication) -> Request:
     """Return the request for an access token that *work* has to be sent with."""
-    headers, body = kind.token_request
+    headers, body = asked.token_request
     return Request(
         key=work.delivery_id,
-        url=network.check_url(kind.token_url),
+        url=network.check_url(asked.token_url),
         body=body,
         headers=headers | {"user-agent": USER_AGENT},
         timeout=conf.seconds("TIMEOUT"),
@@ -64,14 +64,14 @@ def _read_permission(asked: Handshake, reply: Reply) -> Permission | Reply:
 
 
 @sensitive_variables()
-def _read_token(kind: TokenAuthentication, reply: Reply, now: datetime) -> AccessToken | Reply:
+def _read_token(asked: TokenAuthentication, reply: Reply, now: datetime) -> AccessToken | Reply:
     """Return the token, or what to record: nothing that the token server said is in that."""
     if reply.error in SHARED_ERRORS:
         return reply
     if reply.status is None:
         found: AccessToken | str = f"The token server could not be asked: {reply.error}."
     else:
-        found = kind.read_token(reply.status, reply.body, now)
+        found = asked.read_token(reply.status, reply.body, now)
     if isinstance(found, AccessToken):
         return found
     return replace(reply, status=None, headers={}, body=b"", error=retry.AUTHENTICATION_ERROR, detail=found)

@@ -61,14 +61,14 @@ class Letterhead:
     headers: Mapping[str, str] = field(repr=False)
     signers: Sequence[signing.Signer] = field(repr=False)
     secrets: Sequence[str] = field(repr=False)
-    kind: AnyAuthentication | None
+    authentication: AnyAuthentication | None
     certificate: str = field(repr=False)
     #: When one of its keys ends.
     until: datetime | None
 
     def without_credentials(self) -> "Letterhead":
         """The same for a receiver that is not the target's: it is not shown what opens that one's door."""
-        return replace(self, headers={}, kind=None, certificate="")
+        return replace(self, headers={}, authentication=None, certificate="")
 
 
 @dataclass(slots=True)
@@ -223,10 +223,10 @@ class Held:
             self.spare.append(instant)
             self.is_drained = False
 
-    def find_token(self, kind: AnyAuthentication | None, now: datetime) -> AccessToken | None:
-        """Return the access token for *kind*, if there is one that is good at *now*; any other is forgotten."""
+    def find_token(self, by: AnyAuthentication | None, now: datetime) -> AccessToken | None:
+        """Return the access token that *by* asks for, if there is one that is good at *now*; any other is forgotten."""
         token = self.access_token
-        is_good = isinstance(kind, TokenAuthentication) and token is not None and token.suits(kind.origin, now)
+        is_good = isinstance(by, TokenAuthentication) and token is not None and token.suits(by.origin, now)
         if token is not None and not is_good:
             self.set_token(None)
         return self.access_token

@@ -532,9 +532,9 @@ class Worker:
             self._keep_outcome(outcome)
         for work in prepared.unbuilt:
             self._wait_for_build(work)
-        for work, target, kind, request in self._choose_askers(prepared.askers):
+        for work, target, asked, request in self._choose_askers(prepared.askers):
             self._held[work.target_id].is_asking = True
-            self._launch(request, Flight(work, target, request.url, self._clock(), time.monotonic(), asks_for=kind))
+            self._launch(request, Flight(work, target, request.url, self._clock(), time.monotonic(), asks_for=asked))
         for work, target, request in prepared.ready:
             held, now = self._held[work.target_id], self._clock()
             held.note_start(work.delivery_id, now)
