@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from django.contrib.auth.models import User
+from django.db.models.signals import pre_save
 from django.utils import timezone
 
 from djwebhooks.models import Delivery, Event, Lane, WebhookTarget
@@ -35,3 +36,15 @@ def make_deliveries(target: WebhookTarget, count: int, status: Status, **fields:
             for number, event in enumerate(events, start=1)
         ]
     )
+
+
+def rotate_before_save() -> list[str]:
+    """Have the next target that is saved get a new secret before that, from somebody else; return a list of it."""
+    made: list[str] = []
+
+    def rotate(instance: WebhookTarget, **_: object) -> None:
+        pre_save.disconnect(rotate, WebhookTarget)
+        made.append(WebhookTarget.objects.get(pk=instance.pk).rotate_secret())
+
+    pre_save.connect(rotate, WebhookTarget, weak=False)
+    return made

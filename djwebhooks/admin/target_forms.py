@@ -22,6 +22,13 @@ from djwebhooks.pages import NOTHING, link_to
 
 #: Fields of the form that may hold a receiver's passwords.
 SECRET_FIELDS = ("headers", "initial-headers", "authentication_parts", "new_certificate")
+#: The columns that are set by fields of another name.
+COLUMNS = {
+    "authentication_type": "authentication",
+    "authentication_parts": "authentication",
+    "new_certificate": "client_certificate",
+    "remove_certificate": "client_certificate",
+}
 #: The choice that ends an authentication.
 REMOVE = "none"
 AUTHENTICATION_TYPES = (

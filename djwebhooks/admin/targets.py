@@ -17,7 +17,7 @@ from django.utils.safestring import SafeString
 from django.views.decorators.debug import sensitive_post_parameters
 
 from djwebhooks.admin.pages import SYSTEM_PERMISSION, may_touch, name_owner
-from djwebhooks.admin.target_forms import SECRET_FIELDS, SubscriptionFormSet, SystemTargetForm, TargetForm
+from djwebhooks.admin.target_forms import COLUMNS, SECRET_FIELDS, SubscriptionFormSet, SystemTargetForm, TargetForm
 from djwebhooks.admin.versions import VersionsAdmin
 from djwebhooks.database import read_clock
 from djwebhooks.exceptions import DjWebhooksError, UndecryptableSecret
@@ -340,6 +340,13 @@ class WebhookTargetAdmin(VersionsAdmin):
             yield self.versions_link(target)
         if self.has_replay_permission(request) and may_touch(request, target):
             yield format_html('<a href="{}">Replay deliveries…</a>', replay_url([target.uid]))
+
+    def save_model(self, request: HttpRequest, obj: WebhookTarget, form: Any, change: bool) -> None:
+        """Write only what the form changes: what others write meanwhile, such as a new secret, stays."""
+        if change:
+            obj.save(update_fields=[*{COLUMNS.get(name, name) for name in form.changed_data}, "modified_at"])
+        else:
+            super().save_model(request, obj, form, change)
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         super().save_related(request, form, formsets, change)

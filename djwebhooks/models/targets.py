@@ -86,7 +86,8 @@ class WebhookTargetQuerySet(models.QuerySet["WebhookTarget"]):
             with transaction.atomic(using=self.db):
                 target.events = []
                 target.forget_creation()
-                target.save(using=self.db)
+                # And nothing else: somebody may be making it a new secret.
+                target.save(using=self.db, update_fields=["creation_key", "creation_request", "modified_at"])
                 target.cancel_pending("deregistered")
         return len(targets)
 

@@ -30,6 +30,7 @@ from tests.admin.builders import (
     send,
     text_of,
 )
+from tests.builders import rotate_before_save
 
 pytestmark = pytest.mark.django_db
 
@@ -415,6 +416,18 @@ def test_actions_of_the_list_count_what_they_did(admin_client: Client) -> None:
     assert "Deactivate: done for 3 webhook targets." in page
     assert not WebhookTarget.objects.filter(is_active=True).exists()
     assert LogEntry.objects.count() == 3
+
+
+def test_a_form_writes_what_it_changes(admin_client: Client) -> None:
+    """A secret that is made between the reading of the row and its writing was shown to somebody: it stays."""
+    target = make_target()
+    made = rotate_before_save()
+    saved = admin_client.post(page_of(target), fill_form(events=[], target_url=f"{URL}/new", description="Moved."))
+    again = WebhookTarget.objects.get()
+
+    assert saved.status_code == 302
+    assert (again.target_url, again.description, [again.secret]) == (f"{URL}/new", "Moved.", made)
+    assert WebhookTarget.objects.find(f"{URL}/new", again.owner, "") == again
 
 
 def test_actions_of_the_list_are_bounded(admin_client: Client) -> None:

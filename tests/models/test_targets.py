@@ -24,7 +24,7 @@ from djwebhooks.models.deliveries import Status
 from djwebhooks.replays import carry_on
 from djwebhooks.testing import deliver, fired, make_due
 from tests.authentication.test_kinds import OAUTH2
-from tests.builders import URL, live_secrets, make_deliveries, make_target, make_user
+from tests.builders import URL, live_secrets, make_deliveries, make_target, make_user, rotate_before_save
 
 NOW = datetime(2026, 9, 21, 14, 13, 20, tzinfo=UTC)
 register = WebhookTarget.objects.register
@@ -257,6 +257,16 @@ def test_deregistering_ends_what_waits_and_keeps_the_rest() -> None:
     again = register("http://127.0.0.1:9", ["a.b"], owner=user)
     assert (again.pk, again.secret) == (target.pk, target.secret)
     assert is_reached(again, "a.b", owner=user)
+
+
+@pytest.mark.django_db
+def test_deregistering_keeps_a_secret_that_is_just_made() -> None:
+    """It was shown to somebody: a target that is registered again signs with it."""
+    target = make_target()
+    made = rotate_before_save()
+    WebhookTarget.objects.deregister(target.target_url, owner=target.owner)
+
+    assert [WebhookTarget.objects.get().secret] == made
 
 
 @pytest.mark.django_db
