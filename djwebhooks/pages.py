@@ -349,12 +349,17 @@ def list_action(action: RowAction) -> Callable[[Any, HttpRequest, QuerySet[Any]]
         # SQLite cannot prefetch for so many.
         rows = list(queryset.prefetch_related(None)[: ACTION_LIMIT + 1])
         if len(rows) > ACTION_LIMIT:
-            model_admin.message_user(request, f"Choose at most {ACTION_LIMIT} at once; nothing was done.", messages.ERROR)
+            refuse_so_many(model_admin, request, ACTION_LIMIT)
             return None
         return model_admin.act_on(request, rows, action)
 
     run.__name__ = action.name
     return run
+
+
+def refuse_so_many(model_admin: Any, request: HttpRequest, limit: int) -> None:
+    """Say that an action of the list takes no more than *limit* rows."""
+    model_admin.message_user(request, f"Choose at most {limit} at once; nothing was done.", messages.ERROR)
 
 
 class ReadOnlyAdmin(LeanAdmin):

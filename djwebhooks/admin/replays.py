@@ -1,14 +1,14 @@
 """The admin page of replays: who wanted what sent again, what became of it, and a form to ask for one."""
 
+from copy import copy
 from dataclasses import replace
 from typing import Any
-from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import admin
 from django.core.exceptions import ValidationError
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
@@ -39,6 +39,8 @@ from djwebhooks.pages import (
 )
 from djwebhooks.words import describe_time
 
+#: The name of the form's address.
+ADD_URL = "admin:djwebhooks_replay_add"
 #: Who may replay for all owners at once.
 EVERYBODY_PERMISSION = "djwebhooks.replay_everybody"
 #: Reasons for which deliveries are left out, in words.
@@ -197,7 +199,7 @@ class ReplayAdmin(ReadOnlyAdmin, ActingAdmin):
         return form
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
-        """Fill in what a link to the form, or a count, has said."""
+        """Fill in what a link to the form, a count, or a choice of targets has said."""
         given: dict[str, Any] = {name: request.GET[name] for name in request.GET if name != "status"}
         return given | {"status": request.GET.getlist("status") or ["failed"]}
 
@@ -207,9 +209,14 @@ class ReplayAdmin(ReadOnlyAdmin, ActingAdmin):
             form = self.get_form(request)(request.POST)
             if form.is_valid():
                 self.message_user(request, describe_plan(Delivery.objects.using(events_database()).plan(form.criteria)))
-                said = [(name, value) for name in form.fields for value in request.POST.getlist(name) if value]
-                return HttpResponseRedirect(f"{request.path}?{urlencode(said)}")
+                return self.show_form(request, request.POST)
         return super().add_view(request, form_url, extra_context)
+
+    def show_form(self, request: HttpRequest, said: QueryDict) -> HttpResponse:
+        """Show the form with what was *said*, in the answer to a POST: it may be more than an address can hold."""
+        shown: Any = copy(request)
+        shown.method, shown.GET = "GET", said
+        return super().add_view(shown, reverse(ADD_URL))
 
     def save_form(self, request: HttpRequest, form: Any, change: bool) -> Replay:
         rate = form.cleaned_data["rate"]

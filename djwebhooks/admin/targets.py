@@ -3,13 +3,12 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import urlencode
-from uuid import UUID
 
 from django.apps import apps
 from django.contrib import admin
 from django.contrib.admin.options import IS_POPUP_VAR
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.urls import reverse
 from django.utils.decorators import method_decorator
 from django.utils.html import format_html, format_html_join
@@ -17,6 +16,7 @@ from django.utils.safestring import SafeString
 from django.views.decorators.debug import sensitive_post_parameters
 
 from djwebhooks.admin.pages import SYSTEM_PERMISSION, may_touch, name_owner
+from djwebhooks.admin.replays import ADD_URL, ReplayAdmin
 from djwebhooks.admin.target_forms import COLUMNS, SECRET_FIELDS, SubscriptionFormSet, SystemTargetForm, TargetForm
 from djwebhooks.admin.versions import VersionsAdmin
 from djwebhooks.database import read_clock
@@ -39,6 +39,7 @@ from djwebhooks.pages import (
     link_to,
     link_to_list,
     list_action,
+    refuse_so_many,
     show_time,
     time_field,
     titled,
@@ -108,14 +109,14 @@ def retry_failed(target: WebhookTarget, by: Any) -> Done:
 
 
 @admin.action(description="Replay deliveries…", permissions=["replay"])
-def replay(model_admin: Any, request: HttpRequest, queryset: QuerySet[WebhookTarget]) -> HttpResponse:
-    """Lead to the form of a replay for the chosen targets."""
-    return HttpResponseRedirect(replay_url(queryset.values_list("uid", flat=True)[:MOST_TARGETS]))
-
-
-def replay_url(uids: Iterable[UUID]) -> str:
-    """Return the address of the form of a replay to these targets."""
-    return f"{reverse('admin:djwebhooks_replay_add')}?{urlencode({'targets': ' '.join(map(str, uids))})}"
+def replay(model_admin: Any, request: HttpRequest, queryset: QuerySet[WebhookTarget]) -> HttpResponse | None:
+    """Show the form of a replay for the chosen targets."""
+    uids = [str(uid) for uid in queryset.values_list("uid", flat=True)[: MOST_TARGETS + 1]]
+    if len(uids) > MOST_TARGETS:
+        refuse_so_many(model_admin, request, MOST_TARGETS)
+        return None
+    replays: ReplayAdmin = model_admin.admin_site.get_model_admin(Replay)
+    return replays.show_form(request, QueryDict(urlencode({"targets": " ".join(uids)})))
 
 
 # -- the events --------------------------------------------------------------------------------------------------------
@@ -339,7 +340,7 @@ class WebhookTargetAdmin(VersionsAdmin):
         if self.has_change_permission(request, target):
             yield self.versions_link(target)
         if self.has_replay_permission(request) and may_touch(request, target):
-            yield format_html('<a href="{}">Replay deliveries…</a>', replay_url([target.uid]))
+            yield format_html('<a href="{}?targets={}">Replay deliveries…</a>', reverse(ADD_URL), target.uid)
 
     def save_model(self, request: HttpRequest, obj: WebhookTarget, form: Any, change: bool) -> None:
         """Write only what the form changes: what others write meanwhile, such as a new secret, stays."""

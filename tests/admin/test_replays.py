@@ -9,7 +9,7 @@ from django.test import Client
 from django.utils import timezone
 
 from djwebhooks.models import Delivery, Event, Replay, WebhookTarget
-from djwebhooks.models.replays import make_criteria
+from djwebhooks.models.replays import MOST_TARGETS, make_criteria
 from djwebhooks.testing import deliver
 from tests.admin.builders import URL, act, act_on_list, list_of, make_owner, make_staff, make_target, page_of, send, text_of
 
@@ -191,6 +191,24 @@ def test_targets_lead_to_the_form_of_a_replay(admin_client: Client) -> None:
 
     assert str(first.uid) in form
     assert str(second.uid) in form
+
+
+def test_as_many_targets_as_a_replay_may_name_lead_to_its_form(admin_client: Client) -> None:
+    """They are more than an address can hold; more than that are refused instead of left out, and the count keeps them."""
+    owner = make_owner()
+    WebhookTarget.objects.bulk_create([WebhookTarget(target_url=f"{URL}/{n}", owner=owner) for n in range(MOST_TARGETS)])
+    chosen = {"action": "replay", "_selected_action": [WebhookTarget.objects.first().pk], "select_across": "1"}
+
+    shown = admin_client.post(list_of("webhooktarget"), chosen)
+    form = re.search(r'<form action="(.+?)".*?<textarea name="targets".*?>(.*?)</textarea>', shown.content.decode(), re.DOTALL)
+    counted = admin_client.post(ADD_REPLAY, REPLAY_FORM | {"targets": form[2].strip(), "_count": "1"})
+    WebhookTarget.objects.create(target_url=URL, owner=owner, event="a")
+    refused = admin_client.post(list_of("webhooktarget"), chosen, follow=True)
+
+    assert form[1] == ADD_REPLAY
+    assert len(form[2].split()) == MOST_TARGETS
+    assert (counted.status_code, counted.content.decode().count(form[2].split()[-1])) == (200, 1)
+    assert f"Choose at most {MOST_TARGETS} at once; nothing was done." in text_of(refused)
 
 
 def test_who_sent_again_is_shown(admin_client: Client) -> None:
