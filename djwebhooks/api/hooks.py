@@ -124,11 +124,13 @@ class HookViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, OwnerViewSet
         """Subscribe: 201 with its secret. What is subscribed already: 200."""
         wanted = self.read(HookRequestSerializer)
         rows.gone_hooks_of(self.owner).delete()
-        uid = uuid7()
-        targets = WebhookTarget.objects.using(events_database())
-        target = targets.register(wanted["url"], [wanted["event"]], owner=self.owner, uid=uid, is_rest_hook=True)
+        alias = events_database()
+        targets, events = WebhookTarget.objects.using(alias), [wanted["event"]]
+        target, is_new = targets.get_or_make(wanted["url"], events, owner=self.owner, is_rest_hook=True)
+        if not is_new:
+            target.subscribe(events, alias)
         hook = get_object_or_404(target.subscriptions.select_related("target__lane"), event=wanted["event"])
-        if target.uid != uid:
+        if not is_new:
             return Response(HookSerializer(hook).data)
         shown = NewHookSerializer(hook).data
         # WSGI servers take a str for a header, and no subclass.

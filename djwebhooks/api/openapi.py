@@ -101,7 +101,7 @@ NEW_TARGET = answers.NewTargetSerializer
 OPERATIONS: dict[type[views.OwnerViewSet], dict[str, Operation]] = {
     views.TargetViewSet: {
         "list": lists(TARGET),
-        "create": Operation({201: NEW_TARGET, 200: TARGET}, TARGET, (422, 503), parameters=(IDEMPOTENCY_KEY,)),
+        "create": Operation({201: NEW_TARGET, 200: TARGET}, TARGET, (409, 422, 503), parameters=(IDEMPOTENCY_KEY,)),
         "retrieve": Operation({200: TARGET}),
         "update": Operation({200: TARGET}, TARGET, (409,)),
         "partial_update": Operation({200: TARGET}, TARGET, (409,)),

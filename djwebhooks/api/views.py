@@ -58,7 +58,6 @@ from djwebhooks.api.throttling import ActionThrottle
 from djwebhooks.models import Attempt, Delivery, Event, Replay, WebhookTarget
 from djwebhooks.models.events import events_database
 from djwebhooks.models.replays import Through, make_criteria
-from djwebhooks.uid import uuid7
 
 #: An attempt's id: its delivery's uid and its number.
 ATTEMPT_ID = re.compile(r"([0-9a-f-]{36})-([1-9][0-9]{0,8})")
@@ -160,13 +159,14 @@ class TargetViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.Des
 
     def create(self, request: Request, **_: Any) -> Response:
         """Make a target: 201 with its secret, also for the same key again. One that is there already gets the events: 200."""
-        serializer = self.get_serializer(data=request.data)
+        serializer = TargetSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
-        uid, creation = uuid7(), mark_creation(request, self.owner)
-        target = find_made(rows.targets_of(self.owner), creation) or serializer.save(owner=self.owner, uid=uid, **creation)
-        if target.uid != uid and not is_repeated(target, creation):
-            return self.show(target)
-        return self.show(target, status.HTTP_201_CREATED, secret=target.secret)
+        creation = mark_creation(request, self.owner)
+        target: Any = find_made(rows.targets_of(self.owner), creation) or serializer.save(owner=self.owner, **creation)
+        if serializer.is_new or is_repeated(target, creation):
+            return self.show(target, status.HTTP_201_CREATED, secret=target.secret)
+        serializer.extend(target)
+        return self.show(target)
 
     def update(self, request: Request, partial: bool = False, **_: Any) -> Response:
         """Change what is given; ``events`` are replaced."""

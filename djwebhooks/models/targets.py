@@ -1,6 +1,6 @@
 """Where webhooks go: an owner's endpoint, and the events it wants."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from django.apps import apps
@@ -64,16 +64,47 @@ class WebhookTargetQuerySet(models.QuerySet["WebhookTarget"]):
         """Return the target for *url*, made if need be, subscribed to *events* besides what it had.
 
         *owner* must be said, ``None`` for the system's own target, which sees every owner's events. *fields* are the model's
-        other fields, for a new target. Raises ``InvalidTarget`` for an address or event that cannot be, and
-        ``TooManyTargets``.
+        other fields, for a target that is new, or was hidden. Raises ``InvalidTarget`` for an address or event that cannot
+        be, and ``TooManyTargets``.
+        """
+        target, is_new = self.get_or_make(url, events, owner=owner, identifier=identifier, **fields)
+        if not is_new:
+            target.subscribe(events, self.db)
+        return target
+
+    def get_or_make(
+        self, url: str, events: Sequence[str], *, owner: Any, identifier: str = "", **fields: Any
+    ) -> tuple["WebhookTarget", bool]:
+        """Return the target for *url*, and whether it is new: then it has these *events* and *fields*, else those it had.
+
+        One that was hidden is new, as nobody was told of it; it keeps its uid, its log and its secret. Raises as ``register``,
+        and ``IdempotencyConflict`` for a request whose key has made another target meanwhile.
         """
         check_owner(owner)
         new = WebhookTarget(target_url=network.check_url(url), owner=owner, identifier=identifier, **fields)
         new.events = list(events) if not isinstance(events, str) else events
         target = self.find(url, owner, identifier) or self.save_new(new)
-        if target is not new:
-            target.subscribe(new.events, self.db)
-        return target
+        if target.is_hidden:
+            return self._reveal(target.pk, new, fields)
+        return target, target is new
+
+    def _reveal(self, pk: int, new: "WebhookTarget", fields: Mapping[str, Any]) -> tuple["WebhookTarget", bool]:
+        try:
+            with database.engine_transaction(self.db):
+                new.lock_number(self.db)
+                target = self.select_for_update().get(pk=pk)
+                if not target.is_hidden:  # Somebody else was faster.
+                    return target, False
+                for name, value in fields.items():
+                    setattr(target, name, value)
+                target.is_hidden, target.events = False, new.events
+                target.clean()
+                target.check_number()
+                target.clean_fields(exclude=["digest", "owner"])
+                target.save(using=self.db)
+        except IntegrityError as error:
+            raise IdempotencyConflict("The idempotency key was used for another target.") from error
+        return target, True
 
     def deregister(self, url: str, *, owner: Any) -> int:
         """End the subscriptions of *owner*'s targets with this address, and what waits for them; return how many there were.
@@ -188,7 +219,7 @@ class WebhookTarget(SigningTarget):
         if "_events" in self.__dict__:  # Else only who changes the subscriptions, as the admin does, knows them all.
             check_filtered(self.filters, self.events)
         if self._state.adding:
-            self._check_number()
+            self.check_number()
         else:
             self._check_owner()
 
@@ -203,7 +234,8 @@ class WebhookTarget(SigningTarget):
             owners: Any = apps.get_model(owner_model())._base_manager.using(using)
             database.lock_against_changes(owners.filter(pk=self.owner_id), using)
 
-    def _check_number(self) -> None:
+    def check_number(self) -> None:
+        """Raise ``TooManyTargets`` if the owner has as many visible ones as the setting allows."""
         if self.owner_id is None or self.is_hidden:
             return
         count = WebhookTarget.objects.using(self._using()).filter(owner=self.owner_id, is_hidden=False).count()
@@ -233,7 +265,7 @@ class WebhookTarget(SigningTarget):
             if self.is_hidden:
                 self.is_hidden = False
                 self.lock_number(using)
-                self._check_number()
+                self.check_number()
             # MariaDB locks it a little for each subscription: of two callers, neither could change it any more.
             database.lock_against_changes(WebhookTarget.objects.using(using).filter(pk=self.pk), using)
             new = [Subscription(target=self, event=name) for name in names]

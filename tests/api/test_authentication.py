@@ -158,11 +158,11 @@ def test_no_variable_shows_it() -> None:
     """No tool that shows the variables of a traceback can show what was written, refused or kept."""
     api = Api(make_owner())
     with Watch(SECRET, CERTIFICATE.splitlines()[1]) as watch:
-        made = api.post("targets/", NEW | {"authentication": BASIC, "client_certificate": CERTIFICATE})
+        made, again = (api.post("targets/", NEW | {"authentication": BASIC, "client_certificate": CERTIFICATE}) for _ in range(2))
         path = f"targets/{made.data['id']}/"
         refused = api.patch(path, {"authentication": BASIC | {"realm": SECRET}})
         changed = api.patch(path, {"authentication": {"type": "bearer", "token": SECRET}})
 
-    assert (made.status, refused.status, changed.status) == (201, 400, 200)
+    assert (made.status, again.status, refused.status, changed.status) == (201, 200, 400, 200)
     assert watch.lines > 1000
     assert watch.found == set()

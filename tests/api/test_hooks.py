@@ -62,6 +62,20 @@ def test_subscribing_again_changes_nothing() -> None:
     assert Subscription.objects.count() == 1
 
 
+def test_subscribing_an_address_that_was_fired_at_makes_a_hook() -> None:
+    """201 with the secret, as for any other: nobody was told of that target, which now goes with its last hook."""
+    owner = make_owner()
+    fire("contact.created", {}, owner=owner, urls=[ZAP])
+    api = Api(owner)
+
+    answer = api.post("hooks/", {"event": "contact.created", "hookUrl": ZAP})
+    secret = WebhookTarget.objects.get().secret
+    api.delete(f"hooks/{answer.data['id']}/")
+
+    assert (answer.status, answer.data["secret"], answer.headers["X-Hook-Secret"]) == (201, secret, secret)
+    assert not WebhookTarget.objects.exists()
+
+
 def test_hooks_are_resources() -> None:
     """They are listed, found by their ids and filtered by their events; wildcards are events, too."""
     api = Api(make_owner())

@@ -64,7 +64,7 @@ def test_a_key_stands_for_the_whole_request(other: dict[str, object]) -> None:
 
 def test_a_key_does_not_open_what_it_did_not_make() -> None:
     """A target that was there already stays 200 without its secret, and so does every other request for it."""
-    make_target(owner := make_owner(), "a")
+    make_target(owner := make_owner(), "a", headers=NEW["headers"])
     api = Api(owner)
     made_by_key = NEW | {"target_url": URL + "/2"}
     post(api, made_by_key)

@@ -93,6 +93,36 @@ def test_the_same_target_again_gets_further_events_and_no_secret() -> None:
     assert "secret" not in again.data
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("filters", {"b": {"n": [1]}}),
+        ("is_active", False),
+        ("retry_schedule", []),
+        ("headers", {"x-a": "b"}),
+        ("authentication", {"type": "bearer", "token": "t"}),
+    ],
+)
+def test_the_same_target_again_is_not_another_one(name: str, value: object) -> None:
+    """409: a field that it does not have so is neither left out of account nor changed, and no event is added."""
+    api = Api(make_owner())
+    first = api.post("targets/", {"target_url": URL, "events": ["a"]})
+
+    again = api.post("targets/", {"target_url": URL, "events": ["b"], name: value})
+
+    assert (again.status, again.data["code"]) == (409, "same_target")
+    assert f"({first.data['id']}), which differs in: {name}." in again.data["detail"]
+    assert api.get(f"targets/{first.data['id']}/").data["events"] == ["a"]
+
+
+@pytest.mark.parametrize("asked", [FULL, NEW | {"filters": {}, "headers": {}, "authentication": None, "sender": ""}])
+def test_the_same_request_again_is_no_conflict(asked: dict[str, object]) -> None:
+    """200: whoever asks for it at each start asks for what is there."""
+    api = Api(make_owner())
+
+    assert [api.post("targets/", asked).status for _ in range(2)] == [201, 200]
+
+
 def test_another_identifier_makes_another_target() -> None:
     """An address may stand for several targets, one for each identifier."""
     api = Api(make_owner())
@@ -562,14 +592,16 @@ def test_hidden_targets_are_not_shown_but_their_deliveries_are() -> None:
     assert len(api.ids(f"deliveries/?target={webhooks.hidden.uid}")) == 1
 
 
-def test_registering_a_hidden_target_shows_it() -> None:
-    """The owner takes it over: 200, and its secret is had by rotating."""
+def test_a_hidden_target_is_made_as_a_new_one() -> None:
+    """201, as all that was asked for: nobody was told of it before, so its secret is shown, which goes on signing."""
     webhooks = make_webhooks(owner := make_owner())
+    asked = FULL | {"target_url": webhooks.hidden.target_url, "identifier": ""}
 
-    answer = Api(owner).post("targets/", NEW | {"target_url": webhooks.hidden.target_url})
+    answer = Api(owner).post("targets/", asked)
 
-    assert (answer.status, answer.data["id"]) == (200, str(webhooks.hidden.uid))
-    assert "secret" not in answer.data
+    assert (answer.status, answer.data["id"]) == (201, str(webhooks.hidden.uid))
+    assert answer.data["secret"] == webhooks.hidden.secret
+    assert {name: answer.data[name] for name in asked} == asked
     assert len(Api(owner).ids("targets/")) == 2
 
 

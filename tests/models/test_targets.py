@@ -18,7 +18,7 @@ from standardwebhooks import Webhook
 from djwebhooks.database import DatabaseNow
 from djwebhooks.decorators import hook
 from djwebhooks.events import fire
-from djwebhooks.exceptions import InvalidEvent, InvalidTarget, TooManyTargets, UndecryptableSecret
+from djwebhooks.exceptions import IdempotencyConflict, InvalidEvent, InvalidTarget, TooManyTargets, UndecryptableSecret
 from djwebhooks.models import Attempt, Delivery, Event, Lane, Replay, Subscription, WebhookTarget
 from djwebhooks.models.deliveries import Status
 from djwebhooks.replays import carry_on
@@ -993,3 +993,54 @@ def test_subscriptions_are_bounded() -> None:
     with pytest.raises(InvalidTarget, match=r"1000 events, not to 1100.*order\.\*"):
         register(URL, [f"c.d{number}" for number in range(200)], owner=None)
     assert len(target.events) == 900
+
+
+@pytest.mark.django_db
+def test_a_hidden_target_that_is_registered_becomes_what_was_asked_for() -> None:
+    """It keeps its uid and its secret; a field that cannot be leaves it hidden."""
+    owner = make_user()
+    fire("a.b", 1, owner=owner, urls=[URL])
+    hidden = WebhookTarget.objects.get()
+
+    with pytest.raises(InvalidTarget):
+        register(URL, ["a.b"], owner=owner, rate_limit=0)
+    hidden.refresh_from_db()
+    assert hidden.is_hidden
+    target = register(URL, ["a.b"], owner=owner, is_ordered=True, description="ours")
+
+    assert (target.pk, target.uid, target.secret) == (hidden.pk, hidden.uid, hidden.secret)
+    target.refresh_from_db()
+    assert (target.is_hidden, target.is_ordered, target.description, target.events) == (False, True, "ours", ["a.b"])
+
+
+@pytest.mark.django_db
+def test_of_two_who_register_a_hidden_target_one_comes_first() -> None:
+    """The other one adds events to what it has become."""
+    owner = make_user()
+    fire("a.b", 1, owner=owner, urls=[URL])
+    others: list[str] = []
+
+    def come_second(run: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        found = run(sql, *rest)
+        if "digest" in sql and not others:
+            others.append(sql)
+            register(URL, ["a.b"], owner=owner, description="first")
+        return found
+
+    with connection.execute_wrapper(come_second):
+        target = register(URL, ["a.c"], owner=owner, description="second")
+
+    assert (target.description, target.events) == ("first", ["a.b", "a.c"])
+
+
+@pytest.mark.django_db
+def test_a_key_that_made_another_target_reveals_none() -> None:
+    """A request with a key that was used meanwhile is a conflict, and the target stays hidden."""
+    owner = make_user()
+    fire("a.b", 1, owner=owner, urls=[URL])
+    register(f"{URL}/other", ["a.b"], owner=owner, creation_key="x")
+
+    with pytest.raises(IdempotencyConflict):
+        register(URL, ["a.b"], owner=owner, creation_key="x")
+
+    assert WebhookTarget.objects.get(target_url=URL).is_hidden

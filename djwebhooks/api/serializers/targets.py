@@ -44,6 +44,8 @@ from djwebhooks.network import check_url
 
 #: Why an owner may not change a target's sender, nor where that sends to.
 STAFFS_CHOICE = "This target is sent to in a way that the staff chose for it."
+#: What a target is found by, and what it can have more of.
+ALWAYS_GIVEN = frozenset({"target_url", "identifier", "events"})
 #: In seconds: the longest that two secrets may sign at once.
 MONTH = 30 * 24 * 3600
 
@@ -79,13 +81,16 @@ class FiltersField(serializers.DictField):
     """Filters by the events that they are for."""
 
     def to_internal_value(self, data: Any) -> Any:
-        """Return *data*. Raises ``InvalidTarget``."""
+        """Return *data*, ``None`` for no filter. Raises ``InvalidTarget``."""
         check_filters(data)
-        return super().to_internal_value(data)
+        return super().to_internal_value(data) or None
 
 
 class TargetSerializer(StrictSerializer[Any], RowSerializer):
     """A target, without its secret."""
+
+    #: Whether ``save`` made one.
+    is_new = False
 
     id = serializers.UUIDField(source="uid", read_only=True)
     target_url = TextField(help_text="Where events are sent by POST.")
@@ -212,9 +217,25 @@ class TargetSerializer(StrictSerializer[Any], RowSerializer):
 
     @sensitive_variables("validated_data")
     def create(self, validated_data: dict[str, Any]) -> WebhookTarget:
-        """Return the owner's target with this address and identifier, made if need be, or given further events."""
+        """Return the owner's target with this address and identifier, made if need be."""
         targets = WebhookTarget.objects.using(events_database())
-        return targets.register(validated_data.pop("target_url"), validated_data.pop("events"), **validated_data)
+        url, events = (validated_data.pop(name) for name in ("target_url", "events"))
+        target, self.is_new = targets.get_or_make(url, events, **validated_data)
+        return target
+
+    @sensitive_variables("asked")
+    def extend(self, target: WebhookTarget) -> None:
+        """Give the events to *target*, which was there already. Raises ``Conflict`` if it was asked for as what it is not."""
+        asked = {name: value for name, value in self.validated_data.items() if name not in ALWAYS_GIVEN}
+        shown = self.to_representation(target)
+        others = [name for name, value in asked.items() if value != (shown[name] if name in shown else getattr(target, name))]
+        if others:
+            raise Conflict(
+                f"You have a target with this target_url and identifier ({target.uid}), which differs in: {', '.join(others)}. "
+                "Leave these fields out, or change that target.",
+                "same_target",
+            )
+        target.subscribe(self.validated_data["events"], events_database())
 
     @sensitive_variables("validated_data", "value")
     def update(self, instance: Any, validated_data: dict[str, Any]) -> WebhookTarget:
