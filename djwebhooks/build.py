@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import datetime, timedelta
-from queue import SimpleQueue
 from typing import Any
 
 from django.db import (
@@ -159,6 +158,49 @@ def see_states(using: str, event_ids: Sequence[int], now: datetime) -> dict[int,
     }
 
 
+class Turns:
+    """The events that are to be built, for threads that build them: the targets that wait for them take turns."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._by_target: dict[int, deque[int]] = {}
+        #: Those that were not given out yet. Several targets may wait for one.
+        self._waiting: set[int] = set()
+        self._is_closed = False
+
+    def add(self, event_id: int) -> None:
+        """Have the event built, as soon as a target that waits for it has its turn."""
+        with self._changed:
+            self._waiting.add(event_id)
+
+    def wait(self, event_id: int, target_id: int) -> None:
+        """Let the target wait for the event, unless that was given out."""
+        with self._changed:
+            if event_id in self._waiting:
+                self._by_target.setdefault(target_id, deque()).append(event_id)
+                self._changed.notify()
+
+    def next(self) -> int | None:
+        """Return the next event as soon as there is one; None once this is closed."""
+        with self._changed:
+            while self._changed.wait_for(lambda: self._by_target or self._is_closed) and not self._is_closed:
+                target_id, event_ids = next(iter(self._by_target.items()))
+                event_id = event_ids.popleft()
+                del self._by_target[target_id]
+                if event_ids:
+                    self._by_target[target_id] = event_ids  # Behind all others.
+                if event_id in self._waiting:
+                    self._waiting.discard(event_id)
+                    return event_id
+        return None
+
+    def close(self) -> None:
+        """Give out nothing more."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+
 class Builder:
     """Builds payloads in threads of its own, so that the application's code never holds up sending."""
 
@@ -169,18 +211,21 @@ class Builder:
         self._using = using
         self._on_done = on_done
         self._lease = lease
-        self._todo: SimpleQueue[int | None] = SimpleQueue()
+        self._todo = Turns()
         self._done: deque[int] = deque()
-        self._unfinished = 0
+        #: What was asked for, and not reported yet.
+        self._unfinished: set[int] = set()
         #: What each thread is at, and since when; and the threads that were given up.
         self._busy: dict[threading.Thread, tuple[int, float]] = {}
         self._hanging: set[threading.Thread] = set()
         self._threads: list[threading.Thread] = []
 
-    def submit(self, event_id: int) -> None:
-        """Build the event's payload soon."""
-        self._unfinished += 1
-        self._todo.put(event_id)
+    def submit(self, event_id: int, target_id: int) -> None:
+        """Build the event's payload, for which the target waits, in that one's turn. Once for all that wait for it."""
+        if event_id not in self._unfinished:
+            self._unfinished.add(event_id)
+            self._todo.add(event_id)
+        self._todo.wait(event_id, target_id)
         self._employ()
 
     def finished(self) -> list[int]:
@@ -191,14 +236,13 @@ class Builder:
             if time.monotonic() - since > self._lease.total_seconds() and self._busy.pop(thread, None) is not None:
                 self._hanging.add(thread)
                 done.append(event_id)
-        self._unfinished -= len(done)
+        self._unfinished.difference_update(done)
         self._employ()
         return done
 
     def close(self) -> None:
         """Let the threads end after what they are at; wait for none that hangs."""
-        for _ in self._threads:
-            self._todo.put(None)
+        self._todo.close()
         until = time.monotonic() + 1
         for thread in self._threads:
             thread.join(timeout=max(0.0, until - time.monotonic()))
@@ -207,14 +251,14 @@ class Builder:
         """Have a thread for each build that is not done, up to the number, besides those that hang."""
         self._threads = [thread for thread in self._threads if thread.is_alive()]
         able = len(self._threads) - len(self._hanging.intersection(self._threads))
-        for _ in range(min(self._unfinished, self.SIZE) - able):
+        for _ in range(min(len(self._unfinished), self.SIZE) - able):
             thread = threading.Thread(target=self._work, name="djwebhooks-builder", daemon=True)
             thread.start()
             self._threads.append(thread)
 
     def _work(self) -> None:
         thread = threading.current_thread()
-        while (event_id := self._todo.get()) is not None:
+        while (event_id := self._todo.next()) is not None:
             self._busy[thread] = event_id, time.monotonic()
             try:
                 close_old_connections()
@@ -238,9 +282,10 @@ class InlineBuilder:
         self._using = using
         self._done: list[int] = []
 
-    def submit(self, event_id: int) -> None:
-        build(self._using, event_id)
-        self._done.append(event_id)
+    def submit(self, event_id: int, target_id: int) -> None:
+        if event_id not in self._done:
+            build(self._using, event_id)
+            self._done.append(event_id)
 
     def finished(self) -> list[int]:
         done, self._done = self._done, []

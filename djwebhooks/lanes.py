@@ -205,6 +205,12 @@ def claim(using: str, delivery_ids: Collection[int]) -> tuple[set[int], set[int]
     return database.run_transaction(using, keep_places)
 
 
+def list_pending(using: str, delivery_ids: Collection[int]) -> set[int]:
+    """Return those of these deliveries that are still to be sent: nobody has cancelled them, or put something newer there."""
+    rows = database.read_many(using, Delivery, ("id", "status"), delivery_ids)
+    return {pk for pk, status in rows if status == Status.PENDING}
+
+
 def _bring_up_to_date(using: str, held: Held, lane: Lane | None, target: WebhookTarget | None, now: datetime) -> None:
     held.target = target
     held.is_open = held.is_unfinished = False

@@ -97,13 +97,13 @@ class Held:
     ready: deque[Work] = field(default_factory=deque)
     #: The ids of all deliveries that are in memory: ready, being built, in flight or not recorded yet.
     known: set[int] = field(default_factory=set)
+    #: The ids of those of them whose payload must be built first.
+    unbuilt: set[int] = field(default_factory=set)
     #: Until when the rate limit holds some of them back, by their ids; and when instants for more may be reserved.
     not_before: dict[int, datetime] = field(default_factory=dict)
     paced_until: datetime | None = None
     #: Instants that were reserved for what was not sent after all.
     spare: list[datetime] = field(default_factory=list)
-    #: The ids of those that are known, but were not due any more when it was looked at: somebody has cancelled them.
-    withdrawn: set[int] = field(default_factory=set)
     #: Whether nothing more was due when it was looked at.
     is_drained: bool = False
     #: Whether something was written to it since.
@@ -174,7 +174,16 @@ class Held:
     def wants_more(self, now: datetime) -> bool:
         """Whether to look at it again, for more that is due or for what was said of it."""
         may_pace = self.paced_until is not None and self.paced_until <= now
-        return self.is_stale or ((may_pace or not self.is_drained) and len(self.ready) < READY // 2)
+        return self.is_stale or ((may_pace or not self.is_drained) and self._is_low)
+
+    @property
+    def _is_low(self) -> bool:
+        return len(self.ready) + len(self.unbuilt) < READY // 2
+
+    @property
+    def look_limit(self) -> int:
+        """How many deliveries to look at: those that are known, for which of them are due still, and more if little is left."""
+        return len(self.known) + (READY if self._is_low else 0)
 
     @property
     def is_idle(self) -> bool:
@@ -187,12 +196,11 @@ class Held:
             self.known.add(work.delivery_id)
             self.ready.append(work)
 
-    def keep_only(self, due: Collection[int], *, are_all: bool) -> None:
-        """Forget what was ready and is not *due* any more: somebody has cancelled it. *are_all* says that nothing else is due."""
+    def keep_only(self, due: Collection[int]) -> None:
+        """Forget what was ready and is not *due* any more: somebody has cancelled it."""
         for work in [work for work in self.ready if work.delivery_id not in due]:
             self.ready.remove(work)
             self.forget(work.delivery_id)
-        self.withdrawn = self.known.difference(due) if are_all else set()
 
     def drop_ready(self) -> None:
         """Forget what was not sent: it stays pending and due for whoever looks next, and its instants are free again."""
@@ -205,11 +213,16 @@ class Held:
         self.paced_until = None
 
     def put_back(self, work: Work) -> None:
-        """Keep *work* ready, before all others; unless it was cancelled, or nothing may be sent any more."""
-        if self.is_open and work.delivery_id not in self.withdrawn:
+        """Keep *work* ready, before all others; unless nothing may be sent any more."""
+        if self.is_open:
             self.ready.appendleft(work)
         else:
             self.forget(work.delivery_id)
+
+    def wait_for_build(self, work: Work) -> None:
+        """Keep *work* in mind until its event's payload is built."""
+        self.known.add(work.delivery_id)
+        self.unbuilt.add(work.delivery_id)
 
     def make_way(self, work: Work) -> None:
         """Forget *work*: something newer has taken its place."""
@@ -250,6 +263,7 @@ class Held:
     def forget(self, delivery_id: int) -> None:
         """Forget one delivery: it is recorded, or was put back. An instant that it has not used is left to others."""
         self.known.discard(delivery_id)
+        self.unbuilt.discard(delivery_id)
         self.spare_instant(delivery_id)
 
 

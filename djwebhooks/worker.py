@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError, close_old_connections, connections
@@ -32,7 +33,7 @@ from djwebhooks.models.events import events_database
 from djwebhooks.notices import Mailer
 from djwebhooks.transports.base import Reply, Request, Transport
 from djwebhooks.versions import BUILT, CURRENT, choose_version
-from djwebhooks.work import READY, RESERVE_AGAIN, Flight, Held, Outcome, Work
+from djwebhooks.work import RESERVE_AGAIN, Flight, Held, Outcome, Work
 
 logger = logging.getLogger(__name__)
 
@@ -422,12 +423,12 @@ class Worker:
         seen = [pk for pk, held in self._held.items() if held.version >= 0]
         versions = lanes.list_versions(self.using, seen)
         for pk, held in self._held.items():
-            held.is_stale = versions.get(pk) != held.version
+            held.is_stale |= versions.get(pk) != held.version
 
     def _take(self) -> None:
         """Fill up the lanes' ready works, many lanes at a time."""
         now = self._clock()
-        wanted = self._put_off({pk: READY + len(held.known) for pk, held in self._held.items() if held.wants_more(now)})
+        wanted = self._put_off({pk: held.look_limit for pk, held in self._held.items() if held.wants_more(now)})
         if self._is_stopping or not wanted:
             return
         before = {pk: self._held[pk].rules(now) for pk in wanted}
@@ -441,8 +442,7 @@ class Worker:
                 held.drop_ready()
             held.is_stale = False
             held.is_drained = len(works) < wanted[pk]
-            are_all = held.is_drained and held.is_open and not held.is_probed
-            held.keep_only({work.delivery_id for work in works}, are_all=are_all)
+            held.keep_only({work.delivery_id for work in works})
             self._keep_ready(held, [work for work in works if work.delivery_id not in held.known], now)
 
     def _tell_of_expired(self, target_ids: Collection[int]) -> None:
@@ -521,8 +521,7 @@ class Worker:
             else:  # Somebody has locked it, for a moment or for long.
                 held.put_back(work)
                 held.is_drained = False
-                if work.delivery_id in held.known:  # Nobody has cancelled it.
-                    held.not_before[work.delivery_id] = self._clock() + timedelta(seconds=POLL)
+                held.not_before[work.delivery_id] = self._clock() + timedelta(seconds=POLL)
         return [work for work in chosen if work.delivery_id not in asked - claimed]
 
     def _start(self, prepared: Prepared) -> None:
@@ -553,8 +552,11 @@ class Worker:
         for held in self._held.values():
             held.drop_ready()
             held.known.clear()
-        for work in under_way + [work for works in self._building.values() for work in works]:
+            held.unbuilt.clear()
+        for work in under_way:
             self._held[work.target_id].known.add(work.delivery_id)
+        for work in chain.from_iterable(self._building.values()):
+            self._held[work.target_id].wait_for_build(work)
 
     # -- access tokens and permissions -----------------------------------------------------------------------------------
 
@@ -585,6 +587,7 @@ class Worker:
         else:
             held.set_token(found)
             held.put_back(flight.work)
+            held.is_stale = True  # It may have been cancelled meanwhile.
         return None
 
     def _keep_grants(self) -> None:
@@ -595,9 +598,9 @@ class Worker:
     # -- building -------------------------------------------------------------------------------------------------------
 
     def _wait_for_build(self, work: Work) -> None:
-        if work.event_id not in self._building:
-            self.builder.submit(work.event_id)
+        self.builder.submit(work.event_id, work.target_id)
         self._building.setdefault(work.event_id, []).append(work)
+        self._held[work.target_id].wait_for_build(work)
 
     def _see_builds(self) -> None:
         """Send what has its payload now; put off what has none yet, until its event may be built again."""
@@ -606,12 +609,16 @@ class Worker:
             return
         now = self._clock()
         states = see_states(self.using, list(done), now)
+        pending = lanes.list_pending(self.using, [work.delivery_id for works in done.values() for work in works])
         for event_id, works in sorted(done.items(), reverse=True):  # Each goes to the front: the earliest event last.
             built, again_at = states.get(event_id, (BUILT, now))
             for work in works:
                 held = self._held[work.target_id]
+                held.unbuilt.discard(work.delivery_id)
                 version = held.target.version if held.target is not None else CURRENT
-                if built[choose_version(version, built)] or not held.is_open:
+                if work.delivery_id not in pending:
+                    held.forget(work.delivery_id)
+                elif built[choose_version(version, built)] or not held.is_open:
                     held.put_back(work)
                 else:
                     self._keep_outcome(Outcome(work, Status.PENDING, "build_error", due_at=again_at))

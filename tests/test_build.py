@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from rq.timeouts import JobTimeoutException
 
-from djwebhooks.build import PAUSES, Builder, InlineBuilder, build
+from djwebhooks.build import PAUSES, Builder, InlineBuilder, Turns, build
 from djwebhooks.database import DatabaseNow, read_clock
 from djwebhooks.decorators import hook
 from djwebhooks.events import fire
@@ -24,6 +24,7 @@ from djwebhooks.transports.memory import MemoryTransport
 from djwebhooks.worker import Worker
 from tests.builders import make_target, make_user
 from tests.connections import Thread, server_only
+from tests.engines.processes import wait_until
 
 DB = "default"
 
@@ -375,7 +376,7 @@ def test_the_inline_builder_builds_at_once() -> None:
     event = thing_built(name="x")
     builder = InlineBuilder(DB)
 
-    builder.submit(event.pk)
+    builder.submit(event.pk, 1)
 
     assert (builder.finished(), builder.finished()) == ([event.pk], [])
     builder.close()
@@ -391,7 +392,7 @@ def test_a_function_that_hangs_holds_up_no_other(make_builder: Callable[..., Bui
     builder = make_builder()
 
     for event_id in [hanging, *others]:
-        builder.submit(event_id)
+        builder.submit(event_id, 1)
 
     assert collect(builder, 3) == sorted(others)
     gates["hangs"].set()
@@ -406,14 +407,14 @@ def test_what_hangs_too_long_is_given_up_and_replaced(make_builder: Callable[...
     other = thing_built(name="x").pk
     builder = make_builder(lease=timedelta(seconds=0.2))
     for event_id in [*hanging, other]:
-        builder.submit(event_id)
+        builder.submit(event_id, 1)
 
     assert collect(builder, Builder.SIZE + 1) == sorted([*hanging, other])
 
     assert Event.objects.get(pk=other).payload == '{"name":"x"}'
     gates["hangs"].set()
     again = thing_built(name="y").pk
-    builder.submit(again)
+    builder.submit(again, 1)
     assert collect(builder, 1) == [again]
 
 
@@ -424,10 +425,10 @@ def test_a_thread_that_dies_is_replaced(make_builder: Callable[..., Builder]) ->
     faults.append(JobTimeoutException("time is over"))
     first, second = thing_built(name="x").pk, thing_built(name="y").pk
     builder = make_builder()
-    builder.submit(first)
+    builder.submit(first, 1)
     assert collect(builder, 1) == [first]
 
-    builder.submit(second)
+    builder.submit(second, 1)
 
     assert collect(builder, 1) == [second]
     assert Event.objects.get(pk=second).payload == '{"name":"y"}'
@@ -438,17 +439,68 @@ def test_no_more_threads_than_builds(make_builder: Callable[..., Builder]) -> No
     """Threads are used again, and at most SIZE of them work at once."""
     builder = make_builder()
     for _ in range(3):
-        builder.submit(thing_built(name="x").pk)
+        builder.submit(thing_built(name="x").pk, 1)
         collect(builder, 1)
     assert len(builder._threads) == 1
     gates["hangs"] = threading.Event()
 
     for _ in range(10):
-        builder.submit(thing_built(name="hangs").pk)
+        builder.submit(thing_built(name="hangs").pk, 1)
 
     assert len(builder._threads) == Builder.SIZE
     gates["hangs"].set()
     assert len(collect(builder, 10)) == 10
+
+
+@threaded
+def test_a_builder_that_is_closed_begins_nothing_more(make_builder: Callable[..., Builder]) -> None:
+    """Whatever it was asked for: its threads end after what they are at, in a process that lives on as well."""
+    gates["hangs"] = threading.Event()
+    builder = make_builder()
+    for _ in range(3 * Builder.SIZE):
+        builder.submit(thing_built(name="hangs").pk, 1)
+    wait_until(lambda: len(calls) == Builder.SIZE, "all threads build")
+
+    closing = Thread(builder.close)
+    wait_until(lambda: builder._todo._is_closed, "it is being closed")
+    gates["hangs"].set()
+    closing.result()
+
+    for thread in builder._threads:
+        thread.join(30)
+    assert len(calls) == Builder.SIZE
+
+
+def take_all(turns: Turns) -> list[int | None]:
+    """What is given out until there is nothing more."""
+    return [turns.next() for _ in range(len(turns._waiting))]
+
+
+def test_targets_take_turns() -> None:
+    """However many payloads one target waits for, another one's is the next."""
+    turns = Turns()
+    for event_id in range(1, 6):
+        turns.add(event_id)
+        turns.wait(event_id, target_id=1)
+    turns.add(6)
+    turns.wait(6, target_id=2)
+
+    assert take_all(turns) == [1, 6, 2, 3, 4, 5]
+
+
+def test_what_several_targets_wait_for_is_built_once_and_in_the_first_one_s_turn() -> None:
+    """The others have the next event when it is their turn."""
+    turns = Turns()
+    for event_id in (1, 2, 3, 4):
+        turns.add(event_id)
+        turns.wait(event_id, target_id=1)
+    for event_id in (4, 3):
+        turns.wait(event_id, target_id=2)
+
+    assert take_all(turns) == [1, 4, 2, 3]
+    turns.wait(3, target_id=3)
+    turns.close()
+    assert turns.next() is None
 
 
 @threaded

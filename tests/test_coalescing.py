@@ -581,24 +581,6 @@ def test_a_rate_lets_the_newest_out_however_often_it_is_replaced(owner: User, wo
     assert payloads(worker.transport.waiting) == [b"4"]
 
 
-@server_only
-@pytest.mark.django_db(transaction=True)
-def test_what_was_cancelled_while_it_was_locked_is_forgotten(owner: User, worker: Worker) -> None:
-    """A worker that cannot claim a delivery, and has learned that it was cancelled, waits for nothing more of it."""
-    make_target(owner)
-    delivery = change(owner, 1, coalesce=True)
-    before_sending = worker.steps.index(worker._hand_over)
-    for step in worker.steps[:before_sending]:
-        step()
-    held = worker._held[delivery.target_id]
-    held.withdrawn = {delivery.pk}
-    with second_connection() as other, transaction.atomic(using=other):
-        list(Delivery.objects.using(other).select_for_update().filter(pk=delivery.pk))
-        worker._hand_over()
-
-    assert (held.known, held.not_before) == (set(), {})
-
-
 def test_a_slow_function_does_not_keep_it_from_being_sent(owner: User, worker: Worker) -> None:
     """Once it is its turn, an event is sent, though newer ones come while its payload is built."""
     make_target(owner, event="thing.built")

@@ -383,6 +383,30 @@ def test_a_pause_while_a_token_is_got_is_kept(issuer: TokenServer, receiver: Rec
     assert outcomes() == [("pending", "")]
 
 
+def test_what_is_cancelled_while_a_token_is_got_is_not_sent(
+    issuer: TokenServer, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in a lane with more due than the worker looks at."""
+    monkeypatch.setattr("djwebhooks.work.READY", 2)
+    make_target(url=receiver.url, authentication=credentials(issuer))
+    for number in range(5):
+        fire("a.b", {"number": number})
+    worker = Worker(transport=RequestsTransport(concurrency=8), burst=True, threaded=False)
+    worker.enlist()
+    issuer.gate.clear()
+    for step in worker.steps[: worker.steps.index(worker._collect)]:
+        step()
+
+    Delivery.objects.get(sequence=1).cancel()
+    worker._next_poll = 0.0
+    for step in worker.steps[: worker.steps.index(worker._collect)]:
+        step()
+    issuer.gate.set()
+    worker.run()
+
+    assert outcomes() == [("cancelled", "cancelled")] + [("succeeded", "")] * 4
+
+
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
 def test_a_lane_that_an_application_keeps_locked_costs_only_the_cache(issuer: TokenServer, receiver: Receiver) -> None:
@@ -408,7 +432,7 @@ def test_a_lane_that_an_application_keeps_locked_costs_only_the_cache(issuer: To
     holder.start()
     assert locked.wait(10)
     while len(receiver.requests) < 2:
-        for step in worker.steps[4:7]:
+        for step in worker.steps[2:7]:
             step()
     release.set()
     holder.join()

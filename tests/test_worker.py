@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import OperationalError, connection
+from django.db import OperationalError, connection, transaction
 from django.dispatch import Signal
 from django.test.utils import CaptureQueriesContext
 
@@ -273,6 +273,78 @@ def test_what_is_kept_ready_is_bounded(owner: User) -> None:
 
     assert Delivery.objects.count() > READY * 2
     assert sum(len(held.ready) for held in worker._held.values()) <= READY
+
+
+def test_what_is_kept_ready_does_not_grow_with_each_look(owner: User) -> None:
+    """Each new event has its lane looked at again, also if none of it can be sent yet."""
+    target = register("http://127.0.0.1:9/", owner, concurrency_limit=1)
+    worker = Worker(transport=Silent(), threaded=False)
+    worker.enlist()
+    for _ in range(6):
+        Event.objects.bulk_create(Event(name="thing.happened", owner=owner, payload="1") for _ in range(READY))
+        take_turn(worker)
+
+    assert Delivery.objects.count() == 6 * READY
+    assert len(worker._held[target.pk].known) <= 2 * READY
+
+
+class Silent(MemoryTransport):
+    """Answers nothing."""
+
+    def wait(self, timeout: float) -> list[Reply]:
+        return []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_waits_for_its_payload_is_bounded(owner: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many payloads are to be built, a worker knows of a part of them only, and goes on when these are built."""
+    monkeypatch.setattr("djwebhooks.work.READY", 20)
+    target = register("http://127.0.0.1:9/", owner)
+    with transaction.atomic():
+        for _ in range(100):
+            thing_gated(owner=owner)
+    worker = Worker(transport=MemoryTransport(), burst=True)
+    for _ in range(20):
+        worker._paces[target.pk].note(Reply(0, status=200))
+    worker.enlist()
+    try:
+        for _ in range(10):
+            take_turn(worker)
+        assert 10 <= len(worker._held[target.pk].known) <= 30
+    finally:
+        gate.set()
+    worker.run()
+
+    assert Delivery.objects.filter(status="succeeded").count() == 100
+
+
+gate = threading.Event()
+
+
+@hook("thing.gated")
+def thing_gated(owner: User) -> int:
+    return gate.wait(30)
+
+
+def test_what_is_cancelled_while_it_is_built_is_not_sent(owner: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in a lane with more due than the worker looks at."""
+    monkeypatch.setattr("djwebhooks.work.READY", 2)
+    register("http://127.0.0.1:9/", owner)
+    event = thing_built(1, owner=owner)
+    fire_many(5, owner)
+    worker = Worker(transport=MemoryTransport(), threaded=False)
+    worker.enlist()
+    for step in worker.steps[: worker.steps.index(worker._see_builds)]:
+        step()
+    worker._hand_over()
+
+    event.deliveries.get().cancel()
+    worker.burst = True
+    worker.run()
+
+    assert event.deliveries.get().status == "cancelled"
+    assert str(event.uid) not in [request.headers["webhook-id"] for request in worker.transport.requests]
+    assert Delivery.objects.filter(status="succeeded").count() == 5
 
 
 def test_a_backlog_is_dispatched_as_it_is_sent(owner: User) -> None:
