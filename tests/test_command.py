@@ -31,7 +31,7 @@ from djwebhooks import signing
 from djwebhooks.database import execute
 from djwebhooks.events import fire
 from djwebhooks.management.commands.webhooks import Command, name_user, stopping
-from djwebhooks.management.listen import Listener, Received, describe
+from djwebhooks.management.listen import DevelopmentReceiver, Received, describe
 from djwebhooks.management.reencrypt import reencrypt_secrets
 from djwebhooks.management.report import report
 from djwebhooks.models import Delivery, Event, Lane, Replay, WebhookTarget, Worker
@@ -505,10 +505,10 @@ def test_listen_asks_for_a_secret(process_environment: MakeEnvironment, terminal
 
 
 @pytest.fixture
-def listener() -> Iterator[tuple[Listener, list[str]]]:
+def listener() -> Iterator[tuple[DevelopmentReceiver, list[str]]]:
     """A listener in a thread, and what it has shown."""
     shown: list[str] = []
-    with Listener(shown.append) as server:
+    with DevelopmentReceiver(shown.append) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server, shown
@@ -516,7 +516,7 @@ def listener() -> Iterator[tuple[Listener, list[str]]]:
         thread.join()
 
 
-def test_the_listener_reads_no_body_without_end(listener: tuple[Listener, list[str]]) -> None:
+def test_the_listener_reads_no_body_without_end(listener: tuple[DevelopmentReceiver, list[str]]) -> None:
     """What is too long, or of no length that can be, is refused unread."""
     server, shown = listener
     for length in ("1048577", "²", "-1"):
@@ -563,10 +563,10 @@ def test_what_the_listener_shows() -> None:
     assert describe(Received("POST", "/", {}, b"[" * 5000), []).endswith("\n  " + "[" * 5000)
 
 
-def test_listen_verifies_with_public_keys(listener: tuple[Listener, list[str]]) -> None:
+def test_listen_verifies_with_public_keys(listener: tuple[DevelopmentReceiver, list[str]]) -> None:
     """A receiver of v1a signatures is tried out without any secret."""
     pair = signing.new_key_pair()
-    with Listener(listener[1].append, secrets=[signing.public_key(pair)]) as server:
+    with DevelopmentReceiver(listener[1].append, secrets=[signing.public_key(pair)]) as server:
         thread = threading.Thread(target=server.handle_request)
         thread.start()
         requests.post(server.url, data=b"1", headers=sign(pair, b"1"), timeout=10)
@@ -575,7 +575,7 @@ def test_listen_verifies_with_public_keys(listener: tuple[Listener, list[str]]) 
     assert "POST /: signature verified\n" in listener[1][0]
 
 
-def test_listen_says_what_is_wrong_before_it_starts(listener: tuple[Listener, list[str]]) -> None:
+def test_listen_says_what_is_wrong_before_it_starts(listener: tuple[DevelopmentReceiver, list[str]]) -> None:
     """A port that is taken, and a secret that is none; the secret is not shown."""
     with pytest.raises(CommandError, match="choose another with --port"):
         run("listen", "--port", str(listener[0].server_port))

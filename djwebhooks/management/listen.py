@@ -35,7 +35,7 @@ class Received:
     body: bytes
 
 
-class Listener(ThreadingHTTPServer):
+class DevelopmentReceiver(ThreadingHTTPServer):
     """Listens on *host* and *port* (0 for any free one), answers with *status*, and calls *show* with each request's text.
 
     *secrets* are secrets and public keys to verify with. Raises ``OSError`` when the port cannot be had, and ``ValueError`` for a
@@ -74,7 +74,7 @@ class Listener(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     """Reads a request, shows it and answers."""
 
-    server: Listener
+    server: DevelopmentReceiver
     protocol_version = "HTTP/1.1"
     timeout = PATIENCE
 
@@ -110,7 +110,7 @@ def describe(received: Received, keys: Sequence[signing.Verifier]) -> str:
     headers = [f"  {name}: {shown[name]}" for name in names]
     if others := [name for name in told if not is_open(name)]:
         headers.append(f"  not shown: {', '.join(others)}")
-    return "\n".join([*map(make_printable, [head, *headers]), describe_body(received.body)])
+    return "\n".join([*map(mask_controls, [head, *headers]), describe_body(received.body)])
 
 
 def is_open(name: str) -> bool:
@@ -137,9 +137,9 @@ def describe_body(body: bytes) -> str:
         text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
     except (ValueError, RecursionError):
         text = text or "(no body)"
-    return "\n".join(f"  {make_printable(line)}" for line in text.splitlines())
+    return "\n".join(f"  {mask_controls(line)}" for line in text.splitlines())
 
 
-def make_printable(line: str) -> str:
+def mask_controls(line: str) -> str:
     """Return *line* without what would do something to a terminal: the request may come from anybody."""
     return "".join(letter if letter.isprintable() else "�" for letter in line)

@@ -91,7 +91,7 @@ class WebhookTargetQuerySet(models.QuerySet["WebhookTarget"]):
     def _reveal(self, pk: int, new: "WebhookTarget", fields: Mapping[str, Any]) -> tuple["WebhookTarget", bool]:
         try:
             with database.engine_transaction(self.db):
-                new.lock_number(self.db)
+                new.lock_owner(self.db)
                 target = self.select_for_update().get(pk=pk)
                 if not target.is_hidden:  # Somebody else was faster.
                     return target, False
@@ -154,7 +154,7 @@ class WebhookTargetQuerySet(models.QuerySet["WebhookTarget"]):
         target._state.db = self.db  # Where it is to be, and where ``clean`` looks for the others.
         try:
             with database.engine_transaction(self.db):
-                target.lock_number(self.db)
+                target.lock_owner(self.db)
                 target.clean()
                 # Whether the owner exists would be asked of a replica, which may not have heard of them yet.
                 target.clean_fields(exclude=["digest", "owner"])
@@ -228,7 +228,7 @@ class WebhookTarget(SigningTarget):
         if list(before) not in ([], [self.owner_id]):
             raise InvalidTarget("A target keeps its owner, who could see its log otherwise: make another one for the new owner.")
 
-    def lock_number(self, using: str) -> None:
+    def lock_owner(self, using: str) -> None:
         """Let nobody else make targets for this owner until the transaction ends, so that the limit is kept."""
         if self.owner_id is not None and not self.is_hidden:
             owners: Any = apps.get_model(owner_model())._base_manager.using(using)
@@ -264,26 +264,26 @@ class WebhookTarget(SigningTarget):
         with transaction.atomic(using=using):
             if self.is_hidden:
                 self.is_hidden = False
-                self.lock_number(using)
+                self.lock_owner(using)
                 self.check_number()
             # MariaDB locks it a little for each subscription: of two callers, neither could change it any more.
             database.lock_against_changes(WebhookTarget.objects.using(using).filter(pk=self.pk), using)
-            new = [Subscription(target=self, event=name) for name in names]
-            Subscription.objects.using(using).bulk_create(new, ignore_conflicts=True)
+            self._add_subscriptions(names, using)
             check_number_of_events(Subscription.objects.using(using).filter(target=self).count())
             WebhookTarget.objects.using(using).filter(pk=self.pk, is_hidden=True).update(is_hidden=False)
-        getattr(self, "_prefetched_objects_cache", {}).pop("subscriptions", None)
 
     def save_events(self, using: str) -> None:
         wanted = self.__dict__.pop("_events", None)
         if wanted is None:
             return
-        subscriptions = Subscription.objects.using(using)
-        subscriptions.filter(target=self).exclude(event__in=wanted).delete()
-        new = [Subscription(target=self, event=name) for name in wanted]
-        subscriptions.bulk_create(new, ignore_conflicts=True)
-        getattr(self, "_prefetched_objects_cache", {}).pop("subscriptions", None)
+        Subscription.objects.using(using).filter(target=self).exclude(event__in=wanted).delete()
+        self._add_subscriptions(wanted, using)
         self._drop_filters(wanted, using)
+
+    def _add_subscriptions(self, names: Iterable[str], using: str) -> None:
+        new = [Subscription(target=self, event=name) for name in names]
+        Subscription.objects.using(using).bulk_create(new, ignore_conflicts=True)
+        getattr(self, "_prefetched_objects_cache", {}).pop("subscriptions", None)
 
     def _drop_filters(self, events: Collection[str], using: str) -> None:
         """A filter goes with its subscription, or it would be in force again with the next one."""

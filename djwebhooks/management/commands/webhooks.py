@@ -27,7 +27,7 @@ from djwebhooks.explain import ANYONE, Explanation, explain_name, explain_uid
 from djwebhooks.hidden import HiddenText
 from djwebhooks.management.adoption import describe_adopted
 from djwebhooks.management.catalogue import FORMS, describe_catalogue
-from djwebhooks.management.listen import Listener
+from djwebhooks.management.listen import DevelopmentReceiver
 from djwebhooks.management.reencrypt import reencrypt_secrets
 from djwebhooks.management.report import report
 from djwebhooks.management.verbs import Options, VerbCommand, read_days, stopping
@@ -255,7 +255,7 @@ class Command(VerbCommand):
     def listen(self, options: Options) -> None:
         try:
             secrets = [read_secret(text) for text in options["secret"]]
-            listener = Listener(self.say, port=options["port"], status=options["status"], secrets=secrets)
+            listener = DevelopmentReceiver(self.say, port=options["port"], status=options["status"], secrets=secrets)
         except OSError as error:
             raise CommandError(f"Port {options['port']} cannot be had ({error}): choose another with --port.") from error
         except ValueError as error:
