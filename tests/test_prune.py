@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from django.conf import LazySettings
@@ -321,19 +322,22 @@ def test_who_is_firing_at_a_target_keeps_it(owner: User) -> None:
 
 @server_only
 @pytest.mark.django_db(transaction=True)
-def test_who_fires_at_a_target_that_is_just_pruned_makes_another(owner: User) -> None:
-    """What was found is there no more when the event is written: the event is for one that is."""
+@pytest.mark.parametrize("is_fired", [True, False])
+def test_who_wants_a_target_that_is_just_pruned_makes_another(owner: User, is_fired: bool) -> None:
+    """What was found is there no more when it is used: the event goes to one that is, and that is the one to be registered."""
+    fire_there = partial(fire, "a", {}, owner=owner, urls=URL)
+    register = partial(WebhookTarget.objects.register, URL, ["a"], owner=owner)
     target = make_unused(owner)
     with second_connection() as other:
         block = transaction.atomic(using=other)
         block.__enter__()
         run = Run(other, timezone.now(), 1, dry_run=False)
         run.prune_targets()
-        thread = Thread(lambda: fire("a", {}, owner=owner, urls=URL))
+        thread = Thread(fire_there if is_fired else register)
         wait_until_blocked()
         block.__exit__(None, None, None)
         thread.result()
 
     assert run.pruned.targets == 1
     assert WebhookTarget.objects.get() != target
-    assert len(deliver()) == 1
+    assert (WebhookTarget.objects.get().is_hidden, len(deliver())) == (is_fired, int(is_fired))

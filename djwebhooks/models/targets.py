@@ -84,9 +84,12 @@ class WebhookTargetQuerySet(models.QuerySet["WebhookTarget"]):
         new = WebhookTarget(target_url=network.check_url(url), owner=owner, identifier=identifier, **fields)
         new.events = list(events) if not isinstance(events, str) else events
         target = self.find(url, owner, identifier) or self.save_new(new)
-        if target.is_hidden:
+        if not target.is_hidden:
+            return target, target is new
+        try:
             return self._reveal(target.pk, new, fields)
-        return target, target is new
+        except WebhookTarget.DoesNotExist:  # It was pruned a moment ago.
+            return self.get_or_make(url, events, owner=owner, identifier=identifier, **fields)
 
     def _reveal(self, pk: int, new: "WebhookTarget", fields: Mapping[str, Any]) -> tuple["WebhookTarget", bool]:
         try:
