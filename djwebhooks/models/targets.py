@@ -84,7 +84,7 @@ class WebhookTargetQuerySet(models.QuerySet["WebhookTarget"]):
         new = WebhookTarget(target_url=network.check_url(url), owner=owner, identifier=identifier, **fields)
         new.events = list(events) if not isinstance(events, str) else events
         target = self.find(url, owner, identifier) or self.save_new(new)
-        if not target.is_hidden:
+        if target is new or not target.is_hidden:
             return target, target is new
         try:
             return self._reveal(target.pk, new, fields)
