@@ -122,7 +122,7 @@ def _bury(using: str, worker_ids: list[int]) -> None:
 
 def lease(using: str, worker_id: int, limit: int, *, only: Collection[int] | None = None) -> list[Held]:
     """Take up to *limit* lanes that are due and that nobody holds. Raises ``LeaseLost``."""
-    if limit <= 0 or not _is_one_free(using, only):
+    if limit <= 0 or not is_one_free(using, only):
         return []
     free = Lane.objects.using(using).filter(holder__isnull=True, due_at__lte=DatabaseNow())
     if only is not None:
@@ -138,8 +138,8 @@ def lease(using: str, worker_id: int, limit: int, *, only: Collection[int] | Non
     return database.run_transaction(using, hold_free)
 
 
-def _is_one_free(using: str, only: Collection[int] | None) -> bool:
-    """Whether there may be a lane to lease. Every worker asks, ten times a second."""
+def is_one_free(using: str, only: Collection[int] | None) -> bool:
+    """Whether there may be a lane to lease, of these targets if it says so. Every worker asks, ten times a second."""
     among = "" if only is None else f" AND target_id IN ({', '.join(['%s'] * len(only)) or 'NULL'})"
     sql = f"SELECT 1 FROM djw_lane WHERE holder IS NULL AND due_at <= {database.sql_now(using)}{among} LIMIT 1"
     return bool(database.execute(using, sql, list(only or ())))

@@ -1,5 +1,6 @@
 """What passes between lanes, messages and the worker: held lanes, works taken from them, and their outcomes."""
 
+import time
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -114,6 +115,9 @@ class Held:
     has_new_grant: bool = False
     #: Whether one of these is being asked for, so that all others wait for the answer.
     is_asking: bool = False
+    #: Since when it is held, by the monotonic clock, and whether nothing more is sent, so that it can make room for others.
+    since: float = field(default_factory=time.monotonic)
+    is_leaving: bool = False
 
     @property
     def is_probed(self) -> bool:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError, close_old_connections, connections
@@ -23,7 +24,7 @@ from djwebhooks.build import Builder, InlineBuilder, see_states
 from djwebhooks.conf import conf
 from djwebhooks.database import DatabaseClock
 from djwebhooks.dispatch import Lessee
-from djwebhooks.fairness import Paces, Usage, choose
+from djwebhooks.fairness import Paces, Usage, choose, part
 from djwebhooks.handshake import Permission
 from djwebhooks.lanes import LeaseLost
 from djwebhooks.listener import Listener
@@ -57,6 +58,8 @@ PATIENCE = 2.0
 FLUSH, FLUSH_SIZE = 0.03, 500
 #: Lanes that one worker leases at most.
 LANES = 1000
+#: Seconds after which a lane makes room for others that wait, if all that a worker may hold are taken; and how many do at once.
+TURN, LEAVING_PART = 5.0, 0.1
 #: Seconds that the end of a process waits for the worker in it.
 EXIT_PATIENCE = 5.0
 #: The first and the longest pause, in seconds, after a database error; each is twice the one before.
@@ -342,7 +345,11 @@ class Worker:
         moved, dispatched = self._dispatch(room // 2)
         is_full = room <= 0
         if is_full:
+            self._end_turns()
             room = self._make_room()
+        else:
+            for held in self._held.values():
+                held.is_leaving = False
         # What was dispatched is sent first, but what has been due for longer is not put off a second time.
         self._owes_lease = bool(dispatched) and not self._owes_lease
         leased = [] if self._owes_lease else lanes.lease(self.using, self.id, room - len(dispatched), only=self.targets)
@@ -407,9 +414,18 @@ class Worker:
         # Whoever works in the caller's own thread does not keep them waiting.
         self._is_replaying = (has_moved and left == 0) or (self._has_own_thread and left <= PATIENCE)
 
+    def _end_turns(self) -> None:
+        """Send nothing more of some lanes that were held for longest, if others wait: rates may keep them busy for hours."""
+        if lanes.is_one_free(self.using, self.targets):
+            until = time.monotonic() - TURN
+            longest = sorted((held for held in self._held.values() if held.since <= until), key=attrgetter("since"))
+            for held in longest[: part(len(self._held), LEAVING_PART)]:
+                held.is_leaving = True
+
     def _make_room(self) -> int:
-        """Let go of slow and untried targets' lanes with nothing under way, so that they keep nobody out; return how many."""
-        idle = [held for pk, held in self._held.items() if self._paces[pk].is_risky and len(held.known) == len(held.ready)]
+        """Let go of slow, untried and leaving lanes with nothing under way, so that they keep nobody out; return how many."""
+        may_go = (held for pk, held in self._held.items() if held.is_leaving or self._paces[pk].is_risky)
+        idle = [held for held in may_go if len(held.known) == len(held.ready)]
         for held in idle:
             held.drop_ready()
         kept = lanes.release(self.using, self.id, idle, self._clock(), is_due=True)
@@ -494,7 +510,7 @@ class Worker:
         usage = Usage(self._flights.values(), self._paces, self.transport.concurrency)
         room = self.transport.concurrency - len(self._flights)
         # What is ready of a lane that is still to be looked at may have been cancelled.
-        fresh = {pk: held for pk, held in self._held.items() if not held.is_stale}
+        fresh = {pk: held for pk, held in self._held.items() if not held.is_stale and not held.is_leaving}
         chosen = list(choose(fresh, usage, room, self._chosen_at))
         if not chosen:
             return

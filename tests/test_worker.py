@@ -401,6 +401,26 @@ def take_turn(worker: Worker) -> None:
         step()
 
 
+def test_lanes_that_always_have_something_make_room(owner: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker holds so many and no more; when others wait, those that were held for longest go back, however well they do."""
+    monkeypatch.setattr("djwebhooks.worker.TURN", 0.0)
+    for number in range(2):
+        register(f"http://127.0.0.1:9/{number}", owner, rate_limit=20)
+    fire_many(20, owner)
+    transport = MemoryTransport(concurrency=1)
+    worker = Worker(transport=transport, burst=True, threaded=False)
+    worker.enlist()
+    while len(transport.requests) < 4:
+        worker._turn()
+    new = register("http://127.0.0.1:9/new", User.objects.create(username="other"))
+    fire("thing.happened", 1, owner=new.owner)
+    worker.run()
+
+    urls = [request.url for request in transport.requests]
+    assert len(urls) == 41
+    assert urls.index(new.target_url) < 20
+
+
 # -- the lease ---------------------------------------------------------------------------------------------------------
 
 
