@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import (
     DatabaseError,
@@ -147,15 +147,30 @@ def _warn_of_reads(path: str) -> None:
     )
 
 
-def see_states(using: str, event_ids: Sequence[int], now: datetime) -> dict[int, tuple[Mapping[str, bool], datetime]]:
-    """Say of each event which of its versions are built, and when to look again for those that are not."""
+class BuildState(NamedTuple):
+    """How far the payload of an event is: which of its versions are built, and when to look again for those that are not."""
+
+    built: Mapping[str, bool]
+    again_at: datetime
+    #: Whether its function has failed; else somebody else is at it.
+    has_failed: bool = False
+
+
+def see_states(using: str, event_ids: Sequence[int], now: datetime) -> dict[int, BuildState]:
+    """Say of each event how far it is."""
     columns = ("pk", "payload", "versions", "build_error", "build_due_at")
     rows = Event.objects.using(using).filter(pk__in=event_ids).values_list(*columns)
     return {
-        # Without an error somebody else is at it, and may be done any moment.
-        pk: (list_built(text, versions), max(again_at or now, now) if error else now + POLL)
-        for pk, text, versions, error, again_at in rows
+        pk: BuildState(
+            list_built(text, versions), max(until or now, now) if error else _find_next_look(until or now, now), bool(error)
+        )
+        for pk, text, versions, error, until in rows
     }
+
+
+def _find_next_look(until: datetime, now: datetime) -> datetime:
+    """When to look again for what somebody has until *until* to build: soon, or after a quarter of the time that it has taken."""
+    return now + max(POLL, min((now - (until - LEASE)) / 4, until - now))
 
 
 class Turns:

@@ -20,7 +20,7 @@ from django.utils.module_loading import import_string
 
 from djwebhooks import dispatch, lanes, messages, replays, tokens, verdicts
 from djwebhooks.announce import announce, announce_expired
-from djwebhooks.build import Builder, InlineBuilder, see_states
+from djwebhooks.build import Builder, BuildState, InlineBuilder, see_states
 from djwebhooks.conf import conf
 from djwebhooks.database import DatabaseClock
 from djwebhooks.dispatch import Lessee
@@ -627,7 +627,7 @@ class Worker:
         states = see_states(self.using, list(done), now)
         pending = lanes.list_pending(self.using, [work.delivery_id for works in done.values() for work in works])
         for event_id, works in sorted(done.items(), reverse=True):  # Each goes to the front: the earliest event last.
-            built, again_at = states.get(event_id, (BUILT, now))
+            built, again_at, has_failed = states.get(event_id, BuildState(BUILT, now))
             for work in works:
                 held = self._held[work.target_id]
                 held.unbuilt.discard(work.delivery_id)
@@ -637,7 +637,8 @@ class Worker:
                 elif built[choose_version(version, built)] or not held.is_open:
                     held.put_back(work)
                 else:
-                    self._keep_outcome(Outcome(work, Status.PENDING, "build_error", due_at=again_at))
+                    reason = "build_error" if has_failed else work.reason
+                    self._keep_outcome(Outcome(work, Status.PENDING, reason, due_at=again_at))
 
     # -- results --------------------------------------------------------------------------------------------------------
 

@@ -604,23 +604,33 @@ def test_our_own_fault_does_not_count() -> None:
 
 
 def test_build_states_say_when_to_look_again() -> None:
-    """Built at once; after a fault when its pause is over, or now when there is none any more; else a moment later."""
+    """Built at once; after a fault when its pause is over, or now when there is none any more."""
     now = read_clock(DB)
     later = now + timedelta(minutes=5)
-    built, failed, given_up, running = Event.objects.bulk_create([
+    built, failed, given_up = Event.objects.bulk_create([
         Event(name="a.b", payload="1"),
         Event(name="a.b", build_error="traceback", build_due_at=later),
         Event(name="a.b", build_error="traceback"),
-        Event(name="a.b", build_due_at=later),
     ])  # fmt: skip
 
-    states = see_states(DB, [built.pk, failed.pk, given_up.pk, running.pk, 0], now)
+    states = see_states(DB, [built.pk, failed.pk, given_up.pk, 0], now)
 
     assert states[built.pk][0] == {"": True}
-    assert states[failed.pk] == ({"": False}, later)
-    assert states[given_up.pk] == ({"": False}, now)
-    assert states[running.pk] == ({"": False}, now + build.POLL)
+    assert states[failed.pk] == ({"": False}, later, True)
+    assert states[given_up.pk] == ({"": False}, now, True)
     assert 0 not in states
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("since", "pause"), [(0, 0.5), (1, 0.5), (20, 5), (59, 1), (80, 0.5)])
+def test_what_somebody_else_builds_is_looked_at_less_often_the_longer_it_takes(since: float, pause: float) -> None:
+    """Each look is recorded for each of its deliveries; but none comes much later than the end of their lease."""
+    now = read_clock(DB)
+    event = Event.objects.create(name="a.b", build_due_at=now - timedelta(seconds=since) + build.LEASE)
+
+    state = see_states(DB, [event.pk], now)[event.pk]
+
+    assert (state.again_at, state.has_failed) == (now + timedelta(seconds=pause), False)
 
 
 @pytest.mark.django_db
