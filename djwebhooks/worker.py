@@ -107,7 +107,7 @@ class Worker:
         #: The id of its row; 0 while it has none.
         self.id = 0
         self.recorded = 0
-        self._has_own_thread = threaded
+        self._is_threaded = threaded
         self._thread: threading.Thread | None = None
         self._is_stopping = False
         self._pause = self._last_work = 0.0
@@ -269,14 +269,14 @@ class Worker:
             self.retry_enlisting_at = enlisted
             return False
         self.id = enlisted
-        if self._has_own_thread and not self._has_end:
+        if self._is_threaded and not self._has_end:
             self.listener.start()
         return True
 
     def _keep_lease(self) -> None:
         now = time.monotonic()
         if now - self._anchor >= BEAT:
-            if self._has_own_thread:
+            if self._is_threaded:
                 close_old_connections()  # Also those that only receivers of signals use: nobody else would mend them.
             lanes.beat(self.using, self.id)
             self._anchor = now  # Taken before the query: our idea of the lease ends before the database's.
@@ -396,7 +396,7 @@ class Worker:
 
     def _see_paced(self) -> None:
         """A burst goes on for what a rate lets out shortly; but whoever works in the caller's own thread keeps nobody waiting."""
-        if self.burst and self._has_own_thread:
+        if self.burst and self._is_threaded:
             until = self._clock() + timedelta(seconds=PATIENCE)
             self._is_paced = lanes.is_one_paced(self.using, until, only=self.targets)
 
@@ -412,7 +412,7 @@ class Worker:
         left = NO_REPLAY if at is None else max(0.0, (at - self._clock()).total_seconds())
         self._next_replay_poll = time.monotonic() + min(left if has_moved else REPLAY_POLL, REPLAY_POLL)
         # Whoever works in the caller's own thread does not keep them waiting.
-        self._is_replaying = (has_moved and left == 0) or (self._has_own_thread and left <= PATIENCE)
+        self._is_replaying = (has_moved and left == 0) or (self._is_threaded and left <= PATIENCE)
 
     def _end_turns(self) -> None:
         """Send nothing more of some lanes that were held for longest, if others wait: rates may keep them busy for hours."""
@@ -644,7 +644,7 @@ class Worker:
 
     def _collect(self) -> None:
         """Judge the replies that have come."""
-        replies = self.transport.wait(self._patience())
+        replies = self.transport.wait(self._find_wait())
         now = self._clock()
         for reply in replies:
             flight = self._flights.pop(reply.key, None)
@@ -654,7 +654,7 @@ class Worker:
                 if result is not None:
                     self._keep_outcome(verdicts.judge(flight, result, now))
 
-    def _patience(self) -> float:
+    def _find_wait(self) -> float:
         """For how many seconds a turn may wait for replies."""
         now = time.monotonic()
         if self._outcomes:

@@ -181,7 +181,7 @@ def test_a_lane_that_an_application_keeps_locked_keeps_nobody_busy(owner: User) 
         turn(worker)
 
         assert worker._outcomes
-        assert worker._patience() > 0.01
+        assert worker._find_wait() > 0.01
     worker._record_again_at = 0.0
     turn(worker, but="")
     assert Delivery.objects.get().status == Status.SUCCEEDED
@@ -207,7 +207,7 @@ def test_a_lane_in_which_nothing_can_be_reserved_keeps_nobody_busy(owner: User) 
             step()
 
         assert transport.requests == []
-        assert worker._patience() > 0.01
+        assert worker._find_wait() > 0.01
     worker._held[target.pk].paced_until = worker._clock()
     turn(worker, 2)
     assert len(transport.requests) == 1

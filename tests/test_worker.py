@@ -356,7 +356,7 @@ def test_a_backlog_is_dispatched_as_it_is_sent(owner: User) -> None:
     for _ in range(3):
         take_turn(worker)
     assert Event.objects.waiting().count() == ahead, "what is ready comes first"
-    assert worker._patience() > 0, "and nothing is asked for over and over"
+    assert worker._find_wait() > 0, "and nothing is asked for over and over"
 
     worker._next_poll = 0.0
     take_turn(worker)
