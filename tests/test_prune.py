@@ -341,3 +341,20 @@ def test_who_wants_a_target_that_is_just_pruned_makes_another(owner: User, is_fi
     assert run.pruned.targets == 1
     assert WebhookTarget.objects.get() != target
     assert (WebhookTarget.objects.get().is_hidden, len(deliver())) == (is_fired, int(is_fired))
+
+
+@server_only
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_goes_on_beside_it(owner: User) -> None:
+    """Nothing that is locked by what is being deleted is needed to dispatch, to send and to record, for the same target."""
+    make_target(owner)
+    send_old(owner, 3)
+    event = fire("a", {}, owner=owner)
+
+    with second_connection() as other, transaction.atomic(using=other):
+        pruned = prune(using=other)
+        sent = deliver()
+
+    assert pruned == Pruned(events=3, bodies=3, deliveries=3, attempts=3)
+    assert [request.headers["webhook-id"] for request in sent] == [str(event.uid)]
+    assert Delivery.objects.get().status == "succeeded"
