@@ -29,7 +29,7 @@ class RowFilters(StrictSerializer[Any]):
 class TargetFilters(RowFilters):
     is_active = serializers.BooleanField(required=False)
     identifier = serializers.CharField(required=False, max_length=255, allow_blank=True, trim_whitespace=False)
-    event = serializers.CharField(required=False, max_length=255, validators=[check_event_name])
+    event = serializers.CharField(required=False, max_length=255, trim_whitespace=False, validators=[check_event_name])
 
     def narrow(self, rows: Any) -> QuerySet[Any]:
         """Return those of *rows* that are asked for; with ``event``, those that get it, by a wildcard or by its name."""
@@ -40,7 +40,7 @@ class TargetFilters(RowFilters):
 
 
 class EventFilters(RowFilters):
-    name = serializers.CharField(required=False, max_length=255)
+    name = serializers.CharField(required=False, max_length=255, trim_whitespace=False)
     since = TimeField(required=False, source="created_at__gte")
     until = TimeField(required=False, source="created_at__lt")
 
@@ -49,7 +49,7 @@ class DeliveryFilters(RowFilters):
     status = ChoiceField(Status.choices, required=False)
     target = serializers.UUIDField(required=False, source="target__uid")
     event = serializers.UUIDField(required=False, source="event__uid")
-    event_name = serializers.CharField(required=False, max_length=255, source="event__name")
+    event_name = serializers.CharField(required=False, max_length=255, trim_whitespace=False, source="event__name")
     since = TimeField(required=False, source="created_at__gte")
     until = TimeField(required=False, source="created_at__lt")
 
@@ -62,7 +62,7 @@ class ReplayFilters(RowFilters):
 
 class AttemptFilters(RowFilters):
     delivery = serializers.UUIDField(required=False, source="delivery__uid")
-    error = serializers.CharField(required=False, max_length=32, allow_blank=True)
+    error = serializers.CharField(required=False, max_length=32, allow_blank=True, trim_whitespace=False)
 
 
 def read_filters(request: Request, filters: type[RowFilters]) -> RowFilters:

@@ -42,7 +42,7 @@ SAMPLES = 3
 
 
 class HookFilters(RowFilters):
-    event = serializers.CharField(required=False, max_length=255)
+    event = serializers.CharField(required=False, max_length=255, trim_whitespace=False)
 
 
 class SampleFilters(RowFilters):
@@ -50,7 +50,7 @@ class SampleFilters(RowFilters):
 
     noun = "parameter"
 
-    event = serializers.CharField(max_length=255, validators=[check_subscription])
+    event = serializers.CharField(max_length=255, trim_whitespace=False, validators=[check_subscription])
 
 
 class HookSerializer(serializers.Serializer[Subscription]):
