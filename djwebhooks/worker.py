@@ -34,6 +34,7 @@ from djwebhooks.models.events import events_database
 from djwebhooks.notices import Mailer
 from djwebhooks.transports.base import Reply, Request, Transport
 from djwebhooks.versions import BUILT, CURRENT, choose_version
+from djwebhooks.wakeups import MOMENT
 from djwebhooks.work import RESERVE_AGAIN, Flight, Held, Outcome, Work
 
 logger = logging.getLogger(__name__)
@@ -111,8 +112,8 @@ class Worker:
         self._thread: threading.Thread | None = None
         self._is_stopping = False
         self._pause = self._last_work = 0.0
-        #: Whether somebody has committed work since the last poll, as far as this was heard.
-        self._is_called = False
+        #: Whether somebody has committed work since the last poll, as far as this was heard, or until when others may unheard.
+        self._is_called, self._called_until = False, 0.0
         self._forget()
         self._paces = Paces()
 
@@ -322,7 +323,8 @@ class Worker:
     # -- finding work ---------------------------------------------------------------------------------------------------
 
     def _hear(self) -> None:
-        """Poll soon, since there may be new work. Safe in other threads."""
+        """Poll soon, since there may be new work, and once more a moment later. Safe in other threads."""
+        self._called_until = time.monotonic() + MOMENT
         self._is_called = True
         self.transport.wake()
 
@@ -341,6 +343,8 @@ class Worker:
         if self._is_stopping or (started < self._poll_at and not self._wants_to_poll()):
             return
         self._is_called = False
+        if started < self._called_until:  # In this order, as we may be called in between.
+            self._is_called = True
         room = min(LANES, 2 * self.transport.concurrency) - len(self._held)
         moved, dispatched = self._dispatch(room // 2)
         is_full = room <= 0
@@ -365,7 +369,7 @@ class Worker:
             self._last_work = ended
         # A poll may have waited for somebody's lock, which says nothing of what the next one costs.
         self._next_poll = ended + min(max(POLL, POLL_SHARE * (ended - started)), LONGEST_POLL)
-        self._next_call = min(ended + CALL_SHARE * (ended - started), self._next_poll)
+        self._next_call = min(max(self._called_until, ended + CALL_SHARE * (ended - started)), self._next_poll)
 
     def _dispatch(self, room: int) -> tuple[int, list[Held]]:
         """Dispatch what waits; return how many events moved on, and the lanes that this worker got with that, *room* at most."""

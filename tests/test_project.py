@@ -40,6 +40,7 @@ LAYERS = (
         "schemas",
         "managers",
         "pages",
+        "wakeups",
     ),
     ("catalogue", "filters"),
     ("transports", "models"),

@@ -22,6 +22,8 @@ from redis.sentinel import SentinelConnectionPool
 from rq import Queue
 from rq.scheduler import RQScheduler
 
+from djwebhooks.wakeups import Spacing
+
 logger = logging.getLogger(__name__)
 
 #: Seconds that Redis may take, and for which it is left alone after it failed.
@@ -33,13 +35,15 @@ FLAG_SECONDS = 5
 class Bell:
     """Rings for a *job*, which is called with a database; it never lets Redis' trouble become the caller's.
 
-    *options* are the job's on its queue, and *name* tells its flags from those of other bells.
+    *options* are the job's on its queue, and *name* tells its flags from those of other bells. As one ring stands for those of
+    the next moment, a job's last look for work is to be a moment after its start, and after it lowers a flag.
     """
 
     def __init__(self, job: Callable[[str], None], options: Callable[[], dict[str, Any]], name: str) -> None:
         self.job = job
         self.options = options
         self.name = name
+        self._spacing = Spacing()
         self._silent_until = 0.0
         self._warn_again_at = 0.0
 
@@ -52,7 +56,7 @@ class Bell:
             queue = fast_queue(queue_name)
             if at is not None and delay > 0:
                 self._enqueue_at(queue, using, at, delay)
-            else:
+            elif not queue.is_async or self._spacing.needs(using):
                 key = self.wake_flag(queue_name, using)
 
                 def enqueue() -> None:

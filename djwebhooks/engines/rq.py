@@ -3,6 +3,7 @@
 import gc
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -28,6 +29,7 @@ from djwebhooks.engines.jobs import (
     tolerating_redis,
 )
 from djwebhooks.inline import Inline
+from djwebhooks.wakeups import MOMENT
 from djwebhooks.worker import Worker
 
 #: Seconds that a job works at most, and goes on looking when there is nothing to do.
@@ -109,7 +111,8 @@ def run_worker(engine: RQEngine, queue: Queue, using: str) -> None:
                 worker.run()
         finally:
             worker.lower_flag()
-        # Whoever committed until now saw a job at work and did not wake another: so look once more.
+        # Whoever committed until now saw a job at work, or had just woken one, and did not wake another: so look once more.
+        time.sleep(MOMENT)
         at = worker.retry_enlisting_at or next_due(using)
         if at is not None:
             # The database says when; the scheduler goes by a clock like this machine's.

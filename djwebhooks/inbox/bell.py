@@ -1,5 +1,6 @@
 """Wake a worker on django-rq once a message is committed, where ``DJWEBHOOKS_INBOX_QUEUE`` names a queue for it."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -12,6 +13,7 @@ from djwebhooks.database import read_clock
 from djwebhooks.engines.jobs import REDIS_PAUSE, Bell, fast_queue, stopping_on_sigterm, tolerating_redis
 from djwebhooks.inbox.worker import InboxWorker, next_due
 from djwebhooks.inline import Inline
+from djwebhooks.wakeups import MOMENT
 
 #: Seconds for which a job takes new messages, and which the handlers of the last one may take besides.
 BUDGET, PATIENCE = 20, 600
@@ -59,6 +61,8 @@ def run_job(using: str, budget: float = BUDGET) -> None:
         close_old_connections()
         with stopping_on_sigterm(worker.stop):
             worker.run()
+            # Whoever committed within this moment had just woken this job, and did not wake another: so look once more.
+            time.sleep(MOMENT)
             at = next_due(using)
             if at is not None:
                 now = read_clock(using)

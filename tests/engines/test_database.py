@@ -110,6 +110,31 @@ def test_a_commit_wakes_an_idle_worker(launcher: Launcher, receiver: Receiver) -
 
 @postgresql_only
 @pytest.mark.django_db(transaction=True)
+def test_commits_shortly_after_one_another_share_a_notice(long_moment: None) -> None:
+    """Each would cost the application a round trip."""
+    with CaptureQueriesContext(connection) as queries:
+        for _ in range(3):
+            fire("a.b", {})
+
+    assert [query["sql"] for query in queries].count("NOTIFY djwebhooks") == 1
+
+
+@postgresql_only
+@pytest.mark.django_db(transaction=True)
+def test_who_shares_a_notice_is_served_nevertheless(launcher: Launcher, receiver: Receiver) -> None:
+    """A worker that was told of the first one looks again for the others, though it would not look by itself for years."""
+    owner = make_user()
+    make_target(owner, url=receiver.url)
+    launcher.call("tests.engines.processes.work_sleepily")
+    wait_until(list_listeners, "the worker listens")
+    for burst in range(1, 6):
+        for number in range(20):
+            fire("a.b", {"number": number}, owner=owner)
+        wait_until(lambda: Delivery.objects.filter(status=Status.SUCCEEDED).count() == 20 * burst, "all are sent")  # noqa: B023
+
+
+@postgresql_only
+@pytest.mark.django_db(transaction=True)
 def test_a_worker_that_became_deaf_hears_again(launcher: Launcher, receiver: Receiver) -> None:
     """What is committed while its listening connection is cut is sent as soon as there is another, with nobody polling."""
     owner = make_user()

@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -29,6 +30,7 @@ from djwebhooks.events import fire
 from djwebhooks.models import Attempt, Delivery, Event, Lane, WebhookTarget, Worker
 from djwebhooks.models.deliveries import Status
 from djwebhooks.testing.receiver import Conversation, Receiver, slow
+from djwebhooks.wakeups import MOMENT
 from djwebhooks.worker import work
 from example_project.services import Service
 from tests.builders import make_target, make_user
@@ -229,6 +231,42 @@ def test_one_job_stands_for_many_commits(queue: Queue, client: Redis, owner: Use
 
     assert len(queue) == 1
     assert 0 < client.ttl(wake_flag("default")) <= jobs.FLAG_SECONDS
+
+
+def test_commits_shortly_after_one_another_ask_redis_once(long_moment: None, client: Redis, owner: User) -> None:
+    """Each would cost the application a round trip."""
+    before = count_evals(client)
+    for _ in range(3):
+        fire("a.b", {}, owner=owner)
+
+    assert count_evals(client) == before + 1
+
+
+def count_evals(client: Redis) -> int:
+    stats = client.info("commandstats")
+    return int(stats.get("cmdstat_eval", {"calls": 0})["calls"])
+
+
+def test_a_job_looks_last_a_moment_after_others_may_be_woken(queue: Queue, owner: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever woke nobody, as somebody else had just done it, has committed until then."""
+    lowered_at, looked_at = [], []
+
+    class Watched(rq.JobWorker):
+        def lower_flag(self) -> None:
+            super().lower_flag()
+            lowered_at.append(time.monotonic())
+
+    def note_time(execute: Callable[..., Any], sql: str, *arguments: Any) -> Any:
+        looked_at.append(time.monotonic())
+        return execute(sql, *arguments)
+
+    monkeypatch.setattr(rq, "JobWorker", Watched)
+    fire("a.b", {}, owner=owner)
+    with connection.execute_wrapper(note_time):
+        run_jobs(queue)
+
+    first_look_after = min(at for at in looked_at if at > lowered_at[0])
+    assert first_look_after - lowered_at[0] >= MOMENT
 
 
 def test_a_rollback_queues_nothing(queue: Queue, owner: User) -> None:
