@@ -28,7 +28,7 @@ from django.utils import timezone
 
 import djwebhooks
 from djwebhooks import signing
-from djwebhooks.database import execute
+from djwebhooks.database import DatabaseNow, execute
 from djwebhooks.events import fire
 from djwebhooks.management.commands.webhooks import Command, name_user, stopping
 from djwebhooks.management.listen import DevelopmentReceiver, Received, describe
@@ -264,7 +264,7 @@ def test_replay_says_what_it_leaves_out(settings: LazySettings) -> None:
     fire("a", {}, owner=target.owner)
     fire("a", {}, owner=gone.owner)
     deliver(500)
-    Event.objects.filter(owner=target.owner).update(expires_at=timezone.now())
+    Event.objects.filter(owner=target.owner).update(expires_at=DatabaseNow())
     gone.delete()
 
     assert run("replay", "--all", "--dry-run").splitlines() == [

@@ -6,6 +6,7 @@ import pytest
 from django.conf import LazySettings
 from django.utils import timezone
 
+from djwebhooks.database import DatabaseNow
 from djwebhooks.events import fire
 from djwebhooks.explain import explain_uid
 from djwebhooks.handshake import Handshake, Permission
@@ -123,8 +124,8 @@ def test_a_receiver_is_asked_once(envelope: str, receiver: Receiver, transport: 
         url=receiver.url, envelope=envelope, headers={"x-own": "1"}, authentication={"type": "bearer", "token": "t"}, rate_limit=5
     )
     send(transport, 3)
-    Lane.objects.update(next_free_at=None, due_at=timezone.now())
-    Delivery.objects.filter(status="pending").update(due_at=timezone.now())
+    Lane.objects.update(next_free_at=None, due_at=DatabaseNow())
+    Delivery.objects.filter(status="pending").update(due_at=DatabaseNow())
     work(burst=True, transport=type(transport)(), threaded=False)
 
     asked, *sent = receiver.requests
@@ -260,7 +261,7 @@ def test_a_rate_goes_with_its_permission(settings: LazySettings, transport: Tran
         make_target(url=receiver.url, envelope="cloudevents")
         send(transport, 3)
         settings.DJWEBHOOKS_CLOUDEVENTS_ORIGIN = ""
-        Lane.objects.update(next_free_at=None, due_at=timezone.now())
+        Lane.objects.update(next_free_at=None, due_at=DatabaseNow())
         work(burst=True, transport=type(transport)(), threaded=False)
 
         assert methods_of(receiver) == ["OPTIONS", *["POST"] * 3]

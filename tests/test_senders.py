@@ -24,11 +24,11 @@ from djwebhooks.events import fire
 from djwebhooks.exceptions import InvalidEvent, InvalidPayload, InvalidTarget, UnknownSender
 from djwebhooks.explain import explain_uid
 from djwebhooks.feed import read_page
-from djwebhooks.models import Attempt, Body, Delivery, Event, Lane, WebhookTarget
+from djwebhooks.models import Attempt, Body, Delivery, Event, WebhookTarget
 from djwebhooks.models.deliveries import Status
 from djwebhooks.payload import ENVELOPES, Message
 from djwebhooks.senders import FormSender, Letter, Sender, find
-from djwebhooks.testing import deliver
+from djwebhooks.testing import deliver, make_due
 from djwebhooks.transports.base import Reply, Request
 from tests.builders import URL, make_target, make_user
 from tests.keys import make_certificate
@@ -153,12 +153,6 @@ def bodies_of(requests: list[Request]) -> list[Any]:
 
 def ends() -> list[tuple[str, str]]:
     return list(Delivery.objects.order_by("pk").values_list("status", "reason"))
-
-
-def make_due() -> None:
-    """Let the time pass until everything is tried again."""
-    Delivery.objects.update(due_at=timezone.now())
-    Lane.objects.update(due_at=timezone.now(), held_until=None)
 
 
 # -- choosing ----------------------------------------------------------------------------------------------------------

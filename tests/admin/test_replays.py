@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
-from django.utils import timezone
 
+from djwebhooks.database import DatabaseNow
 from djwebhooks.models import Delivery, Event, Replay, WebhookTarget
 from djwebhooks.models.replays import MOST_TARGETS, make_criteria
 from djwebhooks.testing import deliver
@@ -53,7 +53,7 @@ def test_a_replay_is_counted_and_then_started(admin_client: Client, admin_user: 
 def test_a_count_says_what_is_left_out(admin_client: Client) -> None:
     """With the reason."""
     target = make_failures(2)
-    Event.objects.filter(pk=Event.objects.earliest("pk").pk).update(expires_at=timezone.now())
+    Event.objects.filter(pk=Event.objects.earliest("pk").pk).update(expires_at=DatabaseNow())
     form = REPLAY_FORM | {"owner": str(target.owner.pk), "_count": "1"}
 
     counted = text_of(admin_client.post(ADD_REPLAY, form, follow=True))

@@ -7,6 +7,7 @@ import pytest
 from django.conf import LazySettings
 from django.utils import timezone
 
+from djwebhooks.database import DatabaseNow
 from djwebhooks.events import fire
 from djwebhooks.exceptions import AlreadyFinished, InvalidReplay
 from djwebhooks.models import Delivery, Event, Replay, WebhookTarget
@@ -141,8 +142,8 @@ def test_events_that_have_expired_are_left_out_unless_said() -> None:
     """An event's ``expires_at`` counts in a replay; who names ``expired`` wants it all the same, and then it is sent."""
     target = make_target(retry_schedule=[])
     fail("a.b", expires_at=timezone.now() + timedelta(hours=1))
-    Event.objects.update(expires_at=timezone.now())
-    Delivery.objects.update(expires_at=timezone.now())
+    Event.objects.update(expires_at=DatabaseNow())
+    Delivery.objects.update(expires_at=DatabaseNow())
     everybody = make_criteria(everybody=True)
 
     assert Delivery.objects.plan(everybody) == Plan(expired=1)
@@ -157,7 +158,7 @@ def test_what_is_replayed_expires_as_it_would_have() -> None:
     fail("a.b", expires_at=timezone.now() + timedelta(hours=1))
     fail("a.b", expires_at=timezone.now() + timedelta(hours=1))
     first, second = Delivery.objects.order_by("pk")
-    Delivery.objects.filter(pk=second.pk).update(expires_at=timezone.now())
+    Delivery.objects.filter(pk=second.pk).update(expires_at=DatabaseNow())
     first.retry()
     second.retry()
 
