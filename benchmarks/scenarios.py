@@ -220,7 +220,8 @@ def compare_hanging(stage: Stage, *, healthy: int, hanging: int, rate: float) ->
 
 def take_latencies(stage: Stage, healthy: int, rate: float) -> list[float]:
     """Seconds from the save to the arrival at healthy endpoints; infinite for what is not there a while after the last."""
-    seconds, started = stage.scaled(15, 3), time.monotonic()
+    # So long that the latest of a hundred are those of several notes, and that requests which hang are given up meanwhile.
+    seconds, started = stage.scaled(45, 3), time.monotonic()
     expected = healthy * round(rate * seconds)
     in_fork(partial(stage.save_steadily, rate, seconds))
     wait_until(lambda: len(stage.arrivals(started, "0")) >= expected, 5)
