@@ -39,6 +39,8 @@ from djwebhooks.uid import uuid7
 HOOK_ID = re.compile(r"([0-9a-f-]{36})-([a-zA-Z0-9_.*]+)")
 #: How many events are shown as samples.
 SAMPLES = 3
+#: What subscribers call the address: we do, Zapier does, django-rest-hooks and drf-hooks do, and Zapier did.
+URL_NAMES = ("target_url", "hookUrl", "target", "subscription_url")
 
 
 class HookFilters(RowFilters):
@@ -82,24 +84,27 @@ class HookRequestSerializer(StrictSerializer[Any]):
         help_text="Where events are sent by POST.",
     )
     hookUrl = TextField(required=False, help_text="The same, as Zapier calls it.")  # noqa: N815  # its name outside
+    target = TextField(required=False, help_text="The same, as django-rest-hooks and drf-hooks call it.")
+    subscription_url = TextField(required=False, help_text="The same, as Zapier called it formerly.")
 
     def to_internal_value(self, data: Any) -> Any:
         """Return the validated *data*. Raises ``ValidationError``, which names all that is missing."""
-        self.fields["target_url"].required = not (isinstance(data, Mapping) and "hookUrl" in data)
+        self.fields["target_url"].required = not (isinstance(data, Mapping) and any(name in data for name in URL_NAMES))
         return super().to_internal_value(data)
 
     def validate_target_url(self, url: str) -> str:
         """Return *url* as it is kept. Raises ``InvalidTarget``."""
         return check_url(url)
 
-    validate_hookUrl = validate_target_url  # noqa: N815  # REST framework finds it by the field's name
+    # REST framework finds these by the fields' names.
+    validate_hookUrl = validate_target = validate_subscription_url = validate_target_url  # noqa: N815
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Return the event and the one URL. Raises ``ValidationError``."""
-        urls = [attrs[name] for name in ("target_url", "hookUrl") if name in attrs]
-        if len(urls) > 1:
-            raise ValidationError({"target_url": ["Give it once, as target_url or as hookUrl, and not as both."]})
-        return {"event": attrs["event"], "url": urls[0]}
+        names = [name for name in URL_NAMES if name in attrs]
+        if len({attrs[name] for name in names}) > 1:
+            raise ValidationError({names[0]: [f"Give one address: {' and '.join(names)} differ."]})
+        return {"event": attrs["event"], "url": attrs[names[0]]}
 
 
 class HookViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, OwnerViewSet):

@@ -9,6 +9,7 @@ import pytest
 from django.conf import LazySettings
 from django.db import connection
 
+from djwebhooks.api.hooks import URL_NAMES
 from djwebhooks.events import fire
 from djwebhooks.models import Delivery, Subscription, WebhookTarget
 from djwebhooks.payload import Message
@@ -29,7 +30,7 @@ def subscribe(api: Api, event: str = "contact.created", url: str = ZAP) -> str:
     return str(answer.data["id"])
 
 
-@pytest.mark.parametrize("name", ["hookUrl", "target_url"])
+@pytest.mark.parametrize("name", URL_NAMES)
 def test_subscribing_makes_a_target(name: str) -> None:
     """POST: 201 with an id, and the secret in the body and as X-Hook-Secret; from then on the event is sent there."""
     owner = make_owner()
@@ -49,6 +50,23 @@ def test_subscribing_makes_a_target(name: str) -> None:
     }
     assert answer.headers["X-Hook-Secret"] == target.secret
     assert [request.url for request in deliver()] == [ZAP]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        # Zapier's "REST Hooks", step 1, with the duplicate that it says can be ignored.
+        f'{{"target_url": "{ZAP}", "event": "user_created"}}',
+        f'{{"target_url": "{ZAP}", "subscription_url": "{ZAP}", "event": "user_created"}}',
+        # django-rest-hooks and drf-hooks, "How would you interact with it in the real world?"
+        f'{{"target": "{ZAP}", "event": "user_created"}}',
+    ],
+)
+def test_published_requests_are_taken_as_they_are(body: str) -> None:
+    """Whoever subscribes as these pages show gets a hook for that event and that address."""
+    answer = Api(make_owner()).post("hooks/", json.loads(body))
+
+    assert (answer.status, answer.data["event"], answer.data["target_url"]) == (201, "user_created", ZAP)
 
 
 def test_subscribing_again_changes_nothing() -> None:
@@ -91,11 +109,14 @@ def test_hooks_are_resources() -> None:
     ("body", "field"),
     [
         ({"event": "contact.created"}, "target_url"),
-        ({"event": "contact.created", "target_url": ZAP, "hookUrl": ZAP}, "target_url"),
+        ({"event": "contact.created", "target_url": ZAP, "subscription_url": URL}, "target_url"),
+        ({"event": "contact.created", "hookUrl": ZAP, "target": URL}, "hookUrl"),
         ({"target_url": ZAP}, "event"),
         ({"event": "no name!", "target_url": ZAP}, "event"),
         ({"event": "contact.created", "target_url": "http://10.0.0.1/"}, "target_url"),
         ({"event": "contact.created", "hookUrl": "nonsense"}, "hookUrl"),
+        ({"event": "contact.created", "target": "nonsense"}, "target"),
+        ({"event": "contact.created", "target_url": ZAP, "subscription_url": "nonsense"}, "subscription_url"),
         ({"event": "contact.created", "target_url": ZAP, "identifier": "x"}, "identifier"),
     ],
 )
