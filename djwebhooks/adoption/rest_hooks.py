@@ -11,15 +11,20 @@ from djwebhooks.adoption.packages import Package, Rename
 from djwebhooks.adoption.tables import Found, Row, read_rows, read_time
 from djwebhooks.model_events import HAPPENINGS, SELF
 
+INACTIVE = "It is inactive, as it was; but what happens meanwhile is held for it."
+
 
 def read(using: str, table: str) -> Iterator[Found]:
     for row in read_rows(using, table, ["event", "target", "created"], package="django-rest-hooks or drf-hooks"):
+        is_active = bool(row.get("is_active", True))  # A model of one's own may have it.
         yield Found(
             row,
             url=row["target"],
             events=(row["event"],),
             headers=read_headers(row),
+            is_active=is_active,
             created_at=read_time(row["created"]),
+            remark="" if is_active else INACTIVE,
         )
 
 

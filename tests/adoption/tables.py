@@ -78,6 +78,22 @@ class RestHook(OldRow):
         db_table = "rest_hooks_hook"
 
 
+class CustomHook(OldRow):
+    """The model of one's own that the README of django-rest-hooks shows."""
+
+    created = models.DateTimeField(auto_now_add=True)
+    updated = models.DateTimeField(auto_now=True)
+    event = models.CharField(max_length=64, db_index=True)
+    target = models.URLField(max_length=255)
+    user_id = models.IntegerField()
+    is_active = models.BooleanField(default=True)
+
+    class Meta:
+        apps = registry
+        app_label = "bookstore"
+        db_table = "bookstore_customhook"
+
+
 class DrfHook(OldRow):
     """drf-hooks 0.1.5."""
 
@@ -143,7 +159,7 @@ class WebhookSecret(OldRow):
 
 
 TABLES: tuple[type[models.Model], ...] = (
-    *(DjWebhooksTarget, ReleasedDjWebhooksTarget, RestHook, DrfHook),
+    *(DjWebhooksTarget, ReleasedDjWebhooksTarget, RestHook, CustomHook, DrfHook),
     *(Webhook, WebhookTopic, WebhookTopics, WebhookSecret),
 )
 

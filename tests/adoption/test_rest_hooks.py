@@ -8,7 +8,7 @@ from django.conf import LazySettings
 from djwebhooks.adoption import adopt, rest_hooks
 from djwebhooks.model_events import read_all
 from djwebhooks.models import WebhookTarget
-from tests.adoption.tables import URL, DrfHook, RestHook, make_row
+from tests.adoption.tables import URL, CustomHook, DrfHook, RestHook, make_row
 from tests.builders import make_user
 
 pytestmark = pytest.mark.django_db
@@ -94,6 +94,18 @@ def test_hooks_of_a_model_of_ones_own_are_read_from_its_table() -> None:
     adopt("django-rest-hooks", table="drf_hooks_hook")
 
     assert WebhookTarget.objects.get().headers == {"key": "7"}
+
+
+@pytest.mark.parametrize("package", ["django-rest-hooks", "drf-hooks"])
+def test_inactive_hooks_stay_so(package: str) -> None:
+    """Nobody is sent anything who had switched it off; the report says what is different for them."""
+    ada, bob = make_user("ada"), make_user("bob")
+    make_row(CustomHook, user_id=ada.pk, event="book.added", target=URL)
+    off = make_row(CustomHook, user_id=bob.pk, event="book.added", target=URL, is_active=False)
+    adopted = adopt(package, table="bookstore_customhook")
+
+    assert list(WebhookTarget.objects.order_by("pk").values_list("owner", "is_active")) == [(ada.pk, True), (bob.pk, False)]
+    assert adopted.remarks == [(f"row {off.pk}", "It is inactive, as it was; but what happens meanwhile is held for it.")]
 
 
 def test_settings_are_translated(settings: LazySettings) -> None:
