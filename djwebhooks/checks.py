@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import metadata
 from inspect import isabstract
+from operator import itemgetter
 from typing import Any
 
 from django.apps import apps
@@ -259,28 +260,47 @@ def check_hooks(**_: Any) -> Iterator[CheckMessage]:
     """Hooks whose calls, or builds, would raise, as the catalogue does not have their events, or their versions."""
     if not isinstance(conf.EVENTS, Mapping) or not isinstance(conf.MODEL_EVENTS, Mapping):
         return
-    if getattr(settings, "ROOT_URLCONF", None):
-        get_resolver().url_patterns  # noqa: B018 (the views bring their hooks)
-    unknown = [hook for hook in catalogue.hooks if not catalogue.is_known(hook.event)]
-    for place, name in sorted((f"{hook.__module__}.{hook.__qualname__}", hook.event) for hook in unknown):
-        yield Error(
-            f"The hook {place} fires {name!r}, which is not in the catalogue.",
-            hint="Add it to DJWEBHOOKS_EVENTS, or say it with register_event(), or correct its spelling.",
-            id="djwebhooks.E032",
-        )
+    hooks = _list_hooks()
+    for place, hook in hooks:
+        if not catalogue.is_known(hook.event):
+            yield Error(
+                f"The hook {place} fires {hook.event!r}, which is not in the catalogue.",
+                hint="Add it to DJWEBHOOKS_EVENTS, or say it with register_event(), or correct its spelling.",
+                id="djwebhooks.E032",
+            )
     if any(check_catalogue()):  # It is to be mended first.
         return
-    for place, fault in sorted((f"{hook.__module__}.{hook.__qualname__}", fault) for hook, fault in _list_unknown_versions()):
-        yield Error(f"The hook {place}: {fault}", hint="Add it there, or correct its spelling.", id="djwebhooks.E032")
+    for place, hook in hooks:
+        for fault in _list_unknown_versions(hook):
+            yield Error(f"The hook {place}: {fault}", hint="Add it there, or correct its spelling.", id="djwebhooks.E032")
 
 
-def _list_unknown_versions() -> Iterator[tuple[Any, str]]:
-    for hook in catalogue.hooks:
-        for version in (hook.current, *hook.versions):
-            try:
-                catalogue.check_version_known(hook.event, version)
-            except UnknownEvent as error:
-                yield hook, str(error)
+def check_hook_senders(**_: Any) -> Iterator[CheckMessage]:
+    """Hooks whose calls would raise, as they name a sender that there is not."""
+    if not isinstance(conf.SENDERS, Mapping):
+        return
+    for place, hook in _list_hooks():
+        if isinstance(hook.sender, str) and hook.sender not in ("", *conf.SENDERS):
+            yield Error(
+                f"The hook {place} has the sender {hook.sender!r}, which DJWEBHOOKS_SENDERS does not have.",
+                hint="Add it there, or correct its spelling.",
+                id="djwebhooks.E033",
+            )
+
+
+def _list_hooks() -> list[tuple[str, Any]]:
+    """Return all hooks, each after the place where it is defined."""
+    if getattr(settings, "ROOT_URLCONF", None):
+        get_resolver().url_patterns  # noqa: B018 (the views bring their hooks)
+    return sorted(((f"{hook.__module__}.{hook.__qualname__}", hook) for hook in catalogue.hooks), key=itemgetter(0))
+
+
+def _list_unknown_versions(hook: Any) -> Iterator[str]:
+    for version in (hook.current, *hook.versions):
+        try:
+            catalogue.check_version_known(hook.event, version)
+        except UnknownEvent as error:
+            yield str(error)
 
 
 def check_model_events(**_: Any) -> Iterator[CheckMessage]:
@@ -488,6 +508,7 @@ CHECKS = (
     check_hosts,
     check_catalogue,
     check_hooks,
+    check_hook_senders,
     check_validation,
     check_model_events,
     check_queue,

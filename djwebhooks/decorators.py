@@ -36,6 +36,8 @@ class Hook(Protocol[P, R_co]):
     is_hook: bool
     is_live: bool
     event: str
+    #: The name of who sends, if any, or what finds it for a call.
+    sender: str | Callable[..., str]
     build: Callable[..., Any]
     #: What its version is called, if anything; and the functions that build the other versions, by their names.
     current: str
@@ -91,6 +93,7 @@ def hook(
     check_versions(version, ())
     if build not in ("worker", "now"):
         raise ConfigurationError(f'build={build!r} is not possible: it is "worker" or "now".')
+    _check_sender(sender)
     given: dict[str, Option] = {
         "owner": owner,
         "identifier": identifier,
@@ -133,12 +136,21 @@ def hook(
 
         made = cast(Hook[P, R_co], fire)
         made.is_hook, made.is_live, made.event, made.build = True, live, event, function
-        made.current, made.versions = version, versions
+        made.sender, made.current, made.versions = sender, version, versions
         catalogue.hooks.add(made)
         made.version = partial(_add_version, cast("Hook[..., Any]", made))  # type: ignore[method-assign]  # a function's attribute
         return made
 
     return decorate
+
+
+def _check_sender(sender: object) -> None:
+    """Raise ``ConfigurationError`` for what cannot say who sends. Whether there is one of that name, a system check says."""
+    if isinstance(sender, type) or not (isinstance(sender, str) or callable(sender)):
+        raise ConfigurationError(
+            f"sender={sender!r} is not possible: it is a name of DJWEBHOOKS_SENDERS, "
+            "or a function of the call's arguments that returns one."
+        )
 
 
 def _add_version(made: Hook[..., Any], name: str) -> Callable[[F], F]:

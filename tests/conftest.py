@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
+from weakref import WeakSet
 
 import django_rq
 import pytest
@@ -13,6 +14,7 @@ from django.db import connections
 from django.db.models.signals import post_save
 from rq import Queue
 
+from djwebhooks import catalogue
 from djwebhooks.testing.receiver import Receiver
 from example_project.services import Service, mariadb_server, postgres_server, redis_server
 from tests.faults.processes import Launcher, launching
@@ -102,6 +104,12 @@ def queue(redis: str) -> Iterator[Queue]:
     queue = django_rq.get_queue("default")
     with queue.connection:
         yield queue
+
+
+@pytest.fixture
+def hooks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hooks that there are: none of those that other tests have defined."""
+    monkeypatch.setattr(catalogue, "hooks", WeakSet())
 
 
 @pytest.fixture

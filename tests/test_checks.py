@@ -8,7 +8,6 @@ from inspect import getsource
 from io import StringIO
 from pathlib import Path
 from typing import Any
-from weakref import WeakSet
 
 import pytest
 from django.conf import LazySettings
@@ -19,16 +18,16 @@ from django.db import connection
 from django.db.models import Model
 from django.utils.module_loading import import_string
 
-from djwebhooks import catalogue, checks
+from djwebhooks import checks
 from djwebhooks.database.server import LEVELS, describe_fault
 from djwebhooks.decorators import hook
-from djwebhooks.exceptions import UnknownEvent
+from djwebhooks.exceptions import InvalidEvent, UnknownEvent
 from djwebhooks.weaknesses import WEAKNESSES
 from tests.connections import mariadb_only, server_only
 from tests.test_weaknesses import WEAK
 
 #: Django's own checks may ask the databases what they can do.
-pytestmark = pytest.mark.django_db(databases="__all__")
+pytestmark = [pytest.mark.django_db(databases="__all__"), pytest.mark.usefixtures("hooks")]
 
 #: Each check's id, the settings that it complains about, and what it says.
 BAD: list[tuple[str, dict[str, Any], str]] = [
@@ -170,14 +169,6 @@ GOOD: list[dict[str, Any]] = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def hooks(monkeypatch: pytest.MonkeyPatch) -> WeakSet[Any]:
-    """The hooks that there are: none of those that other tests have defined."""
-    found: WeakSet[Any] = WeakSet()
-    monkeypatch.setattr(catalogue, "hooks", found)
-    return found
-
-
 def run_checks(**options: Any) -> list[django_checks.CheckMessage]:
     """The messages of djwebhooks' own checks."""
     found = django_checks.run_checks(**options)
@@ -249,6 +240,35 @@ def test_versions_of_hooks_are_held_against_the_catalogue(settings: LazySettings
     assert found.id == "djwebhooks.E032"
     assert "thing_seen: 'thing.seen' has no version '1' in the catalogue, which has 2." in found.msg
     assert thing_seen_1() == 1
+
+
+def test_senders_of_hooks_are_held_against_the_setting(settings: LazySettings) -> None:
+    """A name that it lacks would make every call raise; what a function finds is not known before."""
+
+    @hook("a.plain", build="now")
+    def plain() -> int:
+        return 1
+
+    @hook("a.known", build="now", sender="form")
+    def known() -> int:
+        return 1
+
+    @hook("a.misspelt", build="now", sender="fomr")
+    def misspelt() -> int:
+        return 1
+
+    @hook("a.found", build="now", sender=lambda: "form")
+    def found_late() -> int:
+        return 1
+
+    settings.DJWEBHOOKS_SENDERS = {"form": "djwebhooks.senders.FormSender"}
+    [found] = run_checks()
+
+    assert found.id == "djwebhooks.E033"
+    assert found.msg.endswith(".misspelt has the sender 'fomr', which DJWEBHOOKS_SENDERS does not have.")
+    with pytest.raises(InvalidEvent, match="'fomr'"):
+        misspelt()
+    assert [hooked().sender for hooked in (plain, known, found_late)] == ["", "form", "form"]
 
 
 def test_manage_py_check_is_clean() -> None:
@@ -406,7 +426,7 @@ def test_ids_are_unique() -> None:
             checks_of[identifier].add(function.__name__)
     elsewhere = {
         f"djwebhooks.{name}"
-        for name in ("E011", "E015", "E021", "E026", "E027", "E032", "W001", "W002", "W003", "W014", "W020", "W021")
+        for name in ("E011", "E015", "E021", "E026", "E027", "E032", "E033", "W001", "W002", "W003", "W014", "W020", "W021")
     }
     tested = {case[0] for case in BAD} | elsewhere | {f"djwebhooks.{case[0]}" for case in WEAK} | {"djwebhooks.W011"}
 

@@ -20,6 +20,7 @@ from djwebhooks.decorators import hook
 from djwebhooks.events import fire
 from djwebhooks.exceptions import CaptureError, ConfigurationError, IdempotencyConflict, InvalidEvent, InvalidPayload
 from djwebhooks.models import Body, Delivery, Event
+from djwebhooks.senders import FormSender
 from djwebhooks.testing import deliver, fired
 from djwebhooks.transports.base import Request
 from tests.builders import URL, make_target, make_user
@@ -519,6 +520,13 @@ def test_a_bad_build_is_refused_at_decoration() -> None:
     """There are two places to build at."""
     with pytest.raises(ConfigurationError, match="'later'"):
         hook("a.b", build="later")
+
+
+@pytest.mark.parametrize("sender", [FormSender, FormSender(), 7, None])
+def test_a_sender_that_is_no_name_is_refused_at_decoration(sender: Any) -> None:
+    """A class has its name in the settings; called with the arguments of a hook it would be the first call that fails."""
+    with pytest.raises(ConfigurationError, match=r"sender=.* is not possible: it is a name of DJWEBHOOKS_SENDERS, or a function"):
+        hook("a.b", sender=sender)
 
 
 def test_a_hook_keeps_its_face() -> None:

@@ -14,7 +14,6 @@ from io import StringIO
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
-from weakref import WeakSet
 
 import pytest
 from django.conf import LazySettings
@@ -88,11 +87,9 @@ Read = Callable[..., Page]
 
 
 @pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch) -> Iterator[Read]:
+def read(hooks: None) -> Iterator[Read]:
     """A function that reads a page; keywords are names that its code takes for granted. All of the page's code must run."""
     before, pages = set(sys.modules), list[Page]()
-    # The hooks of other tests are none of a page's.
-    monkeypatch.setattr(catalogue, "hooks", WeakSet())
 
     def read(name: str, replaced: dict[str, str] | None = None, **names: Any) -> Page:
         # Inside an application, so that models may be defined.

@@ -78,7 +78,7 @@ CANNOT_BE_WEAK = {
 
 
 @pytest.fixture(autouse=True)
-def production(settings: LazySettings) -> LazySettings:
+def production(settings: LazySettings, hooks: None) -> LazySettings:
     """Settings with no weakness, to be spoilt by each test in one way."""
     settings.DJWEBHOOKS_ALLOW_HTTP = False
     settings.DJWEBHOOKS_ALLOWED_NETWORKS = ()
