@@ -62,6 +62,10 @@ class Content:
         """Whether there is a payload for who wants *version*."""
         return self.built[version if version in self.built else CURRENT]
 
+    def is_awaited(self, version: str) -> bool:
+        """Whether the payload for who wants *version* has yet to be built, and may be."""
+        return not (self.is_built(version) or self.is_given_up or self.is_erased)
+
     def name_version(self, version: str) -> str:
         """Return what that is called which those get that want *version*; empty if it has no name."""
         return choose_version(version, self.built) or self.version

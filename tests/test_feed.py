@@ -1,16 +1,20 @@
 """What a page of the feed has, and where it ends."""
 
+from datetime import timedelta
+
 import pytest
 from django.conf import LazySettings
 from django.contrib.auth.models import User
 from django.utils import timezone
 
 from djwebhooks import feed, signing
+from djwebhooks.build import LEASE
 from djwebhooks.decorators import hook
+from djwebhooks.dispatch import dispatch
 from djwebhooks.erasure import erase_events
 from djwebhooks.events import fire
 from djwebhooks.feed import Page, read_page
-from djwebhooks.models import Delivery, Event, WebhookTarget
+from djwebhooks.models import Delivery, Event, Lane, WebhookTarget
 from djwebhooks.models.deliveries import Status
 from djwebhooks.testing import deliver, outbox
 
@@ -26,6 +30,22 @@ def target() -> WebhookTarget:
 @hook("a.hooked", live=True)
 def hooked(owner: User) -> str:
     return User.objects.get(pk=owner.pk).first_name or str(1 / 0)
+
+
+@hook("a.told")
+def told(owner: User) -> dict[str, str]:
+    return {"name": owner.username}
+
+
+def close(target: WebhookTarget, state: str) -> None:
+    now = timezone.now()
+    if state == "paused":
+        target.pause()
+    elif state == "suspended":
+        Lane.objects.update(suspended_at=now, held_until=now + timedelta(hours=1))
+    else:
+        Lane.objects.update(disabled_at=now, disabled_reason="gone")
+    assert WebhookTarget.objects.get().state == state
 
 
 def fire_some(target: WebhookTarget, count: int = 3) -> None:
@@ -112,19 +132,116 @@ def test_what_must_not_be_sent_is_left_out(target: WebhookTarget) -> None:
     assert page.after == 7
 
 
-def test_a_page_ends_before_what_is_not_built(target: WebhookTarget) -> None:
+@pytest.mark.parametrize("state", ["paused", "suspended", "disabled"])
+def test_what_no_worker_builds_is_built_by_who_reads_it(target: WebhookTarget, state: str) -> None:
+    """Nothing is sent to such a target, so no worker would; once it is resumed, it is sent what was read."""
+    told(target.owner)
+    fire_some(target, 1)
+    dispatch("default")
+    close(target, state)
+    deliver()
+    assert not Event.objects.get(name="a.told").payload
+
+    page = read(target)
+
+    assert (sequences(page), page.waiting_for) == ([1, 2], None)
+    assert '"data":{"name":"owner"}' in page.items[0].body
+    assert read(target).items[0].body == page.items[0].body
+    assert set(Delivery.objects.values_list("status", flat=True)) == {Status.PENDING}
+    target.resume()
+    outbox.clear()
+    deliver()
+    assert [request.body.decode() for request in outbox] == [item.body for item in page.items]
+    assert Event.objects.get(name="a.told").build_attempts == 1
+
+
+def test_what_a_worker_is_about_to_build_is_left_to_it(target: WebhookTarget) -> None:
+    """A request need not do the work of a worker."""
+    told(target.owner)
+    dispatch("default")
+
+    assert read(target) == Page([], 0, has_more=False, waiting_for=1)
+    assert Event.objects.get().build_attempts == 0
+
+
+def test_what_waits_behind_an_earlier_event_is_built(target: WebhookTarget) -> None:
+    """On an ordered target, a worker builds it only once the earlier one has ended: after days, if that fails."""
+    WebhookTarget.objects.update(is_ordered=True)
+    fire("a.b", 1, owner=target.owner)
+    deliver(500)
+    told(target.owner)
+    dispatch("default")
+
+    assert sequences(read(target)) == [1, 2]
+
+
+def test_what_somebody_else_builds_ends_the_page(target: WebhookTarget) -> None:
+    """A function runs once at a time, whoever wants it."""
+    target.pause()
+    event = told(target.owner)
+    dispatch("default")
+    assert Event.objects.start_build(event.pk, LEASE)
+
+    assert read(target) == Page([], 0, has_more=False, waiting_for=1)
+
+
+def test_what_is_built_may_be_filtered(target: WebhookTarget) -> None:
+    """Whether it is wanted is known only then."""
+    target.filters = {"a.told": {"name": ["somebody"]}}
+    target.events = ["a.told"]
+    target.pause()
+    target.save()
+    told(target.owner)
+    dispatch("default")
+
+    assert read(target) == Page([], 1, has_more=False)
+
+
+def test_a_page_ends_before_what_cannot_be_built_yet(target: WebhookTarget) -> None:
     """Whoever asks for what is next would never get it otherwise; one that can never be built is passed over."""
     target.pause()
     fire_some(target, 1)
     hooked(target.owner)
     fire_some(target, 1)
     deliver()
+    events = Event.objects.filter(name="a.hooked")
 
     assert read(target) == Page(read(target).items, 1, has_more=False, waiting_for=2)
     assert sequences(read(target)) == [1]
+    assert events.get().build_attempts == 1  # There are pauses between its runs, however often somebody asks.
 
-    Event.objects.filter(name="a.hooked").update(build_attempts=5, build_due_at=None)
+    events.update(build_attempts=4, build_due_at=None)
     assert sequences(read(target)) == [1, 3]
+    assert events.get().build_attempts == 5
+
+
+@pytest.mark.parametrize("status", [Status.EXPIRED, Status.FAILED])
+def test_what_ended_before_it_was_built_is_left_out(target: WebhookTarget, status: Status) -> None:
+    """Nobody builds it any more, so nothing need wait for it."""
+    told(target.owner)
+    fire_some(target, 1)
+    dispatch("default")
+    Delivery.objects.filter(sequence=1).update(status=status, due_at=None, finished_at=timezone.now())
+
+    page = read(target)
+
+    assert (sequences(page), page.after, page.waiting_for) == ([2], 2, None)
+    assert Event.objects.get(name="a.told").build_attempts == 0
+
+
+def test_what_a_page_builds_is_bounded(target: WebhookTarget, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request must not take any time that it likes: what is left is for the next one, at once."""
+    monkeypatch.setattr(feed, "BUILD_SECONDS", 1e-9)
+    target.pause()
+    for _ in range(3):
+        told(target.owner)
+    deliver()
+
+    page = read(target)
+
+    assert (sequences(page), page.after, page.has_more, page.waiting_for) == ([1], 1, True, None)
+    assert list(Event.objects.order_by("pk").values_list("build_attempts", flat=True)) == [1, 0, 0]
+    assert sequences(read(target, after=1)) == [2]
 
 
 def test_pages_are_bounded(target: WebhookTarget, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
+from djwebhooks.decorators import hook
 from djwebhooks.events import fire
 from djwebhooks.exceptions import ConfigurationError
 from djwebhooks.inbox import feed
@@ -49,6 +50,11 @@ def target(settings: LazySettings) -> WebhookTarget:
     made = WebhookTarget.objects.register("https://example.com/", ["order.*"], owner=owner)
     configure(settings, f"{FEED}?target={made.uid}", secrets=[*settings.DJWEBHOOKS_INBOX["shop"]["secrets"], made.secret])
     return made
+
+
+@hook("order.paid")
+def order_paid(owner: User) -> str:
+    return owner.username
 
 
 def send(target: WebhookTarget, count: int, *, lost: tuple[int, ...] = ()) -> None:
@@ -240,6 +246,20 @@ def test_a_paused_target_can_be_read(target: WebhookTarget) -> None:
     assert fetch(after=0).stored == 2
     send(target, 1)
     assert fetch() == Fetched("shop", stored=1)
+
+
+def test_what_hooks_say_comes_from_a_paused_target(target: WebhookTarget, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No worker builds it there; however many there are, one call gets all."""
+    monkeypatch.setattr("djwebhooks.feed.BUILD_SECONDS", 1e-9)
+    target.pause()
+    for _ in range(3):
+        order_paid(target.owner)
+    deliver()
+
+    assert fetch(after=0) == Fetched("shop", stored=3)
+
+    assert [message.json()["data"] for message in Message.objects.all()] == ["owner"] * 3
+    assert fetch() == Fetched("shop")
 
 
 def test_one_call_asks_for_so_much(target: WebhookTarget, monkeypatch: pytest.MonkeyPatch) -> None:
