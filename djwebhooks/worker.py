@@ -144,14 +144,14 @@ class Worker:
         """Work in a thread of this process, until ``stop``, or until the process exits. A second call changes nothing.
 
         Where ``runserver`` only watches for changed files, nothing is started: that process would send with old code for ever.
-        Raises ``RuntimeError`` for a worker that has ended.
+        Raises ``RuntimeError`` for a worker that was told to stop, or has ended.
         """
+        if self._is_stopping or (self._thread is not None and not self._thread.is_alive()):
+            raise RuntimeError("This worker was told to stop, or has ended. Make a new one: Worker().start()")
         if self._thread is None and not _is_reloader():
             self._thread = threading.Thread(target=self._run_in_thread, name="djwebhooks-worker", daemon=True)
             self._thread.start()
             atexit.register(self._stop_with_process)
-        elif self._thread is not None and not self._thread.is_alive():
-            raise RuntimeError("This worker has ended. Make a new one: Worker().start()")
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until what ``start`` has started has ended, for so many seconds at most; return whether it has."""

@@ -624,8 +624,34 @@ def test_a_worker_can_be_started_and_stopped() -> None:
 
     assert worker.join(30)
     assert not WorkerRow.objects.exists()
-    with pytest.raises(RuntimeError, match="This worker has ended"):
+    with pytest.raises(RuntimeError, match="has ended"):
         worker.start()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_that_was_told_to_stop_is_not_started_again() -> None:
+    """Neither one that has something to finish yet, nor one that has not begun: nobody would send, and nobody would know."""
+    owner = User.objects.create(username="owner")
+    register("http://127.0.0.1:9/", owner)
+    is_sending, gate = threading.Event(), threading.Event()
+
+    def hang(request: Request) -> Reply:
+        is_sending.set()
+        gate.wait(60)
+        return Reply(request.key, status=200)
+
+    working, new = Worker(transport=MemoryTransport(hang)), Worker(transport=MemoryTransport())
+    working.start()
+    fire_many(1, owner)
+    assert is_sending.wait(30)
+    for worker in (working, new):
+        worker.stop()
+        with pytest.raises(RuntimeError, match="was told to stop"):
+            worker.start()
+    gate.set()
+
+    assert working.join(30)
+    assert Delivery.objects.get().status == "succeeded"
 
 
 def test_a_worker_that_was_never_started_has_ended() -> None:
