@@ -140,9 +140,9 @@ def list_faults(settings: LazySettings, names: dict[str, Any]) -> list[str]:
 @pytest.mark.django_db(transaction=True)
 def test_one_can_send_from_ones_own_process(read: Read, settings: LazySettings, receiver: Receiver, ada: User) -> None:
     """At once, in a thread, in one pass, by the command, and straight to URLs."""
-    page = read(
-        "docs/how-to/inside.rst", {"https://example.com/hook": receiver.url, "https://example.com": receiver.url}, user=ada
-    )
+    replaced = {"https://example.com/hook": receiver.url, "https://example.com": receiver.url}
+    forked: list[Any] = []
+    page = read("docs/how-to/inside.rst", replaced | {"Worker().start()": "forked.append(Worker())"}, user=ada, forked=forked)
 
     settings.DJWEBHOOKS_ENGINE = page.run(until="DJWEBHOOKS_ENGINE")["DJWEBHOOKS_ENGINE"]
     names = page.run(until="results_of")
@@ -159,6 +159,8 @@ def test_one_can_send_from_ones_own_process(read: Read, settings: LazySettings, 
 
     settings.DJWEBHOOKS_ENGINE = page.run(until="DJWEBHOOKS_ENGINE")["DJWEBHOOKS_ENGINE"]
     page.run(until="worker.start()")
+    page.run(until="post_fork")["post_fork"](None, None)
+    assert forked
     work = page.run(until="work(burst=True)")
     assert Attempt.objects.count() == 3
     assert work["count"] >= 1
