@@ -49,21 +49,25 @@ class Scheme(ABC):
     """What one kind of sender does.
 
     *id_header* has the message's id, or *id_field* of the body; without either, no two messages are the same. *event_header*
-    names the event; without one, the body's ``type`` or ``event`` does. *ping* is the event that only tries the endpoint out.
+    names the event, or *event_field* of the body; without either, the body's ``type`` or ``event`` does. *ping* is the event that
+    only tries the endpoint out.
     """
 
     id_header: str = ""
     id_field: str = ""
     event_header: str = ""
+    event_field: str = ""
     ping: str = ""
 
     has_secrets: ClassVar[bool] = True
 
     def list_faults(self) -> Iterator[str]:
         """Say what cannot work: each is the name of an option, and what is wrong with it."""
-        for option in ("id_field", "ping"):
+        for option in ("id_field", "event_field", "ping"):
             if not isinstance(getattr(self, option), str):
                 yield f"{option!r} must be a text, not {getattr(self, option)!r}."
+        if self.event_header and self.event_field:
+            yield f"'event_field' must be left out: the event is in the header {self.event_header}."
         yield from self.list_header_faults("id_header", "event_header")
 
     def list_header_faults(self, *options: str) -> Iterator[str]:
@@ -98,7 +102,8 @@ class Scheme(ABC):
 
     def read_event(self, headers: Headers, body: bytes) -> str:
         """Return the name of the event; empty if it has none."""
-        return self.read_told_event(headers) if self.event_header else read_text(body, "type", "event")
+        names = (self.event_field,) if self.event_field else ("type", "event")
+        return self.read_told_event(headers) if self.event_header else read_text(body, *names)
 
     def read_told_event(self, headers: Headers) -> str:
         """Return the event that a header names, for which the body is not looked at; empty if none does."""

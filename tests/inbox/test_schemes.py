@@ -209,6 +209,15 @@ def test_flat_bodies_name_their_event() -> None:
     assert STANDARD.read_event({}, b'{"event": "a.b", "title": "x"}') == "a.b"
 
 
+def test_the_field_of_the_event_can_be_said() -> None:
+    """No other is looked at then."""
+    scheme = Hmac(header="x-signature", event_field="topic")
+
+    assert scheme.read_event({}, b'{"type": "book", "topic": "a.b"}') == "a.b"
+    assert scheme.read_event({}, b'{"type": "book", "topic": 1}') == ""
+    assert scheme.read_told_event({"topic": "a.b"}) == ""
+
+
 def test_what_is_not_signed_is_taken() -> None:
     """The scheme none verifies nothing; what it tells of the message can be said."""
     scheme = Unsigned(id_header="ce-id", event_header="ce-type")

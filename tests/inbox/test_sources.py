@@ -75,6 +75,8 @@ FAULTS: list[tuple[Any, str]] = [
     ({**SHOPIFY, "prefix": 1}, "'prefix' must be a text"),
     ({**SHOPIFY, "id_header": 1}, "'id_header' must be the name of a header, with - for each _, not 1"),
     ({**SHOPIFY, "id_field": None}, "'id_field' must be a text"),
+    ({**SHOPIFY, "event_field": 1}, "'event_field' must be a text, not 1"),
+    ({**GOOD, "event_field": "action"}, "'event_field' must be left out: the event is in the header X-GitHub-Event"),
     ({**GOOD, "body_limit": 0}, "'body_limit' must be a whole number of bytes above 0, not 0"),
     ({**GOOD, "body_limit": True}, "'body_limit'"),
     ({**GOOD, "rate_limit": "5 a day"}, "'rate_limit' must be None or such as '600/minute'"),

@@ -8,18 +8,22 @@ from datetime import timedelta
 
 import pytest
 from django.conf import LazySettings
+from django.contrib.auth.models import User
 from django.db import DatabaseError, connections, transaction
 from django.db.models import F
 from rq.timeouts import JobTimeoutException
 
+from djwebhooks.events import fire
 from djwebhooks.exceptions import DeletedMessage, RejectedMessage
 from djwebhooks.inbox import handlers
 from djwebhooks.inbox.handlers import receive
 from djwebhooks.inbox.models import ERROR_LIMIT, Message, Status
 from djwebhooks.inbox.worker import KILLED, InboxWorker, attend, claim, next_due, working_beside
+from djwebhooks.models import WebhookTarget
+from djwebhooks.testing import deliver
 from tests.connections import Thread, postgresql_only, server_only
 from tests.engines.processes import wait_until
-from tests.inbox.senders import send, store
+from tests.inbox.senders import post, send, store
 from tests.inbox.shop.models import Effect
 from tests.inbox.shop.webhooks import break_down
 
@@ -104,6 +108,31 @@ def test_an_event_may_hold_what_a_database_cannot() -> None:
     assert drain() == 1
     assert reload(message).status == Status.IGNORED
     assert reload(message).event == "a\ufffd?" + "x" * 252
+
+
+@pytest.mark.parametrize(
+    ("envelope", "options"),
+    [
+        ("standard", {}),
+        ("flat", {"event_field": "event"}),
+        ("cloudevents", {}),
+        ("cloudevents-binary", {"event_header": "ce-type"}),
+    ],
+)
+def test_handlers_know_the_event_in_each_envelope(envelope: str, options: dict[str, str], settings: LazySettings) -> None:
+    """As djwebhooks sends it, whatever the payload has under the names that others give to an event."""
+    target = WebhookTarget.objects.create(
+        event="order.paid", owner=User.objects.create(username="owner"), target_url="https://example.com/", envelope=envelope
+    )
+    settings.DJWEBHOOKS_INBOX = {"shop": {"scheme": "standard", "secrets": [target.secret], **options}}
+    fire("order.paid", {"type": "book", "event": "print"}, owner=target.owner)
+
+    [request] = deliver()
+    assert post("shop", request.body, dict(request.headers)).status_code == 200
+    drain()
+
+    assert [handler for handler, _ in effects()] == ["ship", "bill"]
+    assert Message.objects.get().event == "order.paid"
 
 
 def test_pings_are_for_nobody_who_does_not_ask_for_them(handling: Callable[..., None]) -> None:
