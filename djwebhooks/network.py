@@ -114,17 +114,34 @@ def find_own_names(hosts: tuple[str, ...]) -> tuple[str, ...]:
 def normalize_pattern(pattern: str) -> str:
     """Return a host's normal form without the last dot; the first dot of ``.example.com`` stays."""
     if ":" in pattern:
-        return str(parse_v6(pattern.strip("[]")))
+        address = parse_v6(pattern.strip("[]"))
+        return str(address.ipv4_mapped or address)
     name = encode_host(pattern.removeprefix(".")).removesuffix(".")
     return "." + name if pattern.startswith(".") else parse_literal(name) or name
 
 
 def is_forbidden_host(host: str) -> bool:
-    """Return whether webhooks may not be sent to *host*, an ASCII name or address, whatever its addresses are."""
+    """Return whether webhooks may not be sent to *host*, an ASCII name or address, or to an IPv4 address inside it.
+
+    What a name leads to is not looked up: :func:`resolve` asks about each of its addresses.
+    """
     given = conf.FORBIDDEN_HOSTS
     patterns = find_own_names(tuple(conf.own_hosts)) if given is None else parse_hosts(tuple(given))
-    name = host.lower().removesuffix(".")
-    return any(name == pattern.removeprefix(".") or (pattern[0] == "." and name.endswith(pattern)) for pattern in patterns)
+    return any(fits(name, pattern) for name in list_names(host) for pattern in patterns)
+
+
+def fits(name: str, pattern: str) -> bool:
+    return name == pattern.removeprefix(".") or (pattern[0] == "." and name.endswith(pattern))
+
+
+def list_names(host: str) -> list[str]:
+    """Return what *host* is called in normal form: a name, or an address and the IPv4 addresses that it leads to."""
+    name = host.lower().removesuffix(".").partition("%")[0]
+    try:
+        address = IPv6Address(name)
+    except AddressValueError:
+        return [name]
+    return [str(address), *map(str, list_embedded(address))]
 
 
 def is_forbidden_port(port: int) -> bool:
@@ -197,6 +214,11 @@ def resolve(host: str, port: int, *, getaddrinfo: GetAddrInfo = socket.getaddrin
         if is_forbidden(address):
             raise ForbiddenAddress(
                 f"{host} has the forbidden address {address}. If it is meant, add its network to DJWEBHOOKS_ALLOWED_NETWORKS."
+            )
+        if is_forbidden_host(address):
+            raise ForbiddenAddress(
+                f"{host} has the address {address}, which is forbidden. If it is meant, set DJWEBHOOKS_FORBIDDEN_HOSTS to a list "
+                "without it."
             )
     return addresses[:MOST_ADDRESSES]
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 from django.conf import LazySettings
+from django.test import override_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
 from djwebhooks.exceptions import ConfigurationError, ForbiddenAddress, InvalidTarget
-from djwebhooks.network import MOST_ADDRESSES, check_url, is_forbidden, name_dns_fault, resolve
+from djwebhooks.network import MOST_ADDRESSES, check_url, is_forbidden, is_forbidden_host, name_dns_fault, resolve
 
 FORBIDDEN_NETWORKS = [
     *["0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24"],
@@ -528,26 +529,36 @@ def test_hosts_that_are_no_names_of_the_application(settings: LazySettings) -> N
     assert all(check_url(f"https://{host}/") for host in ("10.0.0.1", "[fd00::1]", "127.0.0.1", "localhost", "example.com"))
 
 
-def test_own_public_addresses_are_forbidden(settings: LazySettings) -> None:
-    """A public address in ALLOWED_HOSTS is the application's own, in every notation, and whatever networks are allowed."""
-    settings.ALLOWED_HOSTS = ["8.8.8.8", "[2606:4700:0::1]"]
+@pytest.mark.parametrize("name", ["ALLOWED_HOSTS", "DJWEBHOOKS_FORBIDDEN_HOSTS"])
+def test_addresses_can_be_forbidden_hosts(settings: LazySettings, name: str) -> None:
+    """A public address of the application, or one in the setting, is refused in every notation, whatever networks are allowed."""
+    setattr(settings, name, ["8.8.8.8", "[2606:4700:0::1]"])
     settings.DJWEBHOOKS_ALLOWED_NETWORKS = ["8.0.0.0/8"]
 
-    for host in ("8.8.8.8", "0x08080808", "010.8.8.8", "[2606:4700::1]"):
+    for host in ("8.8.8.8", "0x08080808", "010.8.8.8", "[2606:4700::1]", "[::ffff:8.8.8.8]", "[64:ff9b::808:808]"):
         with pytest.raises(InvalidTarget, match="not sent to"):
             check_url(f"https://{host}/")
-    with pytest.raises(ForbiddenAddress, match="DJWEBHOOKS_FORBIDDEN_HOSTS"):
-        resolve("8.8.8.8", 443, getaddrinfo=lookup("8.8.8.8"))
     assert check_url("https://8.8.4.4/")
 
 
-def test_forbidden_addresses_can_be_named(settings: LazySettings) -> None:
-    """An address in DJWEBHOOKS_FORBIDDEN_HOSTS is refused in every notation."""
-    settings.DJWEBHOOKS_FORBIDDEN_HOSTS = ["8.8.8.8", "[2606:4700:0::1]"]
+@pytest.mark.parametrize("address", ["8.8.8.8", "::ffff:8.8.8.8", "2606:4700::1", "2606:4700:0:0::1"])
+def test_no_name_leads_to_a_forbidden_host(settings: LazySettings, address: str) -> None:
+    """A name that has such an address, be it beside good ones, is not connected to."""
+    settings.DJWEBHOOKS_FORBIDDEN_HOSTS = ["[::ffff:8.8.8.8]", "[2606:4700:0::1]"]
 
-    for host in ("8.8.8.8", "0x08080808", "010.8.8.8", "[2606:4700::1]"):
-        with pytest.raises(InvalidTarget, match="not sent to"):
-            check_url(f"https://{host}/")
+    for host in ("x.example", address):
+        with pytest.raises(ForbiddenAddress, match="DJWEBHOOKS_FORBIDDEN_HOSTS"):
+            resolve(host, 443, getaddrinfo=lookup("8.8.4.4", address))
+
+
+@given(st.ip_addresses(v=4), st.integers(0, 2**32 - 1))
+def test_no_embedding_of_a_forbidden_host_is_allowed(address: ipaddress.IPv4Address, prefix: int) -> None:
+    """An IPv4 address that is a forbidden host is so in every form of IPv6, whatever networks are allowed."""
+    with override_settings(DJWEBHOOKS_FORBIDDEN_HOSTS=[str(address)]):
+        forms = {name: str(form) for name, form in embed(address, prefix).items() if int(form) > 1}
+
+        assert [name for name, form in forms.items() if not is_forbidden_host(form)] == []
+        assert is_forbidden_host(f"{forms['mapped']}%eth0")
 
 
 def test_own_names_can_be_allowed(settings: LazySettings) -> None:

@@ -180,6 +180,18 @@ def test_a_host_that_has_become_our_own(trap: Receiver, send_past_validation: Se
     assert trap.connections == 0
 
 
+def test_a_forbidden_address_in_an_allowed_network(
+    trap: Receiver, send_past_validation: SendPastValidation, settings: LazySettings
+) -> None:
+    """An address that is a forbidden host is not connected to, whatever notation or name leads to it."""
+    settings.DJWEBHOOKS_ALLOWED_NETWORKS = ("127.0.0.0/8",)
+    settings.DJWEBHOOKS_FORBIDDEN_HOSTS = ["127.0.0.1"]
+    attempts = send_past_validation(SPELLINGS)
+
+    assert {attempt.error for attempt in attempts.values()} == {"forbidden_address"}
+    assert trap.connections == 0
+
+
 # -- names -------------------------------------------------------------------------------------------------------------
 
 GOOD, FORBIDDEN = "127.0.0.1", "127.0.0.2"
