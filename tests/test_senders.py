@@ -76,7 +76,14 @@ class Faulty(Sender):
             raise {"raise": ValueError, "exit": SystemExit}[data["fault"]](SECRET_WORD)
         if data["fault"] == "unfit":
             raise InvalidPayload(SECRET_WORD)
-        wrong = {"number": 5, "half": "\ud800", "framing": {"content-length": "1"}, "header": {"x": "a\nb"}, "empty": ""}
+        wrong = {
+            "number": 5,
+            "half": "\ud800",
+            "framing": {"content-length": "1"},
+            "coding": {"Accept-Encoding": "gzip"},
+            "header": {"x": "a\nb"},
+            "empty": "",
+        }
         return wrong[data["fault"]]
 
     def body(self, message: Message) -> Any:
@@ -455,6 +462,7 @@ def test_a_letter_shows_no_secret_and_no_payload() -> None:
         ("headers", "raise", "Faulty.headers() raised ValueError in "),
         ("headers", "number", "Faulty.headers() returned what cannot be sent. Headers are an object of names and strings."),
         ("headers", "framing", "The header 'content-length' is the connection's own."),
+        ("headers", "coding", "The header 'Accept-Encoding' is the connection's own."),
         ("headers", "header", "The value of the header 'x' has characters that a header cannot hold."),
         ("sign", "raise", "Faulty.sign() raised ValueError in "),
         ("sign", "number", "Faulty.sign() returned what cannot be sent."),

@@ -58,20 +58,20 @@ def check_headers(headers: object) -> None:
         raise InvalidTarget(f"A target may have {MOST_HEADERS} additional headers, not {len(headers)}.")
     for name, value in headers.items():
         _check_header(name, value)
-        if name.lower() in OUR_HEADERS or name.lower().startswith("webhook-"):
+        if name.lower() in OUR_HEADERS or name.lower().startswith(OUR_PREFIXES):
             raise InvalidTarget(f"The header {name!r} is set by djwebhooks; choose another name.")
 
 
 def check_sender_headers(headers: object) -> dict[str, str]:
     """Return *headers* with their names in lower case.
 
-    Raises ``InvalidTarget`` for what HTTP cannot hold, and for headers that say where a request ends.
+    Raises ``InvalidTarget`` for what HTTP cannot hold, and for headers that say where a request ends, or what its answer may be.
     """
     if not isinstance(headers, Mapping) or not all(isinstance(part, str) for pair in headers.items() for part in pair):
         raise InvalidTarget("Headers are an object of names and strings.")
     for name, value in headers.items():
         _check_header(name, value)
-        if name.lower() in FRAMING_HEADERS:
+        if name.lower() in CONNECTION_HEADERS:
             raise InvalidTarget(f"The header {name!r} is the connection's own.")
     return {name.lower(): value for name, value in headers.items()}
 
@@ -87,12 +87,15 @@ def _check_header(name: str, value: str) -> None:
 
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-FRAMING_HEADERS = frozenset({
-    "connection", "content-length", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade",
+CONNECTION_HEADERS = frozenset({
+    "accept-encoding", "connection", "content-length", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding",
+    "upgrade",
 })  # fmt: skip
 #: Additional headers that a target may have.
 MOST_HEADERS = 50
-OUR_HEADERS = FRAMING_HEADERS | {"content-encoding", "content-type", "user-agent"}
+OUR_HEADERS = CONNECTION_HEADERS | {"content-encoding", "content-type", "user-agent"}
+#: How our other headers begin: those of Standard Webhooks, and those of an envelope.
+OUR_PREFIXES = ("webhook-", "ce-")
 
 
 def check_sender(name: str) -> None:

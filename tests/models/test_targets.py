@@ -482,6 +482,8 @@ def test_bulk_create_saves_events() -> None:
         ({"headers": {"Content-Type": "x"}}, "'Content-Type'"),
         ({"headers": {"Webhook-Id": "x"}}, "'Webhook-Id'"),
         ({"headers": {"Transfer-Encoding": "chunked"}}, "'Transfer-Encoding'"),
+        ({"headers": {"Accept-Encoding": "gzip"}}, "'Accept-Encoding'"),
+        ({"headers": {"CE-Id": "1"}}, "'CE-Id'"),
         ({"headers": None}, "Headers are an object"),
         ({"authentication": {"type": "digest"}}, "whose type is one of basic"),
         ({"authentication": {"type": "basic", "username": "ada"}}, "needs a part 'password'"),
