@@ -27,6 +27,9 @@ def suggest(rename: Rename) -> Mapping[str, Any]:
         suggested["DJWEBHOOKS_EVENTS"] = {rename(name): {} for name in events}
     if owner_field := getattr(settings, "WEBHOOK_OWNER_FIELD", ""):
         suggested["DJWEBHOOKS_OWNER_FIELD"] = owner_field
+    attempts = getattr(settings, "WEBHOOK_ATTEMPTS", ())
+    if attempts and isinstance(attempts, list | tuple):
+        suggested["DJWEBHOOKS_RETRY_SCHEDULE"] = tuple(attempts[1:] if attempts[0] == 0 else attempts)
     return suggested
 
 
@@ -39,5 +42,8 @@ PACKAGE = Package(
     read=read,
     bodies="Bodies are JSON: the payload's keys, event and owner. dj-webhooks sent forms, as djwebhooks.senders.FormSender does.",
     suggest=suggest,
-    remarks=("A target without an identifier gets its owner's events with any; dj-webhooks sent it those without one alone.",),
+    remarks=(
+        "A target without an identifier gets its owner's events with any; dj-webhooks sent it those without one alone.",
+        "Retries go on for three days unless DJWEBHOOKS_RETRY_SCHEDULE says otherwise; dj-webhooks never read WEBHOOK_ATTEMPTS.",
+    ),
 )

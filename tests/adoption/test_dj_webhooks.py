@@ -40,13 +40,23 @@ def test_settings_are_translated(settings: LazySettings) -> None:
     """Those that have a meaning here, under their names here, as long as they are not written yet."""
     settings.WEBHOOK_EVENTS = ("project.update", "project delete")
     settings.WEBHOOK_OWNER_FIELD = "email"
+    settings.WEBHOOK_ATTEMPTS = (0, 15, 30, 60)
     suggested = adopt("dj-webhooks", renamed={"project delete": "project.delete"}).settings
 
     assert suggested == {
         "DJWEBHOOKS_EVENTS": {"project.update": {}, "project.delete": {}},
         "DJWEBHOOKS_OWNER_FIELD": "email",
+        "DJWEBHOOKS_RETRY_SCHEDULE": (15, 30, 60),
     }
 
     settings.DJWEBHOOKS_EVENTS = {"project.update": {}}
 
-    assert set(adopt("dj-webhooks").settings) == {"DJWEBHOOKS_OWNER_FIELD"}
+    assert set(adopt("dj-webhooks").settings) == {"DJWEBHOOKS_OWNER_FIELD", "DJWEBHOOKS_RETRY_SCHEDULE"}
+
+
+@pytest.mark.parametrize(("attempts", "schedule"), [([15, 30], (15, 30)), ((0,), ()), ((), None), (5, None), (None, None)])
+def test_pauses_are_retries_but_for_the_first(settings: LazySettings, attempts: object, schedule: object) -> None:
+    """If that is none; as nobody ever read the setting, it may hold anything."""
+    settings.WEBHOOK_ATTEMPTS = attempts
+
+    assert adopt("dj-webhooks").settings == ({} if schedule is None else {"DJWEBHOOKS_RETRY_SCHEDULE": schedule})
