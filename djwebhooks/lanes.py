@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds that a lease lasts beyond one exchange, and those of them that must be left for an attempt to start.
 LEASE_MARGIN, START_MARGIN = 60, 10
+#: Seconds without a heartbeat after which a worker does not keep others from beginning any more; its lanes rest for longer.
+SILENCE = 15
 #: How soon to look again for lanes that could not be given back.
 ORPHAN_PAUSE = timedelta(seconds=5)
 #: Deliveries that are ended or lined up anew in one transaction. A look at a lane does one page: all others wait for it.
@@ -56,7 +58,7 @@ def start_seconds() -> float:
 def enlist(using: str, name: str, place: str, most: int | None = None) -> int | datetime:
     """Register a worker called *name* that runs at *place*; return its id.
 
-    If there are *most* of that name already, return when the first of them expires instead.
+    If *most* of that name are at work already, return instead when the first of them will have been silent for too long.
     """
 
     def insert_worker() -> int | datetime:
@@ -64,9 +66,9 @@ def enlist(using: str, name: str, place: str, most: int | None = None) -> int | 
         now = database.read_clock(using)
         if most is not None:
             Dispatcher.wait_for_lock(using)
-            others = list(workers.filter(name=name, expires_at__gte=now).order_by("expires_at"))
+            others = list(workers.filter(name=name, expires_at__gte=now + _rest_of_lease()).order_by("expires_at"))
             if len(others) >= most:
-                return others[0].expires_at
+                return others[0].expires_at - _rest_of_lease()
         expires_at = now + timedelta(seconds=lease_seconds())
         return workers.create(name=name, place=place, expires_at=expires_at).pk
 
@@ -74,8 +76,13 @@ def enlist(using: str, name: str, place: str, most: int | None = None) -> int | 
 
 
 def count_workers(using: str, name: str) -> int:
-    """How many workers called *name* are alive."""
-    return Worker.objects.using(using).filter(name=name, expires_at__gte=DatabaseNow()).count()
+    """How many workers called *name* are at work: they were not silent for long."""
+    return Worker.objects.using(using).filter(name=name, expires_at__gte=DatabaseNow() + _rest_of_lease()).count()
+
+
+def _rest_of_lease() -> timedelta:
+    """What is left of its lease when a worker has been silent for too long to be at work."""
+    return timedelta(seconds=lease_seconds() - SILENCE)
 
 
 def beat(using: str, worker_id: int) -> None:

@@ -253,9 +253,17 @@ class Worker:
         if not self.id:
             return
         try:
+            self._note_distances()
             lanes.retire(self.using, self.id)
         except (DatabaseError, InterfaceError):
             logger.exception("The database failed: worker=%s leaves its lanes until its lease is over.", self.id)
+
+    def _note_distances(self) -> None:
+        """Give back the lanes whose next request must wait, so that whoever leases them next keeps that distance, too."""
+        spaced = [held for held in self._held.values() if held.spaced_at is not None]
+        for held in spaced:
+            held.drop_ready()
+        lanes.release(self.using, self.id, spaced, self._clock(), is_due=True)
 
     # -- the lease ------------------------------------------------------------------------------------------------------
 
@@ -488,7 +496,11 @@ class Worker:
                 held.known.add(work.delivery_id)
                 self._keep_outcome(Outcome(work, Status.EXPIRED, "expired"))
         rate = held.rate(now)
-        held.keep(self._pace(held, rate, fresh, now) if fresh and rate else fresh)
+        if fresh and rate:
+            fresh = self._pace(held, rate, fresh, now)
+        else:
+            held.paced_until = None  # What it was for is gone, or is not held back any more.
+        held.keep(fresh)
 
     def _pace(self, held: Held, rate: float, works: list[Work], now: datetime) -> list[Work]:
         """Return as many as the rate lets out within a second, each with the instant that is reserved for it."""
@@ -716,6 +728,8 @@ class Worker:
         self.recorded += len(result.outcomes)
         announce(self.using, result)
         self.mailer.tell(result.disabled)
+        if result.disabled:
+            self._has_more = True  # Their owners are told of it by an event.
 
     def _release(self) -> None:
         """Give back lanes that have nothing due and nothing under way."""

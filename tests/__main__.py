@@ -17,7 +17,7 @@ from typing import NoReturn
 from example_project.services import find_program, mariadb_server, postgres_server
 
 ROOT = Path(__file__).resolve().parent.parent
-#: More than a machine of two processors has, as many tests wait for processes and servers; who has nothing left takes from others.
+#: More than two processors, as many tests wait for processes and servers. Who has nothing left takes from others.
 WORKERS = ["-n", "3", "--dist", "worksteal"]
 SERVERS = {"postgresql": postgres_server, "mariadb": mariadb_server}
 #: Seconds for an interrupted suite to end in order.

@@ -125,15 +125,25 @@ def kill(worker_id: int) -> None:
 
 
 def test_at_most_so_many_workers_of_a_name_enlist() -> None:
-    """Whoever is one too many learns when the first of the others expires; other names and the dead do not count."""
+    """Whoever is one too many learns when the first of the others will have been silent; other names do not count."""
     first, _ = enlist("rq"), enlist("other")
     assert isinstance(lanes.enlist(DB, "rq", "here:2", 2), int)
 
     refused = lanes.enlist(DB, "rq", "here:3", 2)
 
-    assert refused == Worker.objects.get(pk=first).expires_at
-    kill(first)
-    assert isinstance(lanes.enlist(DB, "rq", "here:3", 2), int)
+    begun_at = Worker.objects.get(pk=first).expires_at - timedelta(seconds=lanes.lease_seconds())
+    assert refused == begun_at + timedelta(seconds=lanes.SILENCE)
+    assert lanes.count_workers(DB, "rq") == 2
+
+
+def test_a_worker_that_was_killed_keeps_nobody_from_beginning() -> None:
+    """Its lanes rest until its lease ends, but what it did not hold is sent as soon as its heartbeat is missed."""
+    dead = enlist("rq")
+    silent = timedelta(seconds=lanes.lease_seconds() - lanes.SILENCE) - SECOND
+    Worker.objects.filter(pk=dead).update(expires_at=DatabaseNow() + silent)
+
+    assert lanes.count_workers(DB, "rq") == 0
+    assert isinstance(lanes.enlist(DB, "rq", "here:2", 1), int)
 
 
 @server_only

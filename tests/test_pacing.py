@@ -168,6 +168,48 @@ def test_what_waits_for_something_else_than_its_instant_keeps_nobody_busy(owner:
     assert transport.waits[-1] > 0.01
 
 
+def test_what_a_rate_held_back_and_that_is_cancelled_keeps_nobody_busy(owner: User) -> None:
+    """With a request on its way, the worker waits for its answer, also once the time has come for what there is no more."""
+    target = make_target(owner, **SLOW)
+    for number in range(3):
+        fire("a.b", number, owner=owner)
+    transport = Holding()
+    worker = start_worker(transport)
+    turn(worker, 2)
+    held = worker._held[target.pk]
+    assert held.paced_until is not None
+    target.cancel_pending()
+    held.paced_until = worker._clock() - timedelta(seconds=1)
+    turn(worker, 2)
+    for step in worker.steps:
+        step()
+
+    assert len(transport.requests) == 1
+    assert transport.waits[-1] > 0.01
+
+
+def test_a_worker_that_ends_leaves_the_distance_to_whoever_is_next(owner: User) -> None:
+    """A request that started late keeps the next one away for as long as if it had been in time."""
+    target = make_target(owner, **SLOW)
+    fire("a.b", 1, owner=owner)
+    fire("a.b", 2, owner=owner)
+    transport = MemoryTransport()
+    worker = start_worker(transport)
+    turn(worker, but="_hand_over")
+    # Its instant was reserved half an hour ago.
+    began = worker._clock()
+    Lane.objects.update(next_free_at=began + timedelta(minutes=30))
+    worker._held[target.pk].next_free_at = began + timedelta(minutes=30)
+    turn(worker, but="_release")
+    worker._end()
+
+    assert len(transport.requests) == 1
+    lane = Lane.objects.get()
+    assert lane.holder is None
+    assert lane.next_free_at is not None
+    assert lane.next_free_at >= began + timedelta(hours=1)
+
+
 @server_only
 @pytest.mark.django_db(transaction=True)
 def test_a_lane_that_an_application_keeps_locked_keeps_nobody_busy(owner: User) -> None:

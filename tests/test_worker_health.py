@@ -323,6 +323,23 @@ def test_an_event_tells_the_owners_other_targets(owner: User) -> None:
     assert {delivery.target for delivery in event.deliveries.all()} == {wanted, below, system}
 
 
+def test_a_burst_sends_the_event_that_tells_of_it(owner: User) -> None:
+    """Also when nothing else is left to do once a target is disabled: it may be long until somebody else comes by."""
+    make_target(owner, event="a.b")
+    make_target(owner, url="http://127.0.0.1:9/ops", event="webhook.target.disabled")
+    make_target(url="http://127.0.0.1:9/system", event="webhook.target.disabled")
+    fire("a.b", 1, owner=owner)
+
+    class Gone(Receiver):
+        def answer(self, request: Request) -> Reply:
+            return Reply(request.key, status=200 if request.url.endswith("/system") else 410)
+
+    Gone().work()
+
+    assert Event.objects.filter(name="webhook.target.disabled").count() == 2
+    assert not Event.objects.waiting().exists()
+
+
 def test_the_event_can_be_subscribed_to_whatever_the_catalogue_has(owner: User, settings: LazySettings) -> None:
     """It is the library's own, and in nobody's catalogue."""
     settings.DJWEBHOOKS_EVENTS = {"a.b": {}}
