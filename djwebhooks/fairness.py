@@ -126,7 +126,7 @@ def choose(lanes: Mapping[int, Held], usage: Usage, room: int, now: datetime) ->
 
 def find_next(held: Held, start: int, usage: Usage, now: datetime) -> int | None:
     """Where in the lane's ready works the next one stands that may be sent, from *start* on."""
-    is_waiting = held.is_asking or held.is_spaced(now)
+    is_waiting = held.asker is not None or held.is_spaced(now)
     if not held.is_open or is_waiting or not usage.has_room(held.target_id, held.limit()):
         return None
     for place in range(start, len(held.ready)):

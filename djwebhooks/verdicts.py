@@ -13,6 +13,9 @@ from djwebhooks.work import Flight, Outcome, Sent
 
 logger = logging.getLogger(__name__)
 
+#: Seconds that a lane rests at least, and at most unless it is told to, after what it needs was asked for in vain.
+SHORTEST_REST, LONGEST_REST = 5.0, 300.0
+
 #: Client errors that are about the moment and not about the request.
 SAYS_NOTHING = frozenset({408, 425, 429})
 
@@ -50,6 +53,19 @@ def judge(flight: Flight, reply: Reply, now: datetime) -> Outcome:
     )
     is_check = work.only_key and verdict.counts
     return _judge_check(outcome, reply) if is_check else outcome
+
+
+def rest(outcome: Outcome, reply: Reply, now: datetime) -> Outcome:
+    """Return *outcome*, of a delivery that has asked for a token or a permission in vain, with a pause for its whole lane.
+
+    All others would only ask the same. They wait as long as that delivery does, but never for very long, as new ones may come;
+    and as long as *reply* wants it. Where nobody could be asked, at a forbidden address, nobody needs a pause.
+    """
+    if reply.error in retry.HOPELESS:
+        return outcome
+    delay = 0.0 if outcome.due_at is None else (outcome.due_at - now).total_seconds()
+    seconds = max(SHORTEST_REST, min(delay, LONGEST_REST), retry.hold_of(reply, now))
+    return outcome._replace(hold_until=now + timedelta(seconds=seconds))
 
 
 def _judge_check(outcome: Outcome, reply: Reply) -> Outcome:

@@ -113,8 +113,8 @@ class Held:
     access_token: AccessToken | None = None
     permission: Permission | None = None
     has_new_grant: bool = False
-    #: Whether one of these is being asked for, so that all others wait for the answer.
-    is_asking: bool = False
+    #: The delivery that has asked for one of these, so that all others wait until its answer is seen to.
+    asker: int | None = None
     #: Since when it is held, by the monotonic clock, and whether nothing more is sent, so that it can make room for others.
     since: float = field(default_factory=time.monotonic)
     is_leaving: bool = False
@@ -269,6 +269,8 @@ class Held:
         self.known.discard(delivery_id)
         self.unbuilt.discard(delivery_id)
         self.spare_instant(delivery_id)
+        if self.asker == delivery_id:
+            self.asker = None
 
 
 def lower(rate: float | None, other: float | None) -> float | None:

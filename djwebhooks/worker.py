@@ -20,6 +20,7 @@ from django.utils.module_loading import import_string
 
 from djwebhooks import dispatch, lanes, messages, replays, tokens, verdicts
 from djwebhooks.announce import announce, announce_expired
+from djwebhooks.authentication.base import TokenAuthentication
 from djwebhooks.build import Builder, BuildState, InlineBuilder, see_states
 from djwebhooks.conf import conf
 from djwebhooks.database import DatabaseClock
@@ -535,9 +536,8 @@ class Worker:
         if not self._may_start():  # The database took its time.
             self._drop_chosen()
             return
-        self._start(prepared)
-        started = {work.target_id for work, _, _ in prepared.ready}
-        for held in (self._held[work.target_id] for work in chosen if work.target_id not in started):
+        reached = self._start(prepared)
+        for held in (self._held[work.target_id] for work in chosen if work.target_id not in reached):
             held.spaced_at = None  # It was chosen, but its payload or a token must come first: that uses up nothing of a rate.
 
     def _claim(self, chosen: list[Work]) -> list[Work]:
@@ -556,25 +556,29 @@ class Worker:
                 held.not_before[work.delivery_id] = self._clock() + timedelta(seconds=POLL)
         return [work for work in chosen if work.delivery_id not in asked - claimed]
 
-    def _start(self, prepared: Prepared) -> None:
-        """Send what is ready, and begin what must come before for the rest."""
+    def _start(self, prepared: Prepared) -> set[int]:
+        """Send what is ready, and begin what must come before for the rest; return the targets whose receivers get something."""
         for outcome in prepared.outcomes:
             self._held[outcome.work.target_id].spare_instant(outcome.work.delivery_id)
             self._keep_outcome(outcome)
         for work in prepared.unbuilt:
             self._wait_for_build(work)
+        reached = set[int]()
         for work, target, asked, request in self._choose_askers(prepared.askers):
-            self._held[work.target_id].is_asking = True
-            self._launch(request, Flight(work, target, request.url, self._clock(), time.monotonic(), asks_for=asked))
+            self._held[work.target_id].asker = work.delivery_id
+            flight = Flight(work, target, request.url, self._clock(), time.monotonic(), asks_for=asked)
+            self._launch(request, flight, reached)
         for work, target, request in prepared.ready:
-            held, now = self._held[work.target_id], self._clock()
-            held.note_start(work.delivery_id, now)
-            flight = Flight(
-                work, target, request.url, now, time.monotonic(), access_token=tokens.find_shown(held.access_token, request)
-            )
-            self._launch(request, flight)
+            token = tokens.find_shown(self._held[work.target_id].access_token, request)
+            flight = Flight(work, target, request.url, self._clock(), time.monotonic(), access_token=token)
+            self._launch(request, flight, reached)
+        return reached
 
-    def _launch(self, request: Request, flight: Flight) -> None:
+    def _launch(self, request: Request, flight: Flight, reached: set[int]) -> None:
+        work = flight.work
+        if not isinstance(flight.asks_for, TokenAuthentication):  # A token server is no receiver: the rate is not for it.
+            self._held[work.target_id].note_start(work.delivery_id, flight.started_at)
+            reached.add(work.target_id)
         self._flights[request.key] = flight
         self.transport.submit(request)
 
@@ -608,10 +612,10 @@ class Worker:
                 self._held[flight.work.target_id].drop_token(flight.access_token)
             return reply
         held = self._held[flight.work.target_id]
-        held.is_asking = False
         found = tokens.read(flight.asks_for, reply, self._clock())
         if isinstance(found, Reply):
             return found
+        held.asker = None
         if isinstance(found, Permission):
             held.forget(flight.work.delivery_id)  # It is taken again, at the rate that was allowed.
             held.set_permission(found)
@@ -668,7 +672,8 @@ class Worker:
                 self._paces[flight.work.target_id].note(reply)
                 result = self._see_grant(flight, reply)
                 if result is not None:
-                    self._keep_outcome(verdicts.judge(flight, result, now))
+                    outcome = verdicts.judge(flight, result, now)
+                    self._keep_outcome(outcome if flight.asks_for is None else verdicts.rest(outcome, reply, now))
 
     def _find_wait(self) -> float:
         """For how many seconds a turn may wait for replies."""

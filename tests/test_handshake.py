@@ -1,6 +1,7 @@
 """Receivers of CloudEvents are asked whether they may be sent to, and nothing goes to those that do not say so."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from django.conf import LazySettings
@@ -12,7 +13,7 @@ from djwebhooks.explain import explain_uid
 from djwebhooks.handshake import Handshake, Permission
 from djwebhooks.models import Attempt, Delivery, Lane, WebhookTarget
 from djwebhooks.senders import Letter, Sender
-from djwebhooks.testing import deliver
+from djwebhooks.testing import deliver, make_due
 from djwebhooks.testing.receiver import Conversation, Receiver
 from djwebhooks.transports.base import Reply, Request, Transport
 from djwebhooks.transports.curl import CurlTransport
@@ -154,10 +155,55 @@ def test_nothing_is_sent_to_who_does_not_allow_it(transport: Transport) -> None:
 
         receiver.script = Consent(webhook_allowed_origin="*")
         delivery.retry()
+        make_due()
         work(burst=True, transport=type(transport)(), threaded=False)
 
         assert methods_of(receiver) == ["OPTIONS", "OPTIONS", "POST"]
         assert ends() == [("succeeded", "")]
+
+
+@pytest.mark.parametrize("limits", [{}, {"rate_limit": 1, "rate_period": "minute"}])
+def test_who_refuses_is_asked_once_for_all_that_waits(limits: dict[str, Any], transport: Transport) -> None:
+    """The whole lane rests then, even if the schedule says at once; only the delivery that asked has an attempt."""
+    with Receiver(script=Consent()) as receiver:
+        make_target(url=receiver.url, envelope="cloudevents", retry_schedule=[0] * 9, **limits)
+        send(transport, 20)
+
+        assert methods_of(receiver) == ["OPTIONS"]
+        make_due()
+        work(burst=True, transport=type(transport)(), threaded=False)
+
+        assert methods_of(receiver) == ["OPTIONS"] * 2
+    assert Attempt.objects.count() == 2
+    assert {status for status, _ in ends()} == {"pending"}
+
+
+def test_a_receiver_that_wants_a_pause_gets_it() -> None:
+    """Also if it says so to the question."""
+    make_target(envelope="cloudevents")
+    fire("a.b", 1)
+
+    deliver(lambda request: Reply(request.key, status=429, headers={"retry-after": "3600"}))
+
+    until = Lane.objects.get().held_until
+    assert until is not None
+    assert (until - Attempt.objects.get().started_at).total_seconds() >= 3600
+    assert ends() == [("pending", "not_permitted")]
+
+
+def test_the_question_uses_up_the_rate_of_the_target(receiver: Receiver, transport: Transport) -> None:
+    """It is a request to the receiver like any other: the first webhook waits its distance."""
+    make_target(url=receiver.url, envelope="cloudevents", rate_limit=1, rate_period="minute")
+    send(transport, 2)
+    first_free_at = Lane.objects.get().next_free_at
+
+    assert methods_of(receiver) == ["OPTIONS"]
+    assert ends() == [("pending", "")] * 2
+    assert first_free_at is not None
+    assert 30 < (first_free_at - timezone.now()).total_seconds() <= 60
+    make_due()
+    work(burst=True, transport=type(transport)(), threaded=False)
+    assert methods_of(receiver) == ["OPTIONS", "POST"]
 
 
 def test_who_cannot_be_asked_is_no_other_fault(transport: Transport) -> None:

@@ -6,7 +6,7 @@ import logging
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs
@@ -20,6 +20,7 @@ from djwebhooks.database import read_clock
 from djwebhooks.events import fire
 from djwebhooks.models import Attempt, Delivery, Lane, WebhookTarget
 from djwebhooks.models.sealed import TOKEN_START
+from djwebhooks.testing import make_due
 from djwebhooks.testing.receiver import Answer, Conversation, Receiver, answer, raw
 from djwebhooks.transports.requests import RequestsTransport
 from djwebhooks.worker import Worker, work
@@ -249,6 +250,8 @@ def test_no_token_is_a_failed_attempt(given: Answer | int, words: str) -> None:
     with Receiver(given) as issuer, Receiver() as receiver:
         make_target(url=receiver.url, authentication=credentials(issuer), retry_schedule=[0])
         send(1)
+        make_due()
+        send()
 
         assert receiver.requests == []
         assert len(issuer.requests) == 2
@@ -264,8 +267,9 @@ def test_a_key_check_without_a_token_says_nothing_of_the_target() -> None:
     """It is not tried again, as no key check is, and nobody is suspended for it."""
     with Receiver(500) as issuer, Receiver() as receiver:
         target = make_target(url=receiver.url, authentication=credentials(issuer))
-        target.check_keys()
-        send()
+        for _ in target.check_keys():
+            send()
+            make_due()
 
         assert receiver.requests == []
     assert {status for status, _ in outcomes()} == {"failed"}
@@ -325,9 +329,30 @@ def test_a_token_server_that_recovers(issuer: TokenServer, receiver: Receiver) -
     assert outcomes() == [("pending", "authentication_error")]
     issuer.answers = [issuer.give_token]
     Delivery.objects.get().retry()
+    make_due()
     send()
 
     assert attempts() == ["authentication_error", 200]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [503, answer(429, retry_after="3600"), answer(200, b"no token"), raw(b"")],
+    ids=["refuses", "wants a pause", "makes no sense", "hangs up"],
+)
+def test_a_token_server_is_asked_once_for_all_that_waits(given: Answer | int) -> None:
+    """The whole lane rests then, even if the schedule says at once; only the delivery that asked has an attempt."""
+    with Receiver(given) as issuer, Receiver() as receiver:
+        make_target(url=receiver.url, authentication=credentials(issuer), retry_schedule=[0] * 9)
+        send(20)
+        assert len(issuer.requests) == 1
+        make_due()
+        send()
+
+        assert len(issuer.requests) == 2
+        assert receiver.requests == []
+    assert attempts() == ["authentication_error"] * 2
+    assert {status for status, _ in outcomes()} == {"pending"}
 
 
 # -- waiting -----------------------------------------------------------------------------------------------------------
@@ -407,14 +432,8 @@ def test_what_is_cancelled_while_a_token_is_got_is_not_sent(
     assert outcomes() == [("cancelled", "cancelled")] + [("succeeded", "")] * 4
 
 
-@pytest.mark.postgresql
-@pytest.mark.django_db(transaction=True)
-def test_a_lane_that_an_application_keeps_locked_costs_only_the_cache(issuer: TokenServer, receiver: Receiver) -> None:
-    """The token is used, though it cannot be kept for others, and nothing waits for the lock."""
-    make_target(url=receiver.url, authentication=credentials(issuer))
-    send(1)
-    Lane.objects.update(access_token={})
-    fire("a.b", 1)
+@contextmanager
+def lanes_locked_by_an_application() -> Iterator[None]:
     locked, release = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -424,18 +443,57 @@ def test_a_lane_that_an_application_keeps_locked_costs_only_the_cache(issuer: To
             release.wait(30)
         connection.close()
 
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert locked.wait(10)
+    yield
+    release.set()
+    holder.join()
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_nobody_else_asks_until_the_refusal_is_recorded(receiver: Receiver) -> None:
+    """Also while an application keeps the lane locked, so that nothing can be."""
+    with Receiver(503) as issuer:
+        make_target(url=receiver.url, authentication=credentials(issuer))
+        for number in range(5):
+            fire("a.b", {"number": number})
+        worker = Worker(transport=RequestsTransport(concurrency=8), threaded=False)
+        worker.enlist()
+        for step in worker.steps[:5]:
+            step()
+        with lanes_locked_by_an_application():
+            turns = 0
+            while turns < 10:
+                turns += bool(worker._outcomes)
+                for step in worker.steps[2:8]:
+                    step()
+            asked = len(issuer.requests)
+        worker.stop()
+        while worker._flights or worker._outcomes:
+            worker._turn()
+        worker._end()
+
+    assert asked == len(issuer.requests) == 1
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_a_lane_that_an_application_keeps_locked_costs_only_the_cache(issuer: TokenServer, receiver: Receiver) -> None:
+    """The token is used, though it cannot be kept for others, and nothing waits for the lock."""
+    make_target(url=receiver.url, authentication=credentials(issuer))
+    send(1)
+    Lane.objects.update(access_token={})
+    fire("a.b", 1)
     worker = Worker(transport=RequestsTransport(concurrency=2), threaded=False)
     worker.enlist()
     for step in worker.steps[:5]:
         step()
-    holder = threading.Thread(target=hold)
-    holder.start()
-    assert locked.wait(10)
-    while len(receiver.requests) < 2:
-        for step in worker.steps[2:7]:
-            step()
-    release.set()
-    holder.join()
+    with lanes_locked_by_an_application():
+        while len(receiver.requests) < 2:
+            for step in worker.steps[2:7]:
+                step()
     worker.stop()
     while worker._flights or worker._outcomes:
         worker._turn()
