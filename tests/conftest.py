@@ -12,6 +12,8 @@ import pytest
 from django.conf import LazySettings
 from django.db import connections
 from django.db.models.signals import post_save
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from rq import Queue
 
 from djwebhooks import catalogue
@@ -19,6 +21,10 @@ from djwebhooks.testing.receiver import Receiver
 from example_project.services import Service, mariadb_server, postgres_server, redis_server
 from tests.faults.processes import Launcher, launching
 from tests.leaks import Leaks
+
+# Machines may be slow; what is tested here is not their speed.
+hypothesis_settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("patient")
 
 pytest_plugins = ["djwebhooks.testing.pytest_plugin"]
 

@@ -23,8 +23,7 @@ from django.http import HttpRequest, QueryDict
 from django.utils.functional import SimpleLazyObject
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis_settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from djwebhooks.capture import capture, path_of, rebuild, resolve
@@ -175,7 +174,6 @@ def types_in(value: Any) -> Any:
     return type(value)
 
 
-@hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(args=st.tuples(VALUES, VALUES), kwargs=st.dictionaries(TEXTS, VALUES, max_size=3))
 def test_plain_values_come_back_equal(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Whatever is made of plain values comes back equal, of the same types and in the same order."""

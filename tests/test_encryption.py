@@ -2,15 +2,12 @@
 
 import pytest
 from django.conf import LazySettings
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis_settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from djwebhooks.encryption import decrypt, encrypt, reencrypt
 from djwebhooks.exceptions import ConfigurationError, UndecryptableSecret
 
-#: Machines may be slow; what is tested here is not their speed.
-patient = hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 #: Made with the key "pinned": what is in databases must stay readable.
 PINNED = (
@@ -21,7 +18,6 @@ PINNED = (
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 
 
-@patient
 @given(texts)
 def test_what_is_encrypted_comes_back(text: str) -> None:
     """Any text survives, and the token is ASCII without the text in it."""
@@ -79,7 +75,6 @@ def test_keys_may_be_bytes(settings: LazySettings) -> None:
     assert decrypt(encrypt(SECRET)) == SECRET
 
 
-@patient
 @given(st.text())
 def test_what_is_no_token_is_undecryptable(token: str) -> None:
     """Whatever is in the column, the error is ours."""

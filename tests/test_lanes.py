@@ -1151,7 +1151,7 @@ STEPS = st.lists(
 
 
 @given(script=STEPS)
-@hypothesis_settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_no_interleaving_of_holders_exceeds_the_rate(db: None, script: list[tuple[str, int, int]]) -> None:
     """Whatever two holders do that take each other for dead, instants are never closer than the rate allows."""
     Worker.objects.all().delete()

@@ -1,19 +1,15 @@
 """The rules of djwebhooks.names."""
 
 import pytest
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis_settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from djwebhooks.exceptions import InvalidEvent
 from djwebhooks.names import check_name, check_pattern, matches, patterns_for
 
-#: Machines may be slow; what is tested here is not their speed.
-patient = hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 names = st.lists(st.from_regex(r"[a-zA-Z0-9_]{1,5}", fullmatch=True), min_size=1, max_size=5).map(".".join)
 
 
-@patient
 @given(names)
 def test_words_joined_by_dots_are_names(name: str) -> None:
     """A name is words of letters, digits and underscores, joined by dots."""
@@ -60,7 +56,6 @@ def test_a_wildcard_matches_any_depth_below_but_not_its_own_name() -> None:
     assert not matches("project.*", "projects.update")
 
 
-@patient
 @given(names, names)
 def test_matching_and_listing_agree(name: str, other: str) -> None:
     """A pattern matches a name exactly if it is among the name's patterns."""

@@ -19,8 +19,7 @@ from django.contrib.auth.models import Group
 from django.utils import translation
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis_settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from djwebhooks import payload
@@ -38,8 +37,6 @@ from djwebhooks.payload import (
     render,
 )
 
-#: Machines may be slow; what is tested here is not their speed.
-patient = hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 UID = UUID("0199d0c0-0000-7000-8000-000000000001")
 MESSAGE = Message(UID, "project.update", datetime(2026, 9, 21, 14, 13, 20, tzinfo=UTC), '{"title":"x"}', "acme")
 
@@ -81,14 +78,12 @@ def fault_of(data: object) -> str:
 # JSON text
 
 
-@patient
 @given(json_values)
 def test_what_is_json_comes_back_as_it_was(data: object) -> None:
     """Reading the text gives the same value."""
     assert json.loads(encode(data)) == data
 
 
-@patient
 @given(
     st.recursive(
         st.text() | st.floats() | st.binary() | st.integers(),
@@ -399,7 +394,6 @@ def test_no_more_of_a_value_is_encoded_than_must_be() -> None:
     assert envelope_headers("cloudevents-binary+owner", message)["ce-owner"] == f"Euro%20%E2%82%AC%20%F0%9F%98%80{kept}"
 
 
-@patient
 @given(json_values, texts, st.sampled_from(sorted(name for name in FORMATS if name != "flat" and "binary" not in name)))
 def test_data_is_the_payload_in_every_format(data: object, owner: str, body_format: str) -> None:
     """The payload's own text is in the body, unchanged."""

@@ -8,16 +8,13 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis_settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from djwebhooks.conf import Settings, as_seconds
 from djwebhooks.retry import MOST_OWN_FAULTS, OUR_OWN_FAULTS, OWN_FAULT_PAUSE, Verdict, is_plain_success, judge, parse_retry_after
 from djwebhooks.transports.base import Reply
 
-#: Machines may be slow; what is tested here is not their speed.
-patient = hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 NOW = datetime(2026, 9, 21, 14, 13, 20, tzinfo=UTC)
 SCHEDULE = (5, 300, 1800)
 
@@ -84,7 +81,6 @@ def test_jitter_is_a_fifth_either_way() -> None:
     assert verdict(Given(500), 1, chance=lambda: 1.0).delay == pytest.approx(360)
 
 
-@patient
 @given(st.integers(0, 2), st.integers())
 def test_jitter_stays_in_its_bounds(done: int, seed: int) -> None:
     """Chance never makes more of a pause, nor less, than a fifth."""
@@ -204,7 +200,6 @@ def test_retry_after_values(value: str, seconds: float | None) -> None:
     assert parse_retry_after(value, NOW) == seconds
 
 
-@patient
 @given(st.datetimes(datetime(1990, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)))
 def test_retry_after_as_a_date_is_the_time_until_then(moment: datetime) -> None:
     """A date says the same as the seconds until it."""
@@ -212,7 +207,6 @@ def test_retry_after_as_a_date_is_the_time_until_then(moment: datetime) -> None:
     assert parse_retry_after(format_datetime(moment, usegmt=True), NOW) == expected
 
 
-@patient
 @given(
     st.builds(
         Reply,

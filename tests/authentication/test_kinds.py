@@ -10,7 +10,6 @@ from typing import Any
 import jwt
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from djwebhooks import authentication
@@ -285,7 +284,6 @@ json_values = st.recursive(
 )
 
 
-@hypothesis_settings(deadline=None)
 @given(
     st.binary()
     | st.dictionaries(st.sampled_from(["access_token", "expires_in", "scope", "token_type", "error"]), json_values).map(
