@@ -42,7 +42,7 @@ DISABLED_GONE, DISABLED_RECEIVER = GONE, "receiver"
 #: Errors that another attempt would not mend.
 HOPELESS = frozenset({FORBIDDEN_ADDRESS, INVALID_URL})
 #: Errors that say something about us and nothing about the receiver.
-OUR_OWN_FAULTS = frozenset({"network_unreachable", "no_dns_server", "out_of_sockets", "aborted"})
+OUR_OWN_FAULTS = frozenset({"network_unreachable", "no_dns_server", "out_of_sockets", "aborted", "internal_error"})
 #: Seconds until the next attempt after a fault of our own: at first, and at most. Each pause is twice the one before, as what
 #: looks like our fault may be a receiver's, such as a domain whose own DNS servers fail.
 OWN_FAULT_PAUSE, LONGEST_OWN_FAULT_PAUSE = 5.0, 300.0

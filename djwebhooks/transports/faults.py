@@ -2,6 +2,8 @@
 
 import errno
 import re
+import socket
+from contextlib import ExitStack
 
 from djwebhooks.exceptions import DjWebhooksError
 from djwebhooks.transports.base import Request
@@ -23,6 +25,9 @@ ERROR_WORDS = {
     errno.EADDRNOTAVAIL: "out_of_sockets",
 }
 
+#: Files that must be free for a failure not to be for want of them: a lookup or a connection takes no more at once.
+SPARE_FILES = 3
+
 #: Characters of what is wrong with an answer, as it quotes the answer.
 DETAIL_LIMIT = 200
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
@@ -41,6 +46,17 @@ class ExchangeFailed(DjWebhooksError):
 
 def name_os_error(exc: OSError) -> ExchangeFailed:
     return ExchangeFailed(ERROR_WORDS.get(exc.errno or 0, "connection_reset"), f"The connection failed: {exc.strerror or exc}.")
+
+
+def find_lack() -> ExchangeFailed | None:
+    """Return what this process is out of, if it is: resolvers and libcurl then fail in any way, and say anything but that."""
+    try:
+        with ExitStack() as stack:
+            for _ in range(SPARE_FILES):
+                stack.enter_context(socket.socket())
+    except OSError as exc:
+        return ExchangeFailed("out_of_sockets", f"This process can open no more files or sockets: {exc.strerror}.")
+    return None
 
 
 def timed_out(request: Request, *, is_connecting: bool) -> ExchangeFailed:
@@ -85,7 +101,8 @@ def no_free_thread() -> ExchangeFailed:
 
 
 def unexpected() -> ExchangeFailed:
-    return ExchangeFailed("invalid_response", "The transport failed; its log says why.")
+    """What to say of a fault that nobody thought of."""
+    return find_lack() or ExchangeFailed("internal_error", "The transport failed; its log says why.")
 
 
 def add_status(detail: str, status: int | None) -> str:

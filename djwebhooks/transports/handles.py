@@ -1,5 +1,6 @@
 """libcurl's easy handles, each with the request that it makes: what it is told, what it may do, what it reads."""
 
+import logging
 import math
 import os
 import re
@@ -23,6 +24,8 @@ from djwebhooks.transports.base import Reply, Request, Timing, count_ms
 from djwebhooks.transports.chunks import join_chunks
 from djwebhooks.transports.faults import ExchangeFailed
 from djwebhooks.transports.libcurl import pycurl
+
+logger = logging.getLogger(__name__)
 
 #: Seconds that an unused connection is kept. Receivers close idle ones after 5 s and more; a request that crosses with
 #: the closing is lost, and cannot be sent again as it may have been read.
@@ -367,10 +370,14 @@ class Handle:
 
     def _blame(self, code: int, words: str) -> ExchangeFailed:
         """Return libcurl's *code* and *words* in those of Reply."""
-        number = self.curl.getinfo(pycurl.OS_ERRNO)
         if code == pycurl.E_OPERATION_TIMEDOUT:
             return self.timed_out()
+        lack = None if self.is_connected else faults.find_lack()
+        return lack or self._read_code(code, words)
+
+    def _read_code(self, code: int, words: str) -> ExchangeFailed:
         if code == pycurl.E_COULDNT_CONNECT and not self.is_connected:
+            number = self.curl.getinfo(pycurl.OS_ERRNO)
             return faults.name_os_error(OSError(number, os.strerror(number)))
         if code in TLS_CODES or "alert" in words:
             return faults.tls_failed(words)
@@ -378,7 +385,14 @@ class Handle:
             return faults.tls_failed("the receiver ended the connection after the handshake, as if for want of a certificate")
         if code in RESET_CODES and "chunk" not in words:
             return faults.closed_early()
-        return faults.not_http(words) if self.is_connected else faults.unsendable()
+        if self.is_connected:
+            return faults.not_http(words)
+        return faults.unsendable() if code == pycurl.E_URL_MALFORMAT else self._own_up(words)
+
+    def _own_up(self, words: str) -> ExchangeFailed:
+        # Nothing was received yet, so that these words are libcurl's own.
+        logger.error("The request %r failed unexpectedly: %s", self.request.key, words)
+        return faults.unexpected()
 
     def timed_out(self) -> ExchangeFailed:
         return faults.timed_out(self.request, is_connecting=not self.is_connected)

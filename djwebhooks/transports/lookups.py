@@ -33,12 +33,16 @@ def find_addresses(host: str, port: int, getaddrinfo: GetAddrInfo) -> list[str]:
         # Its message is the operator's.
         logger.info("%s", exc)
         raise faults.forbidden() from exc
-    except socket.gaierror as exc:
-        raise ExchangeFailed(name_dns_fault(exc), f"Looking up {host} failed: {exc.strerror}.") from exc
     except OSError as exc:
-        raise faults.name_os_error(exc) from exc
+        raise faults.find_lack() or blame(host, exc) from exc
     except UnicodeError as exc:
         raise ExchangeFailed("invalid_url", "The URL's host is no valid name.") from exc
+
+
+def blame(host: str, exc: OSError) -> ExchangeFailed:
+    # Where the resolver fails by an error of the system, its number means nothing; it is for want of something here.
+    word = name_dns_fault(exc) if isinstance(exc, socket.gaierror) else "out_of_sockets"
+    return ExchangeFailed(word, f"Looking up {host} failed: {exc.strerror}.")
 
 
 class Lookup:

@@ -3,11 +3,14 @@
 import contextlib
 import errno
 import gzip
+import json
 import logging
 import os
 import resource
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -638,6 +641,7 @@ class NetworkContract(TransportContract):
             (socket.gaierror(socket.EAI_FAIL, "failed"), "dns_error"),
             (socket.gaierror(socket.EAI_AGAIN, "failed"), "no_dns_server"),
             (OSError(errno.EMFILE, "too many"), "out_of_sockets"),
+            (OSError(errno.EBUSY, "busy"), "out_of_sockets"),
         ],
     )
     def test_failed_lookup(self, make: Make, fault: OSError, error: str) -> None:
@@ -683,6 +687,23 @@ class NetworkContract(TransportContract):
 
         assert failed.error == "out_of_sockets"
         assert post(transport, url).status == 200
+
+    def test_starving_process(
+        self, make: Make, serve: Callable[..., Receiver], authority: trustme.CA, ca_bundle: str, tmp_path: Path
+    ) -> None:
+        """However few files are left, and wherever the want of them shows, what fails for it is our own fault."""
+        receiver = serve(tls=make_strict_context(authority, "localhost"))
+        certificate = tmp_path / "certificate.pem"
+        certificate.write_text(make_certificate(authority))
+        made = type(make())
+        path = f"{made.__module__}.{made.__qualname__}"
+        arguments = [path, receiver.url_for("localhost"), ca_bundle, str(certificate)]
+        command = [sys.executable, "-m", "tests.transports.starving", *arguments]
+        printed = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=60).stdout)
+
+        assert printed["lookups"] == ["out_of_sockets"] * 2
+        assert (printed["requests"][0], printed["requests"][-1]) == ("out_of_sockets", "")
+        assert set(printed["requests"]) == {"out_of_sockets", ""}
 
     # Addresses.
 

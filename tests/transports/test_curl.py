@@ -3,19 +3,23 @@
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import pycurl
 import pytest
 import trustme
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, RequestReceived, StreamEnded
+from requests.adapters import DEFAULT_CA_BUNDLE_PATH
 
 from djwebhooks.testing.receiver import Conversation, Receiver, hang
 from djwebhooks.transports.base import Transport
 from djwebhooks.transports.curl import CurlTransport
+from djwebhooks.transports.handles import Connections, Handle
 from tests.transports.contract import NetworkContract, build_request, collect, drive, lookup, make_server_context, post
 
 Answer = Callable[[H2Connection, int], None]
@@ -227,3 +231,16 @@ class TestCurlTransport(NetworkContract):
 
         assert [(reply.status, reply.body) for reply in replies] == [(200, b"ok")] * 3
         assert receiver.connections == 3
+
+
+def test_what_libcurl_lacks_is_our_own_fault(caplog: pytest.LogCaptureFixture) -> None:
+    """When libcurl fails for a reason of its own before there is a connection, that is logged and says nothing of the URL."""
+    handle = Handle(DEFAULT_CA_BUNDLE_PATH, Connections())
+    handle.prepare(build_request("http://receiver.example/", key="a"), time.monotonic())
+    handle.begin()
+    reply = handle.read_result(pycurl.E_OUT_OF_MEMORY, "Out of memory")
+    handle.close()
+
+    assert reply is not None
+    assert reply.error == "internal_error"
+    assert [record.getMessage() for record in caplog.records] == ["The request 'a' failed unexpectedly: Out of memory"]

@@ -109,7 +109,7 @@ def test_no_thread_can_be_started(open_desk: Callable[..., Desk], caplog: pytest
 
 
 def test_unexpected_fault_is_an_answer(open_desk: Callable[..., Desk], caplog: pytest.LogCaptureFixture) -> None:
-    """A fault that nobody thought of is logged and told, and the thread goes on."""
+    """A fault that nobody thought of is logged and told as our own, and the thread goes on."""
 
     def getaddrinfo(host: str, port: int, **kwargs: object) -> list[tuple[Any, ...]]:
         raise ZeroDivisionError("unexpected")
@@ -119,7 +119,7 @@ def test_unexpected_fault_is_an_answer(open_desk: Callable[..., Desk], caplog: p
         desk.lookups.ask(host, 443, host)
         [ended] = desk.collect(1)
         assert ended.failure is not None
-        assert ended.failure.error == "invalid_response"
+        assert ended.failure.error == "internal_error"
 
     assert [record.getMessage() for record in caplog.records] == [
         "Looking up a.example failed unexpectedly.",

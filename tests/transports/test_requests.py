@@ -131,7 +131,7 @@ class TestRequestsTransport(NetworkContract):
         assert post(transport, url).status == 200
 
     def test_unexpected_fault_is_a_reply(self, make: Callable[..., Transport], caplog: pytest.LogCaptureFixture) -> None:
-        """A fault that nobody thought of is logged and answered, and the thread goes on."""
+        """A fault that nobody thought of is logged and answered as our own, and the thread goes on."""
 
         def getaddrinfo(host: str, port: int, *args: object, **kwargs: object) -> list[tuple[Any, ...]]:
             raise ZeroDivisionError("unexpected")
@@ -139,7 +139,7 @@ class TestRequestsTransport(NetworkContract):
         transport = make(getaddrinfo=getaddrinfo)
         errors = [post(transport, "http://receiver.example/", key=key).error for key in ("a", "b")]
 
-        assert errors == ["invalid_response"] * 2
+        assert errors == ["internal_error"] * 2
         assert [record.getMessage() for record in caplog.records] == [
             "The request 'a' failed unexpectedly.",
             "The request 'b' failed unexpectedly.",
