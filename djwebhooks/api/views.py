@@ -63,8 +63,8 @@ from djwebhooks.models.replays import Through, make_criteria
 ATTEMPT_ID = re.compile(r"([0-9a-f-]{36})-([1-9][0-9]{0,8})")
 
 
-#: The actions on a target that have requests made to it.
-TARGET_THROTTLES = MappingProxyType({"test": "test", "check_keys": "test", "probe": "test", "replay": "replay"})
+#: The actions on a target that have requests made to it, and the scope of ``DJWEBHOOKS_API_THROTTLES`` that each counts in.
+TARGET_THROTTLES = MappingProxyType({"test": "test", "check_keys": "test", "probe": "test", "resume": "test", "replay": "replay"})
 
 
 class OwnerViewSet(GenericViewSet[Any]):

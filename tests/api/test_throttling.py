@@ -37,13 +37,13 @@ def test_tests_and_replays_are_limited(settings: LazySettings) -> None:
 
 
 def test_all_that_makes_requests_is_limited(settings: LazySettings) -> None:
-    """A check of the keys and a probe are tests, too, and a retry makes as many requests as one likes."""
-    settings.DJWEBHOOKS_API_THROTTLES = {"test": "3/hour", "retry": "1/hour", "replay": "1/hour"}
+    """A check of the keys and a probe are tests, and so is to resume, which ends what the receiver asked for; so does a retry."""
+    settings.DJWEBHOOKS_API_THROTTLES = {"test": "4/hour", "retry": "1/hour", "replay": "1/hour"}
     webhooks = make_webhooks(make_owner())
     api = Api(webhooks.target.owner)
-    paths = [f"targets/{webhooks.target.uid}/{name}/" for name in ("test", "check-keys", "probe", "test")]
+    paths = [f"targets/{webhooks.target.uid}/{name}/" for name in ("test", "check-keys", "probe", "resume", "resume")]
 
-    assert [api.post(path).status for path in paths] == [202, 202, 202, 429]
+    assert [api.post(path).status for path in paths] == [202, 202, 202, 200, 429]
     assert [api.post(f"deliveries/{webhooks.delivery.uid}/retry/").status for _ in range(2)] == [202, 429]
 
 
