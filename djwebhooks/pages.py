@@ -249,6 +249,8 @@ class RowAction:
     is_signed: bool = False
     #: What people are asked before it is done, as it cannot be undone.
     question: str = ""
+    #: Who may run it: whom the admin's ``has_…_permission`` of this name lets.
+    permission: str = "act"
 
 
 class ActingAdmin(LeanAdmin):
@@ -259,6 +261,10 @@ class ActingAdmin(LeanAdmin):
     def has_act_permission(self, request: HttpRequest, row: Any = None) -> bool:
         """Whether the user may run the actions, on *row* or at all."""
         return self.has_change_permission(request, row)
+
+    def may_run(self, request: HttpRequest, action: RowAction, row: Any) -> bool:
+        """Whether the user may run *action* on *row*."""
+        return bool(getattr(self, f"has_{action.permission}_permission")(request, row))
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view(self.act_view)
@@ -273,7 +279,7 @@ class ActingAdmin(LeanAdmin):
         action = next((action for action in self.row_actions if action.name == name), None)
         if row is None or action is None:
             raise Http404(f"There is no {self.opts.verbose_name} {object_id}, or nothing called {name!r} to do with it.")
-        if not self.has_act_permission(request, row):
+        if not self.may_run(request, action, row):
             raise PermissionDenied
         page = reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_change", args=[quote(row.pk)])
         return self.act_on(request, [row], action) or HttpResponseRedirect(page)
@@ -284,7 +290,7 @@ class ActingAdmin(LeanAdmin):
             return self.ask(request, list(rows), action)
         done: list[tuple[Any, Done]] = []
         for row in rows:
-            if not self.has_act_permission(request, row):
+            if not self.may_run(request, action, row):
                 self.message_user(request, f"{row}: you do not have the permission.", messages.ERROR)
                 continue
             try:
@@ -336,7 +342,8 @@ class ActingAdmin(LeanAdmin):
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> HttpResponse:
         row = context.get("original")
         if row is not None and self.has_act_permission(request, row):
-            context["row_actions"] = [action for action in self.row_actions if action.suits(row)]
+            mine = [action for action in self.row_actions if self.may_run(request, action, row)]
+            context["row_actions"] = [action for action in mine if action.suits(row)]
             context["act_url_name"] = f"admin:{self.opts.app_label}_{self.opts.model_name}_act"
         return super().render_change_form(request, context, *args, **kwargs)
 
@@ -344,7 +351,7 @@ class ActingAdmin(LeanAdmin):
 def list_action(action: RowAction) -> Callable[[Any, HttpRequest, QuerySet[Any]], HttpResponse | None]:
     """Return *action* as an action of the list."""
 
-    @admin.action(description=action.label, permissions=["act"])
+    @admin.action(description=action.label, permissions=[action.permission])
     def run(model_admin: ActingAdmin, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
         # SQLite cannot prefetch for so many.
         rows = list(queryset.prefetch_related(None)[: ACTION_LIMIT + 1])

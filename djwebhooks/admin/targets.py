@@ -212,7 +212,7 @@ class WebhookTargetAdmin(VersionsAdmin):
         RowAction("rotate-secret", "Rotate secret", rotate_secret),
         RowAction("check-keys", "Check keys", check_keys),
         RowAction("finish-rotation", "Finish rotation", finish_rotation, suits=lambda target: len(read_keys(target)) > 1),
-        RowAction("retry-failed", "Retry failed deliveries", retry_failed, is_signed=True),
+        RowAction("retry-failed", "Retry failed deliveries", retry_failed, is_signed=True, permission="retry"),
     )
     actions = (*(list_action(action) for action in row_actions), replay)
 
@@ -220,6 +220,9 @@ class WebhookTargetAdmin(VersionsAdmin):
 
     def has_replay_permission(self, request: HttpRequest) -> bool:
         return self.admin_site.is_registered(Replay) and request.user.has_perm("djwebhooks.add_replay")
+
+    def has_retry_permission(self, request: HttpRequest, row: Any = None) -> bool:
+        return self.has_act_permission(request, row) and request.user.has_perm("djwebhooks.add_replay")
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return super().has_change_permission(request, obj) and may_touch(request, obj)

@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from djwebhooks.events import fire
-from djwebhooks.models import Delivery, Event, Lane, Subscription, WebhookTarget
+from djwebhooks.models import Delivery, Event, Lane, Replay, Subscription, WebhookTarget
 from djwebhooks.models.deliveries import Status
 from djwebhooks.pages import ACTION_LIMIT
 from djwebhooks.testing import deliver
@@ -405,6 +405,22 @@ def test_failed_deliveries_are_retried(admin_client: Client) -> None:
     assert "sent again: 1" in page
     assert [request.headers["webhook-id"] for request in requests] == [str(failed.event.uid)]
     assert succeeded.attempts.count() == 1
+
+
+def test_to_retry_what_failed_is_to_replay(admin_client: Client) -> None:
+    """Who may change targets and start no replays is offered it nowhere, and a forged request is refused."""
+    target = make_target()
+    changer = make_staff("view_webhooktarget", "change_webhooktarget")
+    starter = make_staff("view_webhooktarget", "change_webhooktarget", "add_replay")
+    label = "Retry failed deliveries"
+    act_on_list(changer, [target], "retry-failed")
+
+    assert act(changer, target, "retry-failed").status_code == 403
+    assert not Replay.objects.exists()
+    for address in (page_of(target), list_of("webhooktarget")):
+        assert label not in text_of(changer.get(address))
+        assert label in text_of(starter.get(address))
+    assert "sent again: 0" in text_of(act(starter, target, "retry-failed"))
 
 
 def test_actions_of_the_list_count_what_they_did(admin_client: Client) -> None:
