@@ -15,6 +15,7 @@ pytestmark = pytest.mark.django_db(databases="__all__")
 KEY = "5Zp0wYq2eT7uXk9cVb1nM4aQ8rL6sD3f"
 OTHER_KEY = KEY[::-1]
 RQ = "djwebhooks.engines.rq.RQEngine"
+THROTTLES = {"test": "16/second", "retry": "1000/minute", "replay": "60000/hour"}
 
 #: Each check's id, the settings that it complains about, and what it says.
 WEAK: list[tuple[str, dict[str, Any], str]] = [
@@ -38,6 +39,8 @@ WEAK: list[tuple[str, dict[str, Any], str]] = [
     ("W007", {"EXPIRE_AFTER": timedelta(days=91)}, "DJWEBHOOKS_EXPIRE_AFTER is longer than 90 days"),
     ("W007", {"DISABLE_AFTER": timedelta(days=91)}, "DJWEBHOOKS_DISABLE_AFTER is longer than 90 days"),
     ("W007", {"SUSPEND_AFTER": timedelta(days=2)}, "DJWEBHOOKS_SUSPEND_AFTER is longer than a day"),
+    ("W007", {"DISABLE_AFTER": timedelta(hours=23)}, "DJWEBHOOKS_DISABLE_AFTER is shorter than a day"),
+    ("W007", {"RETENTION": 3600}, "DJWEBHOOKS_RETENTION is shorter than a day"),
     ("W008", {"PAYLOAD_LIMIT": 2**30}, "DJWEBHOOKS_PAYLOAD_LIMIT is 1073741824, more than 4194304"),
     ("W008", {"RESPONSE_LIMIT": 2**30}, "DJWEBHOOKS_RESPONSE_LIMIT is 1073741824"),
     ("W008", {"CONCURRENCY": 100_000}, "DJWEBHOOKS_CONCURRENCY is 100000"),
@@ -47,10 +50,16 @@ WEAK: list[tuple[str, dict[str, Any], str]] = [
     ("W009", {"RETRY_SCHEDULE": [86400] * 31}, "DJWEBHOOKS_RETRY_SCHEDULE"),
     ("W009", {"RETRY_SCHEDULE": [1] * 101}, "DJWEBHOOKS_RETRY_SCHEDULE"),
     ("W009", {"RETRY_SCHEDULE": [0, 0]}, "DJWEBHOOKS_RETRY_SCHEDULE"),
+    ("W009", {"RETRY_SCHEDULE": [0, 0, 0, 0, 0, 0.9, 60]}, "more than 5 after less than a second"),
+    ("W009", {"COOLDOWN_SCHEDULE": [0]}, "gives a suspended receiver no rest"),
+    ("W009", {"COOLDOWN_SCHEDULE": [60, timedelta(days=2)]}, "nobody sees that it works again"),
     ("W010", {"ENGINE": "djwebhooks.engines.immediate.ImmediateEngine"}, "requests wait for receivers"),
     ("W010", {"TRANSPORT": "djwebhooks.transports.memory.MemoryTransport"}, "nothing is sent"),
     ("W012", {"FORBIDDEN_HOSTS": ()}, "may go to the application itself"),
-    ("W013", {"API_THROTTLES": {}}, "may have tests and replays made without end"),
+    ("W012", {"FORBIDDEN_HOSTS": ["intranet.example"]}, "DJWEBHOOKS_FORBIDDEN_HOSTS leaves out ['app.example.com']"),
+    ("W013", {"API_THROTTLES": {}}, "for test, retry, replay: a user of the API may have requests made without end"),
+    ("W013", {"API_THROTTLES": {"test": "1/minute", "feed": "1/day"}}, "for retry, replay: a user"),
+    ("W013", {"API_THROTTLES": THROTTLES | {"test": "17/second", "replay": "60001/hour"}}, "for test, replay: a user"),
 ]
 #: Settings that cannot be weak, and why.
 CANNOT_BE_WEAK = {
@@ -71,7 +80,6 @@ CANNOT_BE_WEAK = {
     "JSON_ENCODER": "is code, and what it makes is only ever data",
     "GIVE_UP_ON": "ends deliveries earlier, as its owner wants it",
     "QUEUE": "is a name; what stands behind it is looked at as W011",
-    "COOLDOWN_SCHEDULE": "has one request after each pause, whatever the pauses are",
     "DISABLED_EMAIL": "tells an owner what the owner may see anyway",
     "ALLOWED_PORTS": "narrows; on any port a forbidden address stays forbidden",
 }
@@ -84,6 +92,7 @@ def production(settings: LazySettings, hooks: None) -> LazySettings:
     settings.DJWEBHOOKS_ALLOWED_NETWORKS = ()
     settings.ALLOWED_HOSTS = ["app.example.com"]
     settings.RQ_QUEUES = {"default": {"URL": "rediss://:password@redis.example.com/0"}}
+    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.db.DatabaseCache", "LOCATION": "counts"}}
     return settings
 
 
@@ -110,10 +119,12 @@ def test_a_weak_setting_is_said(settings: LazySettings, identifier: str, values:
 
 
 def test_the_defaults_are_strong(settings: LazySettings) -> None:
-    """Nothing is said of them, nor of a rotation that is under way."""
+    """Nothing is said of them, nor of a rotation that is under way, of no retries, and of throttles that are just low enough."""
     assert run_checks() == []
     settings.DJWEBHOOKS_ENCRYPTION_KEYS = [KEY, OTHER_KEY]
     settings.DJWEBHOOKS_ENGINE = RQ
+    settings.DJWEBHOOKS_RETRY_SCHEDULE = ()
+    settings.DJWEBHOOKS_API_THROTTLES = THROTTLES
 
     assert run_checks() == []
 
@@ -138,6 +149,12 @@ def test_every_setting_has_been_thought_about() -> None:
         {"ALLOWED_NETWORKS": 5},
         {"CONCURRENCY": "many"},
         {"ENGINE": 5},
+        {"API_THROTTLES": 5},
+        {"API_THROTTLES": {"test": "often", "retry": 5, "replay": "1/day"}},
+        {"FORBIDDEN_HOSTS": [5]},
+        {"FORBIDDEN_HOSTS": "intranet"},
+        {"FORBIDDEN_HOSTS": ["*"]},
+        {"COOLDOWN_SCHEDULE": 5},
     ],
     ids=str,
 )
@@ -183,6 +200,13 @@ def test_the_secret_key_must_be_strong_where_it_encrypts(settings: LazySettings)
         ({"URL": "unix:///run/redis.sock"}, False),
         ({"UNIX_SOCKET_PATH": "/run/redis.sock"}, False),
         ({"HOST": "localhost"}, False),
+        ({"HOST": "10.0.0.5", "REDIS_CLIENT_KWARGS": {"password": "password"}}, False),
+        ({"SENTINELS": [("localhost", 26379), ("10.0.0.5", 26379)], "MASTER_NAME": "main"}, True),
+        ({"SENTINELS": [("10.0.0.5", 26379)], "MASTER_NAME": "main", "PASSWORD": "password"}, False),
+        ({"SENTINELS": [("10.0.0.5", 26379)], "CONNECTION_KWARGS": {"password": "password"}}, False),
+        ({"SENTINELS": [("localhost", 26379)], "MASTER_NAME": "main"}, False),
+        # django-rq takes no password from beside a URL.
+        ({"URL": "redis://redis.example.com/0", "PASSWORD": "password"}, True),
     ],
     ids=str,
 )
@@ -195,25 +219,70 @@ def test_a_redis_elsewhere_must_be_guarded(settings: LazySettings, queue: dict[s
     assert [message.id for message in run_checks()] == (["djwebhooks.W011"] if is_open else [])
 
 
+def test_the_queue_of_the_inbox_must_be_guarded(settings: LazySettings) -> None:
+    """It is used whatever the engine is; a queue that nobody uses is not ours."""
+    settings.RQ_QUEUES = {"mail": {"URL": "redis://redis.example.com/0"}, "default": {"HOST": "localhost"}}
+    assert run_checks() == []
+    settings.DJWEBHOOKS_INBOX_QUEUE = "mail"
+    [found] = run_checks()
+
+    assert found.id == "djwebhooks.W011"
+    assert "RQ_QUEUES['mail']" in found.msg
+
+
+@pytest.mark.parametrize("name", ["QUEUE", "INBOX_QUEUE"])
+def test_a_queue_must_be_worked_on_elsewhere(settings: LazySettings, name: str) -> None:
+    """Django-rq can run jobs where they are enqueued, which is for tests."""
+    settings.RQ_QUEUES = {"default": {"HOST": "localhost"}, "inline": {"HOST": "localhost", "ASYNC": False}}
+    settings.DJWEBHOOKS_ENGINE = RQ
+    assert run_checks() == []
+    apply(settings, {name: "inline"})
+    [found] = run_checks()
+
+    assert found.id == "djwebhooks.W010"
+    assert "RQ_QUEUES['inline'] is not ASYNC" in found.msg
+
+
+@pytest.mark.parametrize(
+    ("backend", "words"),
+    [("dummy.DummyCache", "counts nothing"), ("locmem.LocMemCache", "counts in each process by itself")],
+)
+def test_the_cache_must_count(settings: LazySettings, backend: str, words: str) -> None:
+    """The limits of the API's users and of the inbox's senders are kept in it; where there are none of them, it is not ours."""
+    settings.CACHES = {"default": {"BACKEND": f"django.core.cache.backends.{backend}"}}
+    [found] = run_checks()
+
+    assert found.id == "djwebhooks.W016"
+    assert words in found.msg
+    settings.ROOT_URLCONF = "djwebhooks.jwks"  # No API there.
+    assert run_checks() == []
+    settings.DJWEBHOOKS_INBOX = settings.DJWEBHOOKS_INBOX | {"form": {"scheme": "none", "rate_limit": "1/second"}}
+    assert [message.id for message in run_checks()] == ["djwebhooks.W016"]
+
+
 @pytest.mark.parametrize(
     ("hosts", "is_known"),
     [
         (["*"], False),
         ([], False),
         (["localhost", "127.0.0.1", "10.0.0.1", "[::1]"], False),
-        (["*", ".example.com"], True),
+        (["*", ".example.com"], False),
+        ([".example.com"], True),
         (["app.example.com"], True),
         (["8.8.8.8"], True),
     ],
     ids=str,
 )
 def test_the_application_must_know_its_own_hosts(settings: LazySettings, hosts: list[str], is_known: bool) -> None:
-    """Without DJWEBHOOKS_FORBIDDEN_HOSTS they are those in ALLOWED_HOSTS, which may name none; with it these do not matter."""
+    """Without DJWEBHOOKS_FORBIDDEN_HOSTS they are those in ALLOWED_HOSTS, which may name none or all; with it they are in it."""
     settings.ALLOWED_HOSTS = hosts
 
     found = run_checks()
 
     assert [message.id for message in found] == ([] if is_known else ["djwebhooks.W012"])
     assert all(str(hosts) in message.msg for message in found)
-    settings.DJWEBHOOKS_FORBIDDEN_HOSTS = ["app.example.com"]
+    settings.DJWEBHOOKS_FORBIDDEN_HOSTS = [".example.com", "8.8.8.8"]
     assert run_checks() == []
+    settings.DJWEBHOOKS_FORBIDDEN_HOSTS = ["example.com"]
+    own = [host for host in hosts if "example.com" in host or host == "8.8.8.8"]
+    assert [message.id for message in run_checks()] == (["djwebhooks.W012"] if own else [])
