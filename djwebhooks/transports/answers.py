@@ -17,6 +17,9 @@ LENGTH = re.compile(r"[0-9]{1,18}")
 OBEYED = ("retry-after", "webhook-delivery")
 OBEYED_LENGTH = 256
 
+#: The headers that are never kept, as they are as good as passwords.
+COOKIES = ("set-cookie", "set-cookie2")
+
 
 def keep_headers(headers: Iterable[tuple[str, str]], limit: int) -> dict[str, str]:
     """Return the headers whose names and values together take no more than *limit* characters, and those that are obeyed."""
@@ -24,7 +27,7 @@ def keep_headers(headers: Iterable[tuple[str, str]], limit: int) -> dict[str, st
     for name, value in headers:
         name = UNPRINTABLE.sub("\ufffd", name.lower())
         value = UNPRINTABLE.sub("\ufffd", value)
-        if name == "set-cookie":
+        if name in COOKIES:
             continue
         limit -= len(name) + len(value)
         is_needed = name in OBEYED and name not in kept and len(value) <= OBEYED_LENGTH

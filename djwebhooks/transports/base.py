@@ -58,8 +58,8 @@ class Reply:
     *error* is one of: ``dns_error``, ``connection_refused``, ``connection_reset``, ``connect_timeout``, ``timeout``,
     ``tls_error``, ``forbidden_address``, ``invalid_url``, ``invalid_response``, ``network_unreachable``, ``no_dns_server``,
     ``out_of_sockets``, ``aborted``, ``internal_error``. *detail* is a sentence about it. *duration* is in seconds, *address* the
-    IP address that was connected to. *headers* have lower-case names; ``set-cookie`` is dropped. *timing* is as much as the
-    transport has seen.
+    IP address that was connected to. *headers* have lower-case names; ``set-cookie`` and ``set-cookie2`` are dropped.
+    *timing* is as much as the transport has seen.
     """
 
     key: Hashable

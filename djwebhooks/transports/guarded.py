@@ -275,6 +275,14 @@ class TimedTLSSocket(TimedSocket, ssl.SSLSocket):
             raise exchange.blame(exc) from exc
 
 
+def has_strays(head: http.client.HTTPMessage) -> bool:
+    """Whether a line of *head* is no header. After it the parser drops the rest, and with it where the body ends."""
+    if any(not isinstance(defect, MULTIPART_DEFECTS) for defect in head.defects):
+        return True
+    # As in mail, the parser has nothing against "From " as the first line or the last.
+    return head.get_unixfrom() is not None or str(head.get_payload()).startswith("From ")
+
+
 class Response(http.client.HTTPResponse):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -288,8 +296,7 @@ class Response(http.client.HTTPResponse):
                 raise http.client.HTTPException("a protocol that nobody asked for")
             self.headers = self.msg = None  # type: ignore[assignment]  # as http.client has them before a head is read
             super().begin()
-        # After a line that is no header the parser drops the rest, and with it where the body ends.
-        if any(not isinstance(defect, MULTIPART_DEFECTS) for defect in self.msg.defects):
+        if has_strays(self.msg):
             raise http.client.HTTPException("a malformed header line")
         self.check_framing()
         self.exchange.read_head(self.status)

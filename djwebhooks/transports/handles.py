@@ -35,6 +35,8 @@ MOST_LINES = 100
 
 HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*\.?")
 HOST_V6 = re.compile(r"[0-9A-Fa-f:.]+")
+#: What the standard library takes for a name, too: no white space, not even before the colon (RFC 9112 section 5.1).
+NAME = re.compile(r"[!-9;-~]+")
 STATUS_LINE = re.compile(rb"HTTP/(1\.[01]|2) ([1-9][0-9][0-9])(?: .*)?", re.DOTALL)
 
 #: An address that nobody has, for names that have not been looked up: without it libcurl would do that.
@@ -460,12 +462,11 @@ def read_lines(lines: Sequence[bytes]) -> list[tuple[str, str]]:
     headers: list[tuple[str, str]] = []
     for line in lines[1:]:
         text = line.decode("latin-1").rstrip("\r\n")
-        if text.startswith((" ", "\t")):
-            if headers:
-                headers[-1] = (headers[-1][0], f"{headers[-1][1]} {text.strip()}")
+        if headers and text.startswith((" ", "\t")):
+            headers[-1] = (headers[-1][0], f"{headers[-1][1]} {text.strip()}")
             continue
         name, colon, value = text.partition(":")
-        if not colon or not name.strip():
+        if not colon or not NAME.fullmatch(name):
             raise ValueError("a malformed header line")
         headers.append((name.lower(), value.strip(" \t")))
     return headers

@@ -211,6 +211,15 @@ QUICK = [
     Case("folded headers", repeat(OK + b"x-a: 1\r\n content-length: 5\r\n\t2\r\n" + EMPTY), "succeeded", 1),
     Case("a header without a colon", repeat(OK + b"no colon\r\n" + EMPTY), "invalid_response"),
     Case("a header without a name", repeat(OK + b": nothing\r\n" + EMPTY), "invalid_response"),
+    Case("a space before the colon", repeat(OK + b"Set-Cookie : session=stolen\r\n" + EMPTY), "invalid_response"),
+    Case("a tab before the colon", repeat(OK + b"Set-Cookie\t: session=stolen\r\n" + EMPTY), "invalid_response"),
+    Case("a space in a name", repeat(OK + b"Set Cookie: session=stolen\r\n" + EMPTY), "invalid_response"),
+    Case("a length with a space before the colon", repeat(OK + b"Content-Length : 3\r\n" + EMPTY), "invalid_response"),
+    Case("a coding with a space before the colon", repeat(OK + b"Transfer-Encoding : chunked\r\n" + EMPTY), "invalid_response"),
+    Case("From and a space first", repeat(OK + b"From : nobody\r\n" + EMPTY), "invalid_response"),
+    Case("From and a space last", repeat(OK + EMPTY[:-2] + b"From : nobody\r\n\r\n"), "invalid_response"),
+    Case("a folded line first", repeat(OK + b" Content-Length: 3\r\n" + EMPTY), "invalid_response"),
+    Case("a name beyond ASCII", repeat(OK + b"x-\xe4: b\r\n" + EMPTY), "invalid_response"),
     # The body.
     Case("endless body", flood(OK + b"\r\n", b"x"), "succeeded"),
     Case("endless chunks", flood(CHUNKED, b"1\r\nx\r\n"), "succeeded"),
@@ -231,6 +240,7 @@ QUICK = [
     Case("401 with challenges", answer_with(401, WWW_Authenticate='Basic realm="x", Digest nonce="y", Negotiate'), "http_401", 1),
     Case("407 with a challenge", answer_with(407, Proxy_Authenticate='Basic realm="x"'), "http_407", 1),
     Case("Set-Cookie", answer_with(200, Set_Cookie="session=stolen; Domain=example"), "succeeded", 1),
+    Case("Set-Cookie2", answer_with(200, Set_Cookie2="session=stolen; Version=1"), "succeeded", 1),
     Case(
         "alternative service",
         answer_with(200, Alt_Svc='h3=":1"', Refresh="0; url=http://x/", Connection="upgrade"),
