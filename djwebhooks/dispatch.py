@@ -146,7 +146,8 @@ def _dispatch(using: str, lessee: Lessee, batch: int, page: int) -> Dispatched:
         events = _read_ready(using, batch * factor)
         shares = list(_share(using, events, page * factor))
         lanes = _lock_lanes(using, {pk for share in shares for pk in share.target_ids})
-        now, event_ids = database.lock_at(using, Event, [share.event.pk for share in shares])
+        # One that was erased since it was read is not waiting any more.
+        now, event_ids = database.lock_at(using, Event, [share.event.pk for share in shares], empty="dispatched_at")
         shares = list(_without_busy(shares, lanes, event_ids))
         if shares or len(events) < batch * factor:
             break
@@ -333,7 +334,7 @@ def _make_lanes(using: str, targets: list[tuple[int, bool, object]]) -> None:
 
 
 def _without_busy(shares: Iterable[Share], lanes: dict[int, Queue | None], event_ids: set[int]) -> Iterator[Share]:
-    """Leave out locked events, those for busy lanes, and those behind them, so that no target gets them in another order."""
+    """Leave out events that are not ours, those for busy lanes, and those behind them, so that no target's order changes."""
     busy = {pk for pk, lane in lanes.items() if lane is None}
     for share in shares:
         if share.event.pk in event_ids and busy.isdisjoint(share.target_ids):

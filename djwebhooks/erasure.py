@@ -8,6 +8,7 @@ from typing import Any
 from django.apps import apps
 from django.conf import settings
 from django.db.models import Exists, Model, OuterRef, QuerySet
+from django.db.models.functions import Coalesce
 
 from djwebhooks import database
 from djwebhooks.database import DatabaseNow
@@ -17,7 +18,6 @@ from djwebhooks.models import (
     Attempt,
     Body,
     Delivery,
-    Dispatcher,
     Event,
     Lane,
     Replay,
@@ -181,13 +181,10 @@ class Run:
 
     def _empty(self, ids: list[int]) -> int:
         events = Event.objects.using(self.using).filter(pk__in=ids)
-        if events.waiting().exists():
-            # Whoever is dispatching one of them has read it, and is about to write its deliveries.
-            Dispatcher.wait_for_lock(self.using)
-            events.waiting().update(dispatched_at=DatabaseNow())
-        # Whoever builds another version waits for these locks, or was before.
+        # Whoever dispatches one of them, or builds another version, leaves it alone from here on, or was before.
         versions = dict(events.select_for_update().order_by("pk").values_list("pk", "versions"))
-        count = events.filter(erased_at__isnull=True).update(erased_at=DatabaseNow(), **NOTHING)
+        dispatched_at = Coalesce("dispatched_at", DatabaseNow())
+        count = events.filter(erased_at__isnull=True).update(erased_at=DatabaseNow(), dispatched_at=dispatched_at, **NOTHING)
         # A worker may have read a payload before: whichever body it writes now, an empty one was there first.
         empty = [
             (pk, body_format, b"") for pk, text in versions.items() for body_format in list_formats([CURRENT, *read_texts(text)])

@@ -1,19 +1,21 @@
 """What was said of somebody can be erased, wherever it is by then; that something was said stays on record."""
 
 import json
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection
+from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from django.utils.functional import SimpleLazyObject
 
-from djwebhooks import dispatch
+from djwebhooks import dispatch, lanes
 from djwebhooks.database import execute
+from djwebhooks.database.locks import impatient
 from djwebhooks.decorators import hook
 from djwebhooks.erasure import Erased, erase, erase_events
 from djwebhooks.events import fire
@@ -25,6 +27,7 @@ from djwebhooks.prune import prune
 from djwebhooks.testing import deliver
 from djwebhooks.transports.base import Reply, Request
 from tests.builders import make_target, make_user
+from tests.connections import Thread, second_connection, server_only
 from tests.library.models import Author, Book, Item, Paperback, Ticket
 
 pytestmark = pytest.mark.django_db
@@ -574,6 +577,61 @@ def test_an_erased_event_is_pruned_like_any_other() -> None:
 
     assert prune().events == 1
     assert not Body.objects.exists()
+
+
+# -- beside everything else -------------------------------------------------------------------------------------------
+
+
+@server_only
+@pytest.mark.django_db(transaction=True)
+def test_an_erasure_that_waits_for_an_event_keeps_nobody_waiting() -> None:
+    """While an application keeps the event locked, others get their events, also those of before."""
+    ada, bob = make_user("ada"), make_user("bob")
+    make_target(bob)
+    hers = fire("a.b", 1, owner=ada)
+    has_begun = threading.Event()
+
+    def tell(execute: Callable[..., Any], sql: str, *arguments: Any) -> Any:
+        if "FOR UPDATE" in sql and "djw_event" in sql:
+            has_begun.set()
+        return execute(sql, *arguments)
+
+    def erase_hers() -> None:
+        with connection.execute_wrapper(tell):
+            erase(ada)
+
+    with second_connection() as other:
+        with transaction.atomic(using=other):
+            list(Event.objects.using(other).select_for_update().filter(pk=hers.pk))
+            erasure = Thread(erase_hers)
+            assert has_begun.wait(30)
+            fire("a.b", 1, owner=bob)
+
+            assert dispatch.dispatch(DB) == 1
+        erasure.result()
+    assert not Event.objects.waiting().exists()
+
+
+@server_only
+@pytest.mark.django_db(transaction=True)
+def test_an_erasure_in_a_long_transaction_keeps_nobody_waiting() -> None:
+    """Until a request that erases commits, others get their events, and a job may begin to work."""
+    ada, bob = make_user("ada"), make_user("bob")
+    make_target(ada)
+    make_target(bob)
+    fire("a.b", 1, owner=ada)
+    with second_connection() as other:
+        with transaction.atomic(using=other):
+            fire("user.deleted", 1, owner=ada, using=other)
+            assert erase(ada, using=other).events == 2
+            fire("a.b", 1, owner=bob)
+
+            assert dispatch.dispatch(DB) == 1
+            with impatient(DB):
+                assert isinstance(lanes.enlist(DB, "rq", "here", 1), int)
+        assert dispatch.dispatch(DB) == 0
+    assert not Event.objects.waiting().exists()
+    assert not Delivery.objects.filter(target__owner=ada).exists()
 
 
 # -- broken off --------------------------------------------------------------------------------------------------------

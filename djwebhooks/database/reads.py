@@ -91,17 +91,21 @@ def lock_many(
         return read_many(using, model, columns, keys, match=match, lock=True)
 
 
-def lock_at(using: str, model: type[models.Model], keys: Collection[object]) -> tuple[datetime, set[Any]]:
-    """Lock those of the rows with these ids that nobody else has locked; return the database's time of then, and their ids."""
+def lock_at(using: str, model: type[models.Model], keys: Collection[object], *, empty: str) -> tuple[datetime, set[Any]]:
+    """Lock those of the rows with these ids that nobody else has locked, and return the database's time of then.
+
+    Besides, return the ids of those whose column *empty* is null by then, whatever it was when they were read.
+    """
     if not keys:
         return read_clock(using), set()
     connection = connections[using]
-    table = Table(connection, model, ["id"])
-    [key], (among, parameters) = table.columns, compare_with(connection, keys)
-    columns = f"{key}, {sql_now(using)}"
+    table = Table(connection, model, ["id", empty])
+    [key, column], (among, parameters) = table.columns, compare_with(connection, keys)
+    # Not a condition: MariaDB could find the rows by an index of that column, and lock what lies between them.
+    columns = f"{key}, {sql_now(using)}, {column} IS NULL"
     sql = f"SELECT {columns} FROM {table.name} WHERE {key} {among} ORDER BY {key} {sql_lock_free(using)}"
     rows = execute(using, sql, parameters)
-    return as_time(rows[0][1]).astimezone(UTC) if rows else read_clock(using), {pk for pk, _ in rows}
+    return as_time(rows[0][1]).astimezone(UTC) if rows else read_clock(using), {pk for pk, _, is_empty in rows if is_empty}
 
 
 def _select_many(

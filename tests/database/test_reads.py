@@ -4,13 +4,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
+from django.utils import timezone
 
 from djwebhooks import database
 from djwebhooks.database import locks, read_clock
+from djwebhooks.database.locks import impatient
 from djwebhooks.models import Event, Lane, WebhookTarget
 from tests.builders import make_target, make_user
-from tests.connections import second_connection, server_only
+from tests.connections import mariadb_only, other_way, second_connection, server_only
 from tests.database.rows import DB, make_lanes
 
 pytestmark = pytest.mark.django_db
@@ -94,11 +96,15 @@ def test_rows_are_locked_with_the_time_of_then() -> None:
     event = Event.objects.create(name="a.b")
     before = read_clock(DB)
 
-    now, ids = database.lock_at(DB, Event, [event.pk, 0])
-    without_rows, nothing = database.lock_at(DB, Event, [0])
+    now, ids = database.lock_at(DB, Event, [event.pk, 0], empty="dispatched_at")
+    without_rows, nothing = database.lock_at(DB, Event, [0], empty="dispatched_at")
 
     assert (ids, nothing) == ({event.pk}, set())
     assert before <= now <= without_rows
+
+
+def lock_waiting(using: str, events: list[Event]) -> set[int]:
+    return database.lock_at(using, Event, [event.pk for event in events], empty="dispatched_at")[1]
 
 
 @server_only
@@ -110,4 +116,27 @@ def test_rows_that_others_have_locked_are_left_out_of_a_lock() -> None:
         list(Event.objects.using(other).select_for_update().filter(pk=events[0].pk))
 
         with database.engine_transaction(DB):
-            assert database.lock_at(DB, Event, [event.pk for event in events])[1] == {events[1].pk}
+            assert lock_waiting(DB, events) == {events[1].pk}
+
+
+def test_rows_that_are_done_are_left_out_of_a_lock() -> None:
+    """Whoever locks them sees whether there is still something to do."""
+    waiting = Event.objects.create(name="a.b")
+    done = Event.objects.create(name="a.b", dispatched_at=timezone.now())
+
+    assert lock_waiting(DB, [waiting, done]) == {waiting.pk}
+
+
+@mariadb_only
+@pytest.mark.django_db(transaction=True, databases=["default", "other"])
+def test_a_lock_sees_the_present_whatever_was_read_before() -> None:
+    """Also in a transaction that reads as of its beginning, and nobody who inserts has to wait for it."""
+    events = Event.objects.bulk_create([Event(name="a.b") for _ in range(2)])
+    options = connection.settings_dict["OPTIONS"] | {"isolation_level": "repeatable read"}
+    with other_way(OPTIONS=options) as other, transaction.atomic(using=other):
+        assert Event.objects.using(other).waiting().count() == 2
+        Event.objects.filter(pk=events[0].pk).update(dispatched_at=timezone.now())
+
+        assert lock_waiting(other, events) == {events[1].pk}
+        with impatient(DB):
+            Event.objects.create(name="a.b")
