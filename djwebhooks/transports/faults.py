@@ -10,9 +10,9 @@ from djwebhooks.transports.base import Request
 
 ERROR_WORDS = {
     errno.ECONNREFUSED: "connection_refused",
-    # The last router does not reach the host: the receiver's fault, unlike a network that we have no route to.
-    errno.EHOSTUNREACH: "connection_refused",
-    errno.EHOSTDOWN: "connection_refused",
+    # The receiver's last router may say so of it; but so does this machine when its own gateway is gone, of every receiver.
+    errno.EHOSTUNREACH: "network_unreachable",
+    errno.EHOSTDOWN: "network_unreachable",
     errno.ENETUNREACH: "network_unreachable",
     errno.ENETDOWN: "network_unreachable",
     errno.EAFNOSUPPORT: "network_unreachable",

@@ -1,0 +1,33 @@
+"""What goes wrong on the way to an answer, in words."""
+
+import errno
+import os
+
+import pytest
+
+from djwebhooks.retry import OUR_OWN_FAULTS
+from djwebhooks.transports.faults import name_os_error
+
+
+@pytest.mark.parametrize("number", [errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE])
+def test_what_a_receiver_does_is_its_fault(number: int) -> None:
+    """Only a receiver can refuse a connection, or break it off."""
+    assert name_os_error(OSError(number, os.strerror(number))).error not in OUR_OWN_FAULTS
+
+
+@pytest.mark.parametrize(
+    ("number", "word"),
+    [
+        (errno.EHOSTUNREACH, "network_unreachable"),
+        (errno.EHOSTDOWN, "network_unreachable"),
+        (errno.ENETUNREACH, "network_unreachable"),
+        (errno.EACCES, "network_unreachable"),
+        (errno.EMFILE, "out_of_sockets"),
+        (errno.ENOBUFS, "out_of_sockets"),
+        (errno.EADDRNOTAVAIL, "out_of_sockets"),
+    ],
+)
+def test_what_may_lie_with_us_is_our_own_fault(number: int, word: str) -> None:
+    """A lack of files or ports is ours, and so is the lack of a way to the receiver: our gateway may be gone."""
+    assert name_os_error(OSError(number, os.strerror(number))).error == word
+    assert word in OUR_OWN_FAULTS
