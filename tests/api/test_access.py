@@ -3,21 +3,33 @@
 import json
 import re
 from contextlib import suppress
+from itertools import product
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.db import transaction
 from django.test import Client
+from django.urls import include, path
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from djwebhooks.models import Attempt, Body, Delivery, Event, Lane, Replay, Subscription, WebhookTarget
+from tests.api.test_feed import sign
 from tests.api.test_isolation import MISSING, ROUTES, list_ids
+from tests.api.test_openapi import DESCRIBED
 from tests.api.world import URL, Api, make_owner, make_publisher, make_target, make_webhooks
 
 pytestmark = pytest.mark.django_db
 
+urlpatterns = [
+    path("api/", include(DESCRIBED)),
+    path("orgs/<slug:org>/api/", include(DESCRIBED)),
+    path("keys/", include("djwebhooks.jwks")),
+]
+#: What anybody may read, and the address by which a target's receiver reads its feed.
+PUBLIC, FEED = ("/schema/", "/docs/", "/jwks.json"), "/feed/"
 #: What is known to be in every row of the other owner's that holds a text of its own.
 CANARY = "canary"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "LINK")
@@ -27,6 +39,12 @@ TAKEN = (
     "created_at", "is_broadcast", "broadcast", "urls", "target_ids", "hook", "call", "status", "sequence", "tail", "token",
     "requested_by", "user_id", "using", "is_staff",
 )  # fmt: skip
+#: Where one of these names is something else: it chooses what is replayed, or is shown by GET, so that PUT passes it over.
+OFFERED = {
+    "replays/": {"status"},
+    "targets/<str:webhooks_id>/replay/": {"status"},
+    "targets/<str:webhooks_id>/": {"id", "state", "health", "keys", "created_at"},
+}
 #: Fields that may be written, with values that are right, nearly right and wrong.
 WRITABLE = {
     "target_url": [URL, URL + "/else", "http://10.0.0.1/", 7, None],
@@ -84,30 +102,56 @@ def make_others() -> list[str]:
     return ids
 
 
+@pytest.mark.urls(__name__)
 def test_nothing_of_others_changes_or_shows_whatever_is_sent() -> None:
-    """Every address, with every method, bodies of all kinds, and the ids of one's own rows, of others', and of none."""
+    """Every address, with every method, bodies of all kinds, and the ids of one's own rows, of others', and of none.
+
+    Who asks is logged in, or knows the secret of one target: that opens its feed, and nothing else that is not everybody's.
+    """
     theirs = make_others()
     before = read_all()
     me = make_publisher("mine")
-    mine = [uid for uids in list_ids(make_webhooks(me)).values() for uid in uids]
+    webhooks = make_webhooks(me)
+    mine = [uid for uids in list_ids(webhooks).values() for uid in uids]
+    feed, secret = str(webhooks.target.uid), webhooks.target.secret
     own = {model: set(rows) - set(before[model]) for model, rows in read_all().items()}
-    api = Api(me)
+    user, receiver = Api(me).client, Client()
     counts = {"requests": 0, "successes": 0}
+    others = User.objects.get(username__startswith=CANARY).pk
+    prefixes = ("/api/", f"/orgs/{others}/api/")
+    addresses = [prefix + route for prefix in prefixes for route in [*ROUTES, "schema/", "docs/"]]
+    addresses.append("/keys/<uuid:uid>/jwks.json")
+    feeds = [prefix + "feed/" for prefix in prefixes]
     ids = st.sampled_from([*mine, *theirs, str(MISSING), "1", "x", "%00", "..", f"{MISSING}-1"])
-    request = st.tuples(st.sampled_from(METHODS), st.sampled_from(ROUTES), ids, bodies)
+    methods, anywhere = st.sampled_from(METHODS), st.sampled_from(addresses)
+    request = st.one_of(
+        st.tuples(st.just(user), methods, anywhere, ids, st.none() | ids, bodies),
+        st.tuples(st.just(receiver), methods, st.sampled_from(feeds) | anywhere, ids, st.just(feed) | ids, bodies),
+    )
+
+    def call(client: Client, method: str, address: str, uid: str, named: str | None, body: object) -> tuple[int, str]:
+        query = "" if named is None else f"target={named}"
+        headers = sign(secret, query) if client is receiver else {}
+        url = re.sub("<.*?>", uid, address) + "?" * bool(query) + query
+        data = b"" if body is None else json.dumps(body).encode()
+        answer = client.generic(method, url, data, content_type="application/json", headers=headers)
+        return answer.status_code, answer.content.decode()
+
+    assert {call(receiver, "GET", address, "", feed, None)[0] for address in feeds} == {200}
 
     @hypothesis_settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(request, min_size=1, max_size=6))
-    def attack(requests: list[tuple[str, str, str, object]]) -> None:
+    def attack(requests: list[tuple[Client, str, str, str, str | None, object]]) -> None:
         with suppress(Rollback), transaction.atomic():
-            for method, route, uid, body in requests:
-                answer = api.call(method, re.sub("<.*?>", uid, route), body)
+            for client, method, address, uid, named, body in requests:
+                status, text = call(client, method, address, uid, named, body)
                 counts["requests"] += 1
-                counts["successes"] += answer.status < 300
-                assert answer.status < 500
-                text = json.dumps(answer.data)
+                counts["successes"] += status < 300
+                assert status < 500
                 assert CANARY not in text
-                assert not any(other in text for other in theirs if other != uid)
+                assert not any(other in text for other in theirs if other not in (uid, named))
+                if client is receiver and status < 300:
+                    assert address.endswith(PUBLIC) or (address.endswith(FEED) and named == feed)
             after = read_all()
             for model in MODELS:
                 assert {pk: after[model].get(pk) for pk in before[model]} == before[model]
@@ -141,6 +185,37 @@ def test_no_field_can_be_assigned_that_is_not_ones_own(name: str) -> None:
     assert [answer.status for answer in answers] == [400] * 3
     assert all(name in answer.mistakes for answer in answers)
     assert read_all() == before
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_no_address_takes_what_it_does_not_offer(route: str) -> None:
+    """Every request that has a body names each of these fields as a mistake."""
+    me = make_publisher()
+    webhooks = make_webhooks(me)
+    [uid, *_] = list_ids(webhooks)[route.split("/")[0]] if "<" in route else [""]
+    api = Api(me)
+    before = read_all()
+
+    # An answer names twenty mistakes at most.
+    for method, names in product(("POST", "PUT", "PATCH"), (TAKEN[::2], TAKEN[1::2])):
+        answer = api.call(method, re.sub("<.*?>", uid, route), dict.fromkeys(names, 1))
+        offered = set() if method == "PATCH" else OFFERED.get(route, set())
+        assert answer.status == 405 or set(answer.mistakes) >= set(names) - offered
+
+    assert read_all() == before
+
+
+def test_what_is_shown_and_cannot_be_written_is_passed_over_by_put() -> None:
+    """So that what GET showed may be sent back; whatever it says then, nothing of it changes."""
+    me = make_publisher()
+    path = f"targets/{make_target(me).uid}/"
+    api = Api(me)
+    shown = api.get(path).data
+
+    answer = api.put(path, shown | dict.fromkeys(set(shown) & set(TAKEN), 1))
+
+    assert answer.status == 200
+    assert api.get(path).data | {"modified_at": ""} == shown | {"modified_at": ""}
 
 
 @pytest.mark.parametrize("route", ROUTES)
