@@ -423,6 +423,17 @@ def check_locking(**_: Any) -> Iterator[CheckMessage]:
         )
 
 
+def check_autocommit(**_: Any) -> Iterator[CheckMessage]:
+    """A database that commits only what it is told to."""
+    alias = router.db_for_write(Event)
+    if not connections[alias].settings_dict["AUTOCOMMIT"]:
+        yield Error(
+            f"The database {alias!r} has AUTOCOMMIT off, but workers need it: they could commit nothing.",
+            hint=f"Leave 'AUTOCOMMIT' out of DATABASES[{alias!r}], and use transaction.atomic().",
+            id="djwebhooks.E034",
+        )
+
+
 def check_isolation(databases: Sequence[str] | None = None, **_: Any) -> Iterator[CheckMessage]:
     """A database whose isolation level hides from one worker what another has done."""
     alias = router.db_for_write(Event)
@@ -519,6 +530,7 @@ CHECKS = (
     check_time_zones,
     check_switches,
     check_locking,
+    check_autocommit,
     check_signatures,
     check_target_version,
 )

@@ -23,7 +23,7 @@ from djwebhooks.announce import announce, announce_expired
 from djwebhooks.authentication.base import TokenAuthentication
 from djwebhooks.build import Builder, BuildState, InlineBuilder, see_states
 from djwebhooks.conf import conf
-from djwebhooks.database import DatabaseClock
+from djwebhooks.database import DatabaseClock, check_autocommit
 from djwebhooks.dispatch import Lessee
 from djwebhooks.fairness import Paces, Usage, choose, part
 from djwebhooks.handshake import Permission
@@ -174,7 +174,8 @@ class Worker:
     def run(self) -> int:
         """Work until stopped, or as *burst*, *budget* or *linger* say; return how many outcomes were recorded.
 
-        Raises what the database raises when it goes on failing and the worker has an end, or was told to stop.
+        Raises what the database raises when it goes on failing and the worker has an end, or was told to stop; and
+        ``ConfigurationError`` for a connection with autocommit off, on which it could commit nothing.
         """
         started = time.monotonic()
         try:
@@ -270,6 +271,7 @@ class Worker:
 
     def enlist(self) -> bool:
         """Become a worker that may hold lanes; return whether there was room for one more of its name."""
+        check_autocommit(self.using)
         self._clock = DatabaseClock(self.using)
         self._chosen_at = self._clock()
         self._anchor = self._last_work = time.monotonic()

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from django.db import connections
+from django.db import connections, transaction
 
 #: SQLite has one writer: there nothing can happen while another transaction is open.
 server_only = pytest.mark.server
@@ -71,6 +71,17 @@ def other_way(**changes: Any) -> Iterator[str]:
         connections["other"].close()
         settings.clear()
         settings.update(before)
+
+
+@contextmanager
+def manual_commits() -> Iterator[None]:
+    """Switch the default connection's autocommit off; what is not committed by the end is rolled back."""
+    transaction.set_autocommit(False)
+    try:
+        yield
+    finally:
+        transaction.rollback()
+        transaction.set_autocommit(True)
 
 
 @contextmanager

@@ -357,6 +357,13 @@ def test_sqlite_must_wait_for_its_writer(options: dict[str, Any], mode: str | No
     assert [message.id for message in run_checks()] == (ids if connection.vendor == "sqlite" else [])
 
 
+def test_workers_must_be_able_to_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database that commits only what it is told to is an error."""
+    monkeypatch.setitem(connection.settings_dict, "AUTOCOMMIT", False)
+
+    assert [message.id for message in run_checks()] == ["djwebhooks.E034"]
+
+
 @server_only
 def test_a_snapshot_for_each_transaction_is_an_error(options: dict[str, Any]) -> None:
     """Under REPEATABLE READ one worker does not see what another one has done."""
@@ -428,7 +435,22 @@ def test_ids_are_unique() -> None:
             checks_of[identifier].add(function.__name__)
     elsewhere = {
         f"djwebhooks.{name}"
-        for name in ("E011", "E015", "E021", "E026", "E027", "E032", "E033", "W001", "W002", "W003", "W014", "W020", "W021")
+        for name in (
+            "E011",
+            "E015",
+            "E021",
+            "E026",
+            "E027",
+            "E032",
+            "E033",
+            "E034",
+            "W001",
+            "W002",
+            "W003",
+            "W014",
+            "W020",
+            "W021",
+        )
     }
     tested = (
         {case[0] for case in BAD}

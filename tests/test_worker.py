@@ -22,6 +22,7 @@ from djwebhooks.database import DatabaseNow
 from djwebhooks.decorators import hook
 from djwebhooks.dispatch import BATCH, dispatch
 from djwebhooks.events import fire
+from djwebhooks.exceptions import ConfigurationError
 from djwebhooks.lanes import LeaseLost, lease_seconds
 from djwebhooks.models import Attempt, Delivery, Event, Lane, WebhookTarget
 from djwebhooks.models import Worker as WorkerRow
@@ -34,7 +35,7 @@ from djwebhooks.transports.requests import RequestsTransport
 from djwebhooks.work import READY
 from djwebhooks.worker import Worker, work
 from tests.builders import make_deliveries
-from tests.connections import plain
+from tests.connections import manual_commits, plain
 from tests.engines.processes import wait_until
 
 
@@ -461,6 +462,20 @@ def test_a_worker_that_was_struck_off_starts_anew(owner: User) -> None:
 
     assert Delivery.objects.filter(status="succeeded").count() == 0
     assert not worker._held
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_refuses_to_commit_nothing(owner: User) -> None:
+    """With autocommit off it would send all there is, and again the next time, as nothing of it is committed."""
+    register("http://127.0.0.1/", owner)
+    fire_many(1, owner)
+    transport = MemoryTransport()
+
+    with manual_commits(), pytest.raises(ConfigurationError, match="autocommit off"):
+        work(burst=True, transport=transport, threaded=False)
+
+    assert not transport.requests
+    assert work(burst=True, transport=transport, threaded=False) == 1
 
 
 # -- database errors ---------------------------------------------------------------------------------------------------

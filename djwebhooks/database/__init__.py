@@ -14,7 +14,14 @@ from djwebhooks.database.reads import load_first, load_many, lock_at, lock_many,
 from djwebhooks.database.schema import DatabaseNow, ExactCharField, PartialIndex, VacuumAfter
 from djwebhooks.database.server import describe_fault, find_fault, has_read_committed
 from djwebhooks.database.statements import as_time, as_uuid, clean_text, execute, execute_many, quote, to_database
-from djwebhooks.database.transactions import batched, engine_transaction, is_transient, run_transaction
+from djwebhooks.database.transactions import (
+    batched,
+    check_autocommit,
+    engine_transaction,
+    is_manual,
+    is_transient,
+    run_transaction,
+)
 from djwebhooks.database.writes import copy_many, insert_many, insert_row, set_many, update_many
 
 __all__ = [
@@ -27,6 +34,7 @@ __all__ = [
     "as_uuid",
     "batched",
     "can_listen",
+    "check_autocommit",
     "clean_text",
     "copy_many",
     "describe_fault",
@@ -38,6 +46,7 @@ __all__ = [
     "insert_many",
     "insert_row",
     "insert_unless_locked",
+    "is_manual",
     "is_transient",
     "keep_row",
     "listen",

@@ -9,6 +9,7 @@ from django.db import Error, OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from djwebhooks.database.server import is_psycopg
+from djwebhooks.exceptions import ConfigurationError
 
 #: How long, in seconds, an engine's statement or its idle transaction may hold locks before the server breaks it off.
 STATEMENT_TIMEOUT, IDLE_TIMEOUT = 30, 10
@@ -16,6 +17,21 @@ STATEMENT_TIMEOUT, IDLE_TIMEOUT = 30, 10
 TRIES, TRY_SECONDS = 5, 10.0
 
 T = TypeVar("T")
+
+
+def is_manual(using: str) -> bool:
+    """Whether only the caller knows when what is written is committed: autocommit is off, and no ``atomic`` is open."""
+    connection = connections[using]
+    return not connection.in_atomic_block and not connection.get_autocommit()
+
+
+def check_autocommit(using: str) -> None:
+    """Raise ``ConfigurationError`` where a worker's transactions would never be committed."""
+    if is_manual(using):
+        raise ConfigurationError(
+            f"The connection {using!r} has autocommit off: a worker would send and commit nothing of it. "
+            f"Leave AUTOCOMMIT out of DATABASES[{using!r}], and call set_autocommit(True) where it was switched off."
+        )
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from django.db import connections, transaction
 from django.utils.module_loading import import_string
 
 from djwebhooks.conf import conf
+from djwebhooks.database import is_manual
 from djwebhooks.engines.base import Engine
 
 
@@ -36,7 +37,8 @@ class Ring:
 def ring(sender: Any, *, using: str, **_: Any) -> None:
     """Wake the engine once the transaction commits, at most once for each: receives ``work_written``.
 
-    A wake-up that fails is logged and harms nobody: it costs latency only.
+    A wake-up that fails is logged and harms nobody: it costs latency only. So does one that is left out, where nobody can say
+    when the caller commits.
     """
-    if not any(isinstance(entry[1], Ring) for entry in connections[using].run_on_commit):
+    if not is_manual(using) and not any(isinstance(entry[1], Ring) for entry in connections[using].run_on_commit):
         transaction.on_commit(Ring(using), using=using, robust=True)

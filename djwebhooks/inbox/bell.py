@@ -9,7 +9,7 @@ from django.db import close_old_connections, transaction
 from rq import Retry
 
 from djwebhooks.conf import conf
-from djwebhooks.database import read_clock
+from djwebhooks.database import is_manual, read_clock
 from djwebhooks.engines.jobs import REDIS_PAUSE, Bell, fast_queue, stopping_on_sigterm, tolerating_redis
 from djwebhooks.inbox.worker import InboxWorker, next_due
 from djwebhooks.inline import Inline
@@ -28,7 +28,7 @@ _inline = Inline(lambda using: InboxWorker(using=using, burst=True).run())
 
 def ring(sender: Any, *, using: str, **_: Any) -> None:
     """Wake a worker once the transaction commits: receives ``messages_due``. What fails of it costs latency only."""
-    if conf.INBOX_QUEUE is not None:
+    if conf.INBOX_QUEUE is not None and not is_manual(using):
         transaction.on_commit(partial(wake, using), using=using, robust=True)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from django.db import close_old_connections, connections, transaction
 from rq.timeouts import BaseTimeoutException
 
-from djwebhooks.database import DatabaseNow, clean_text, lock_free_rows, run_transaction
+from djwebhooks.database import DatabaseNow, check_autocommit, clean_text, lock_free_rows, run_transaction
 from djwebhooks.exceptions import ConfigurationError, LostTransaction
 from djwebhooks.inbox.handlers import Handler, find_handlers, run_handler
 from djwebhooks.inbox.models import NAME_LENGTH, Message, MessageQuerySet, Status, count_attempt, describe_error, inbox_database
@@ -60,7 +60,8 @@ class InboxWorker:
     def run(self) -> int:
         """Work until stopped, or as *burst* and *budget* say; return how many messages were worked on.
 
-        Raises what the database raises when the worker has an end; without one, it goes on after a pause.
+        Raises what the database raises when the worker has an end; without one, it goes on after a pause. Raises
+        ``ConfigurationError`` for a connection with autocommit off, on which it could commit nothing.
         """
         started = time.monotonic()
         while not self._stopping.is_set():
@@ -73,6 +74,7 @@ class InboxWorker:
     def _turn(self) -> bool:
         """Work on one message, or wait for one; return whether to go on."""
         try:
+            check_autocommit(self.using)
             if self.work_once():
                 self.count += 1
             elif self.burst:
@@ -82,6 +84,8 @@ class InboxWorker:
                 close_old_connections()
                 self._stopping.wait(POLL)
             self._pause = 0.0
+        except ConfigurationError:
+            raise
         except Exception:
             if self.burst or connections[self.using].in_atomic_block:
                 raise

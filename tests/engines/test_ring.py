@@ -14,6 +14,7 @@ from djwebhooks.engines.database import DatabaseEngine
 from djwebhooks.events import fire
 from djwebhooks.models import Event
 from djwebhooks.signals import work_written
+from tests.connections import manual_commits
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
 
@@ -60,6 +61,16 @@ def test_a_transaction_wakes_once() -> None:
         assert woken == []
 
     assert woken == ["default"]
+
+
+def test_who_commits_by_hand_wakes_nobody() -> None:
+    """With autocommit off nobody can say when the event is committed; it is kept all the same, and workers will find it."""
+    with manual_commits():
+        fire("a.b", {})
+        transaction.commit()
+
+    assert woken == []
+    assert Event.objects.waiting().count() == 1
 
 
 def test_savepoints_do_not_wake_more_often() -> None:

@@ -15,7 +15,7 @@ from djwebhooks.engines import jobs
 from djwebhooks.inbox import bell
 from djwebhooks.inbox.models import Message, Status
 from djwebhooks.inbox.worker import InboxWorker
-from tests.connections import other_way, second_connection, server_only
+from tests.connections import manual_commits, other_way, second_connection, server_only
 from tests.engines.processes import rqworker, run_jobs
 from tests.inbox.senders import send, store
 from tests.inbox.shop.models import Effect
@@ -57,6 +57,16 @@ def test_a_job_is_made_at_the_commit(queue: Queue) -> None:
         transaction.set_rollback(True)
 
     assert len(queue) == 0
+
+
+def test_who_commits_by_hand_wakes_nobody(queue: Queue) -> None:
+    """With autocommit off nobody can say when that is; the message is taken in, and a worker that looks by itself finds it."""
+    with manual_commits():
+        send("order.paid")
+        transaction.commit()
+
+    assert len(queue) == 0
+    assert Message.objects.count() == 1
 
 
 def test_no_queue_no_job(queue: Queue, settings: LazySettings) -> None:

@@ -14,14 +14,14 @@ from django.db.models import F
 from rq.timeouts import JobTimeoutException
 
 from djwebhooks.events import fire
-from djwebhooks.exceptions import DeletedMessage, RejectedMessage
+from djwebhooks.exceptions import ConfigurationError, DeletedMessage, RejectedMessage
 from djwebhooks.inbox import handlers
 from djwebhooks.inbox.handlers import receive
 from djwebhooks.inbox.models import ERROR_LIMIT, Message, Status
 from djwebhooks.inbox.worker import KILLED, InboxWorker, attend, claim, next_due, working_beside
 from djwebhooks.models import WebhookTarget
 from djwebhooks.testing import deliver
-from tests.connections import Thread, postgresql_only, server_only
+from tests.connections import Thread, manual_commits, postgresql_only, server_only
 from tests.engines.processes import wait_until
 from tests.inbox.senders import post, send, store
 from tests.inbox.shop.models import Effect
@@ -56,6 +56,17 @@ def drain() -> int:
 
 def effects() -> list[tuple[str, str]]:
     return list(Effect.objects.order_by("pk").values_list("handler", "message_id"))
+
+
+@processes
+def test_a_worker_refuses_to_commit_nothing() -> None:
+    """With autocommit off what handlers do would be undone, and done again and again."""
+    send("order.paid")
+
+    with manual_commits(), pytest.raises(ConfigurationError, match="autocommit off"):
+        InboxWorker().run()
+
+    assert effects() == []
 
 
 def reload(message: Message) -> Message:
