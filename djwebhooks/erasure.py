@@ -27,6 +27,7 @@ from djwebhooks.models import (
 )
 from djwebhooks.models.events import events_database, index_subjects
 from djwebhooks.models.replays import name_requester
+from djwebhooks.network import cut_to_origin
 from djwebhooks.owners import owner_model
 from djwebhooks.senders import list_formats
 from djwebhooks.signals import work_written
@@ -217,7 +218,14 @@ class Run:
         if cancelled:
             Lane.objects.using(self.using).make_due([target_id])
         deliveries.exclude(ordering_key="").update(ordering_key="")
+        self._cut_urls(target_id, deliveries)
         return cancelled, self._answers(deliveries).update(**NO_ANSWER)
+
+    def _cut_urls(self, target_id: int, deliveries: QuerySet[Delivery]) -> None:
+        """Leave of URLs that are not the target's, as a sender may have made them of an event, only where they are."""
+        own = WebhookTarget.objects.using(self.using).filter(pk=target_id).values_list("target_url", flat=True).first()
+        others = self._attempts(deliveries).exclude(url=own or "").values_list("pk", "url")
+        database.update_many(self.using, Attempt, ["url"], [(cut_to_origin(url), pk) for pk, url in others])
 
     def erase_answers(self, target_id: int, sequences: list[int]) -> None:
         """Erase what a target answered to these deliveries, unless their events were erased with all that belongs to them."""
@@ -230,6 +238,9 @@ class Run:
             self.erased.attempts += database.run_transaction(self.using, blank)
 
     def _answers(self, deliveries: QuerySet[Delivery]) -> QuerySet[Attempt]:
-        """The attempts at these deliveries that have something to erase."""
+        """The attempts at these deliveries whose answers are to be erased."""
+        return self._attempts(deliveries).exclude(**NO_ANSWER)
+
+    def _attempts(self, deliveries: QuerySet[Delivery]) -> QuerySet[Attempt]:
         ids = list(deliveries.order_by().values_list("pk", flat=True))
-        return Attempt.objects.using(self.using).filter(delivery__in=ids).exclude(**NO_ANSWER)
+        return Attempt.objects.using(self.using).filter(delivery__in=ids)

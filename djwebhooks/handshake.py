@@ -13,7 +13,10 @@ RATE = re.compile("[1-9][0-9]{0,8}")
 
 @dataclass(frozen=True, slots=True)
 class Permission:
-    """What the receiver at *url* allowed *origin* to do: so many requests a second, or any number."""
+    """What the receiver at *url* allowed *origin* to do: so many requests a second, or any number.
+
+    Of a sender's URL, *url* is the scheme, host and port alone.
+    """
 
     url: str
     origin: str
@@ -33,12 +36,14 @@ class Permission:
 class Handshake:
     """The question whether *origin*, a DNS name, may send to *url*, at *rate* requests a second if it knows that.
 
+    The permission is for *covers*, by default the whole URL.
     CloudEvents 1.0.2, "HTTP 1.1 Web Hooks for Event Delivery", section 4.
     """
 
     url: str
     origin: str
     rate: float | None = None
+    covers: str = ""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -57,7 +62,7 @@ class Handshake:
             said = f"allows {allowed[:100]!r} only" if allowed else "has no header WebHook-Allowed-Origin"
             return f"The receiver did not allow {self.origin} to send to it: its answer to OPTIONS ({status}) {said}."
         rate = RATE.fullmatch(told.get("webhook-allowed-rate", ""))
-        return Permission(self.url, self.origin, int(rate[0]) / 60 if rate else None)
+        return Permission(self.covers or self.url, self.origin, int(rate[0]) / 60 if rate else None)
 
 
 def find_origin(envelope: str) -> str:

@@ -425,7 +425,7 @@ def _record(using: str, worker_id: int, outcomes: Sequence[Outcome], now: dateti
         lane = lanes.get(outcome.work.target_id)
         if lane is not None and (lane.holder, lane.token) == (worker_id, outcome.work.token):
             result.outcomes.append(outcome)
-    _write_attempts(using, _forget_answers(using, result.outcomes))
+    _write_attempts(using, _forget_erased(using, result.outcomes))
     _write_statuses(using, result.outcomes, now)
     outdated = _end_outdated(using, result.outcomes, now)
     _line_up_next(using, result.outcomes, outdated, lanes, now)
@@ -434,15 +434,18 @@ def _record(using: str, worker_id: int, outcomes: Sequence[Outcome], now: dateti
     return result
 
 
-def _forget_answers(using: str, outcomes: list[Outcome]) -> list[Outcome]:
-    """Leave out what was answered to events whose data was erased while they were on their way."""
+def _forget_erased(using: str, outcomes: list[Outcome]) -> list[Outcome]:
+    """Leave out the data of events that were erased while they were on their way, and what was answered to them."""
     # Read under the lanes' locks: who erases cleans up what was recorded before under the same ones.
     ids = {outcome.work.event_id for outcome in outcomes if outcome.sent is not None}
     erased = {pk for pk, erased_at in database.read_many(using, Event, ("id", "erased_at"), ids) if erased_at is not None}
     if not erased:
         return outcomes
+    own = dict(database.read_many(using, WebhookTarget, ("id", "target_url"), {outcome.work.target_id for outcome in outcomes}))
     return [
-        outcome._replace(sent=outcome.sent.without_answer()) if outcome.sent and outcome.work.event_id in erased else outcome
+        outcome._replace(sent=outcome.sent.without_data(own.get(outcome.work.target_id)))
+        if outcome.sent and outcome.work.event_id in erased
+        else outcome
         for outcome in outcomes
     ]
 

@@ -310,7 +310,9 @@ class Desk:
         self, work: Work, letterhead: Letterhead, by: HeaderAuthentication | AccessToken | None, url: str
     ) -> Asker:
         target = letterhead.target
-        asked = Handshake(url, self._origin, target.rate)
+        # A sender may have made its URL of an event, whose data belongs into no lane.
+        covers = url if url == target.target_url else network.cut_to_origin(url)
+        asked = Handshake(url, self._origin, target.rate, covers)
         own = letterhead.headers if by is None else self._with_credentials(letterhead, by, asked.url)
         return work, target, asked, tokens.ask_permission(work, asked, own, letterhead.certificate)
 

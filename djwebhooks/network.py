@@ -258,6 +258,15 @@ def has_same_origin(url: str, other: str) -> bool:
     return (one.scheme, one.netloc) == (two.scheme, two.netloc)  # In normal form.
 
 
+def cut_to_origin(url: str) -> str:
+    """Return the scheme, host and port of *url*, without what may be anybody's data; nothing of what is no URL."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
 def split(url: str) -> SplitResult:
     if len(url) > URL_LENGTH_LIMIT:
         raise too_long(len(url))

@@ -13,6 +13,7 @@ from djwebhooks.handshake import Handshake, Permission
 from djwebhooks.health import UNKNOWN, Health
 from djwebhooks.models import WebhookTarget
 from djwebhooks.models.deliveries import Status, Trigger
+from djwebhooks.network import cut_to_origin
 
 #: Due deliveries that a worker keeps ready for one lane.
 READY = 200
@@ -320,9 +321,9 @@ class Sent(NamedTuple):
     tls_ms: int | None = None
     first_byte_ms: int | None = None
 
-    def without_answer(self) -> "Sent":
-        """The same exchange without what may quote the receiver."""
-        return self._replace(**NO_ANSWER)
+    def without_data(self, own_url: str | None) -> "Sent":
+        """The same exchange without what may quote the receiver or the event: of a URL that is not the target's, but where."""
+        return self._replace(**NO_ANSWER, url=self.url if self.url == own_url else cut_to_origin(self.url))
 
     @property
     def failure(self) -> str:

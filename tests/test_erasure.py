@@ -2,14 +2,17 @@
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote as escape
+from urllib.parse import unquote
 
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection, transaction
-from django.test.utils import CaptureQueriesContext
+from django.test.utils import CaptureQueriesContext, override_settings
 from django.utils import timezone
 from django.utils.functional import SimpleLazyObject
 
@@ -20,13 +23,14 @@ from djwebhooks.decorators import hook
 from djwebhooks.erasure import Erased, erase, erase_events
 from djwebhooks.events import fire
 from djwebhooks.exceptions import ErasedEvent, InvalidEvent
-from djwebhooks.models import Attempt, Body, Delivery, Event, Replay, Subject, Subscription, TargetOwner, WebhookTarget
+from djwebhooks.models import Attempt, Body, Delivery, Event, Lane, Replay, Subject, Subscription, TargetOwner, WebhookTarget
 from djwebhooks.models.deliveries import Status
 from djwebhooks.models.replays import make_criteria
 from djwebhooks.prune import prune
+from djwebhooks.senders import Letter, Sender
 from djwebhooks.testing import deliver
 from djwebhooks.transports.base import Reply, Request
-from tests.builders import make_target, make_user
+from tests.builders import URL, make_target, make_user
 from tests.connections import Thread, second_connection, server_only
 from tests.library.models import Author, Book, Item, Paperback, Ticket
 
@@ -35,6 +39,7 @@ pytestmark = pytest.mark.django_db
 DB = "default"
 #: What must not be found anywhere once it is erased.
 NAME = "Wilhelmina Crusoe"
+AGREED = {"webhook-allowed-origin": "*"}
 
 
 @hook("book.lent")
@@ -78,14 +83,15 @@ def say_it_all(author: Author, **options: Any) -> Event:
 
 def quote(request: Request) -> Reply:
     """Answer as a receiver that tells what it was told."""
-    return Reply(request.key, status=500, headers={"x-name": NAME}, body=request.body, detail=f"About {NAME}.")
+    return Reply(request.key, status=500, headers={"x-name": NAME} | AGREED, body=request.body, detail=f"About {NAME}.")
 
 
 def dump() -> str:
-    """All rows of all our tables as text, bytes included."""
+    """All rows of all our tables as text, bytes included, and nothing escaped as in a URL."""
     tables = [name for name in connection.introspection.table_names() if name.startswith("djw_")]
     rows = [row for table in tables for row in execute(DB, f"SELECT * FROM {table}")]
-    return "\n".join(str([bytes(value) if isinstance(value, memoryview) else value for value in row]) for row in rows)
+    texts = (str([bytes(value) if isinstance(value, memoryview) else value for value in row]) for row in rows)
+    return unquote("\n".join(texts))
 
 
 # -- what an event is about --------------------------------------------------------------------------------------------
@@ -227,8 +233,32 @@ def send(author: Author) -> None:
     deliver(lambda request: Reply(request.key, status=200, body=request.body, headers={"x-name": NAME}))
 
 
+class ByName(Sender):
+    """Sends to a URL that it makes of the payload."""
+
+    def url(self, letter: Letter) -> str:
+        return f"{letter.target.target_url}?name={escape(letter.message.data['name'])}"
+
+
+@contextmanager
+def sending_by_name() -> Iterator[None]:
+    """Send to a URL with the name in it, which is asked for its permission first."""
+    WebhookTarget.objects.update(sender="by_name", envelope="cloudevents")
+    senders = {"by_name": f"{__name__}.ByName"}
+    with override_settings(DJWEBHOOKS_SENDERS=senders, DJWEBHOOKS_CLOUDEVENTS_ORIGIN="app.example.com"):
+        yield
+
+
+def send_by_name(author: Author) -> None:
+    with sending_by_name():
+        try_once(author)
+    assert Lane.objects.get().permission
+
+
 @pytest.mark.parametrize(
-    "stage", [fire_only, plan, capture, fail_to_build, dispatch_only, dispatch_in_part, try_once, send], ids=lambda f: f.__name__
+    "stage",
+    [fire_only, plan, capture, fail_to_build, dispatch_only, dispatch_in_part, try_once, send, send_by_name],
+    ids=lambda f: f.__name__,
 )
 def test_nothing_of_it_is_left(stage: Callable[[Author], None]) -> None:
     """However far an event has come, afterwards no column of ours has the name, and nobody is sent anything."""
@@ -269,6 +299,27 @@ SKELETON = [
     (Delivery.objects.all(), ["pk", "uid", "event", "target", "sequence", "status", "reason", "finished_at", "attempt_count"]),
     (Attempt.objects.all(), ["delivery", "number", "url", "address", "started_at", "duration", "status_code", "error"]),
 ]
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+@pytest.mark.parametrize(("sending", "url"), [(nullcontext, URL), (sending_by_name, "http://127.0.0.1:9")])
+def test_where_it_was_sent_stays(sending: Callable[[], AbstractContextManager[None]], url: str, is_late: bool) -> None:
+    """The target's own URL as a whole; of one that a sender made the origin, also if it is recorded after the erasure."""
+    make_target()
+    author = make_author()
+
+    def answer(request: Request) -> Reply:
+        if is_late and request.method == "POST":
+            erase(author)
+        return quote(request)
+
+    with sending():
+        say_it_all(author)
+        deliver(answer)
+    erase(author)
+
+    assert Attempt.objects.get().url == url
+    assert NAME not in dump()
 
 
 def test_others_keep_theirs() -> None:
