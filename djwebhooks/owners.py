@@ -1,17 +1,21 @@
-"""The model that owns targets: which it is, and which migration creates it."""
+"""The model that owns targets: which it is, which migration creates it, and for which owner a request is made."""
 
 import pkgutil
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
 from django.apps import apps
 from django.conf import settings
+from django.core.exceptions import PermissionDenied
 from django.db import migrations
 from django.db.migrations.loader import MigrationLoader
 from django.utils.functional import LazyObject
+from django.utils.module_loading import import_string
 
 from djwebhooks.conf import conf
+from djwebhooks.exceptions import ConfigurationError
 
 
 def owner_model() -> str:
@@ -71,3 +75,23 @@ def name_of_owner(owner: object) -> str | None:
         return str(getattr(owner, conf.OWNER_FIELD))
     get_username = getattr(owner, "get_username", None)
     return str(get_username() if get_username else getattr(owner, "pk", owner))
+
+
+def find_owner(request: Any, kwargs: Mapping[str, Any]) -> Any:
+    """Return the owner that an authenticated *request* acts for, one of Django's or of REST framework's.
+
+    *kwargs* are those of the URL that the API or the portal is included at. Raises ``PermissionDenied`` when there is no owner,
+    or when the function of ``DJWEBHOOKS_REQUEST_OWNER`` does, and ``ConfigurationError`` when what it returns cannot own targets.
+    """
+    owner = import_string(conf.REQUEST_OWNER)(request, **kwargs) if conf.REQUEST_OWNER else request.user
+    # The rows of no owner are the system's, which nobody sees here.
+    if owner is None:
+        raise PermissionDenied("There is nobody here whose webhooks you may see.")
+    try:
+        check_owner(owner)
+    except TypeError as error:
+        raise ConfigurationError(
+            f"DJWEBHOOKS_REQUEST_OWNER is {conf.REQUEST_OWNER!r}, which does not give an owner of webhooks: {error} Let it be a "
+            "function of (request, **url_kwargs) that returns one, or None."
+        ) from error
+    return owner

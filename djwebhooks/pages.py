@@ -1,6 +1,5 @@
 """What the admin pages share: lists that stay fast, actions on rows, badges and readable texts."""
 
-import json
 import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -64,16 +63,6 @@ def text_block(text: str) -> SafeString:
 def folded(summary: str, text: str) -> SafeString:
     """Show a text that is unfolded by a click."""
     return format_html("<details><summary>{}</summary>{}</details>", summary, text_block(text))
-
-
-def pretty(text: str) -> str:
-    """Return JSON with a line for each part; what is not JSON, or too deep to read, stays as it is."""
-    try:
-        shown = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
-    except (ValueError, RecursionError):
-        return text
-    # JSON can name lone surrogates, which no page can hold.
-    return shown.encode(errors="backslashreplace").decode()
 
 
 def show_time(at: datetime | None) -> str:

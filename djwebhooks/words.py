@@ -1,5 +1,6 @@
 """Say numbers, durations, times and texts to people."""
 
+import json
 from datetime import datetime
 
 from django.utils import timezone
@@ -31,3 +32,13 @@ def make_printable(text: str, length: int = 200) -> str:
     """Return the beginning of *text* as one line that does nothing to a terminal."""
     clean = "".join(letter if letter.isprintable() else " " for letter in text)
     return clean if len(clean) <= length else clean[: length - 1] + "…"
+
+
+def pretty(text: str) -> str:
+    """Return JSON with a line for each part; what is not JSON, or too deep to read, stays as it is."""
+    try:
+        shown = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return text
+    # JSON can name lone surrogates, which no page can hold.
+    return shown.encode(errors="backslashreplace").decode()

@@ -111,6 +111,9 @@ RQ_QUEUES = {"default": {"URL": "redis://127.0.0.1:1/0"}}
 AUTH_USER_MODEL = os.environ.get("USER_MODEL", "auth.User")
 if "OWNER_MODEL" in os.environ:
     DJWEBHOOKS_OWNER_MODEL = os.environ["OWNER_MODEL"]
+    DJWEBHOOKS_REQUEST_OWNER = "teams.models.find_ours"
+TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
+STATIC_URL = "static/"
 DJWEBHOOKS_ENGINE = "djwebhooks.engines.database.DatabaseEngine"
 """
 
@@ -135,6 +138,10 @@ class Member(AbstractUser):
 
     class Meta:
         abstract = settings.AUTH_USER_MODEL != "teams.Member"
+
+
+def find_ours(request):
+    return Team.objects.get(slug="ours")
 """
 
 FIRST = """
@@ -152,10 +159,13 @@ class Migration(migrations.Migration):
 """
 
 USE = """
+from types import SimpleNamespace
 from django.apps import apps
+from django.test import RequestFactory
 from djwebhooks.events import fire
 from djwebhooks.models import Delivery, Event, WebhookTarget
 from djwebhooks.owners import owner_model
+from djwebhooks.portal.views import TargetsView
 from djwebhooks.testing import deliver
 
 model = apps.get_model(owner_model())
@@ -174,6 +184,10 @@ assert f'"owner":"{shown}"'.encode() in system.body, system.body
 assert Event.objects.get().owner == ours
 assert list(ours.webhook_targets.values_list("target_url", flat=True)) == ["https://example.com/ours"]
 assert Delivery.objects.of_owner(ours).count() == 1
+request = RequestFactory().get("/")
+request.user = ours if field == "username" else SimpleNamespace(is_authenticated=True)
+page = TargetsView.as_view()(request).content.decode()
+assert [f"https://example.com/{name}" in page for name in ("ours", "theirs", "system")] == [True, False, False], page
 ours.delete()
 assert WebhookTarget.objects.count() == 2
 print("all is well")
@@ -186,7 +200,7 @@ print("all is well")
     ids=["owner", "user", "both"],
 )
 def test_a_project_with_owners_of_its_own(tmp_path: Path, models: dict[str, str]) -> None:
-    """Its owner model, with a UUID as key, comes with its app's second migration: all is made, used and complete."""
+    """Its owner model, with a UUID as key, comes with its app's second migration: all is made, used, shown and complete."""
     app = tmp_path / "teams"
     (app / "migrations").mkdir(parents=True)
     (app / "__init__.py").touch()

@@ -44,7 +44,7 @@ LAYERS = (
     ),
     ("catalogue", "filters"),
     ("transports", "models"),
-    ("work", "senders", "coalescing"),
+    ("work", "senders", "coalescing", "rows"),
     ("dispatch", "lanes", "build", "contents", "fairness", "announce", "notices", "replays", "tokens", "listener"),
     ("messages", "verdicts"),
     ("worker", "inline", "feed"),
@@ -52,7 +52,7 @@ LAYERS = (
     ("events", "weaknesses"),
     ("model_events",),
     ("adoption", "decorators", "checks", "erasure", "explain", "prune", "stats"),
-    ("admin", "api", "jwks", "management", "apps", "testing"),
+    ("admin", "api", "portal", "jwks", "management", "apps", "testing"),
     ("inbox",),
 )
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}

@@ -288,6 +288,24 @@ class Run:
         self.places.add("page after a rotation", rotated.content)
         self.learn_secret(rotated)
 
+    def use_portal(self) -> None:
+        form = {"url": f"{self.base}/portal", "events": "*"}
+        made = self.client.post("/portal/", form)
+        self.places.add("page after a creation", made.content)
+        self.learn_secret(made)
+        target = WebhookTarget.objects.get(target_url=form["url"])
+        with failing_after(WebhookTarget):
+            for path, data in [
+                ("/portal/", form | {"url": f"{self.base}/e"}),
+                (f"/portal/targets/{target.uid}/rotate-secret/", {}),
+            ]:
+                failed = self.client.post(path, data)
+                assert failed.status_code == 500
+                self.places.add("pages of errors", failed.content)
+        rotated = self.client.post(f"/portal/targets/{target.uid}/rotate-secret/")
+        self.places.add("page after a rotation", rotated.content)
+        self.learn_secret(rotated)
+
     def look_at_pages(self) -> None:
         target = WebhookTarget.objects.get(target_url__endswith="/bad")
         # What people have typed into a form, they can see in it.
@@ -303,6 +321,11 @@ class Run:
             assert self.call("admin", "GET", f"/admin/djwebhooks/{page}").status_code == 200
         for page in ["events/", "deliveries/", "attempts/", "event-types/", "replays/"]:
             assert self.call("api", "GET", f"/api/{page}").status_code == 200
+        pages = [f"targets/{target.uid}/" for target in WebhookTarget.objects.all()]
+        pages += [f"{page}{name}/" for page in pages for name in ("edit", "delete")]
+        pages += [f"deliveries/{delivery.uid}/" for delivery in Delivery.objects.filter(target__is_hidden=False)]
+        for page in ["", *pages]:
+            assert self.call("portal", "GET", f"/portal/{page}").status_code == 200
         for row in (*WebhookTarget.objects.all(), *Delivery.objects.all(), *Attempt.objects.all()):
             self.places.add("reprs", f"{row!r} {row} {vars(row)}")
 
@@ -367,7 +390,7 @@ class Run:
 
     def canaries(self) -> list[Canary]:
         """All secrets of the run. Who adds a kind of secret adds it here, with the places where it has to be."""
-        made, rotated, made_in_admin, rotated_in_admin = self.secrets
+        made, rotated, made_in_admin, rotated_in_admin, made_in_portal, rotated_in_portal = self.secrets
         rings = [key for target in WebhookTarget.objects.all() for key in target.keyring.keys]
         return [
             Canary("SECRET_KEY", SECRET_KEY.encode(), frozenset({"environment"})),
@@ -387,6 +410,8 @@ class Run:
             Canary("rotated secret", base64.b64decode(rotated), frozenset({"answer to a rotation"})),
             Canary("secret of the admin", base64.b64decode(made_in_admin), frozenset({"page after a creation"})),
             Canary("rotated secret of the admin", base64.b64decode(rotated_in_admin), frozenset({"page after a rotation"})),
+            Canary("secret of the portal", base64.b64decode(made_in_portal), frozenset({"page after a creation"})),
+            Canary("rotated secret of the portal", base64.b64decode(rotated_in_portal), frozenset({"page after a rotation"})),
             *(Canary("key pair", signing.read_pair(key.pair)[:32]) for key in rings),
             *(
                 Canary("another secret", signing.key(key.secret))
@@ -441,6 +466,7 @@ def test_no_secret_is_where_it_does_not_belong(
         environment = make_environment(**overrides, LOGGING=log_settings(tmp_path / "worker.log"))
         run.use_api()
         run.use_admin()
+        run.use_portal()
         run.fire_all()
         work(environment, run.places)
         run.replay()
@@ -476,7 +502,9 @@ def test_no_secret_is_where_it_does_not_belong(
         run.places.add("receiver", str(request.headers))
         run.places.add("bodies", request.body)
 
-    assert {"database", "redis", "logs", "mails", "admin", "api", "pages of errors", "commands"} <= set(run.places.contents)
+    assert {"database", "redis", "logs", "mails", "admin", "portal", "api", "pages of errors", "commands"} <= set(
+        run.places.contents
+    )
     assert len(receiver.requests) >= 8
     assert guarded.requests
     canaries = run.canaries()
@@ -608,9 +636,12 @@ def test_no_variable_shows_a_secret(settings: LazySettings, authentication: dict
             form = {"headers": f'{{"x-password": "{HEADER}"}}', "target_url": f"{receiver.url}/3", "owner": str(owner.pk)}
             rows = {"subscriptions-TOTAL_FORMS": "0", "subscriptions-INITIAL_FORMS": "0", "rate_period": "second"}
             page = client.post("/admin/djwebhooks/webhooktarget/add/", form | rows)
+            added = client.post("/portal/", {"url": f"{receiver.url}/4", "events": "*"})
+            turned = client.post(f"/portal/targets/{target.uid}/rotate-secret/")
             call_command("webhooks", "reencrypt", stdout=StringIO())
 
-    assert (made.status_code, page.status_code, WebhookTarget.objects.count()) == (201, 200, 3)
+    assert (made.status_code, page.status_code, added.status_code, turned.status_code) == (201, 200, 201, 200)
+    assert WebhookTarget.objects.count() == 4
     assert watch.lines > 1000
     assert sorted(watch.found) == []
 

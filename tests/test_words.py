@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from djwebhooks.words import describe_count, describe_span, describe_time, make_printable
+from djwebhooks.words import describe_count, describe_span, describe_time, make_printable, pretty
 
 NOW = datetime(2026, 9, 21, 14, 0, tzinfo=UTC)
 
@@ -47,3 +47,9 @@ def test_printable_is_one_short_line() -> None:
     """Control characters and line ends become spaces, and length is cut."""
     assert make_printable("a\nb\x9bc") == "a b c"
     assert make_printable("x" * 10, 5) == "xxxx…"
+
+
+def test_what_is_not_json_is_shown_as_it_is() -> None:
+    """A text that cannot be laid out is still worth seeing."""
+    assert pretty('{"a":1}') == '{\n  "a": 1\n}'
+    assert pretty("{broken") == "{broken"

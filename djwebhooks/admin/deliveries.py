@@ -31,13 +31,12 @@ from djwebhooks.pages import (
     folded,
     link_to,
     list_action,
-    pretty,
     show_time,
     text_block,
     time_field,
     uids_beginning_with,
 )
-from djwebhooks.words import describe_count, describe_time
+from djwebhooks.words import describe_count, describe_time, pretty
 
 
 def retry(delivery: Delivery, by: Any) -> Done:

@@ -28,13 +28,12 @@ from djwebhooks.pages import (
     link_to,
     link_to_list,
     list_action,
-    pretty,
     text_block,
     time_field,
     titled,
 )
 from djwebhooks.versions import CURRENT
-from djwebhooks.words import describe_count
+from djwebhooks.words import describe_count, pretty
 
 #: What lists leave in the database: it is large, or nobody's business.
 LARGE = ("call", "payload", "versions", "target_ids", "subjects", "build_error")

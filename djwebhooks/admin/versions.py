@@ -18,8 +18,9 @@ from django.utils.safestring import SafeString
 from djwebhooks.exceptions import InvalidTarget
 from djwebhooks.models import Delivery, Event, WebhookTarget
 from djwebhooks.models.events import events_database
-from djwebhooks.pages import ActingAdmin, link_to, pretty, show_time, words_of
+from djwebhooks.pages import ActingAdmin, link_to, show_time, words_of
 from djwebhooks.versions import CURRENT, choose_version
+from djwebhooks.words import pretty
 
 #: The newest deliveries of a target that are looked at, and the lines of a payload that are compared.
 LOOKED_AT, MOST_LINES = 100, 2000

@@ -19,8 +19,7 @@ from rest_framework.generics import get_object_or_404
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from djwebhooks import signing
-from djwebhooks.api import rows
+from djwebhooks import rows, signing
 from djwebhooks.api.answers import FeedPageSerializer
 from djwebhooks.api.filters import RowFilters, read_filters
 from djwebhooks.api.views import OwnerViewSet

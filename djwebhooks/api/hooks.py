@@ -19,8 +19,7 @@ from rest_framework.generics import get_object_or_404
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from djwebhooks import senders
-from djwebhooks.api import rows
+from djwebhooks import rows, senders
 from djwebhooks.api.catalogue import check_subscription, list_event_types
 from djwebhooks.api.fields import ChoiceField, StrictSerializer, TextField
 from djwebhooks.api.filters import RowFilters, read_filters

@@ -19,7 +19,7 @@ from rest_framework.serializers import BaseSerializer
 from rest_framework.throttling import BaseThrottle
 from rest_framework.viewsets import GenericViewSet
 
-from djwebhooks.api import rows
+from djwebhooks import rows
 from djwebhooks.api.answers import CatalogueSerializer, ChecksSerializer, StartedReplaySerializer
 from djwebhooks.api.catalogue import list_event_types
 from djwebhooks.api.errors import answer_error, refuse
@@ -36,7 +36,6 @@ from djwebhooks.api.filters import (
 )
 from djwebhooks.api.formats import ASCIIRenderer, BoundedJSONParser, JSONOnly
 from djwebhooks.api.idempotency import find_made, is_repeated, mark_creation, read_key
-from djwebhooks.api.owners import find_owner
 from djwebhooks.api.pagination import NewestFirst
 from djwebhooks.api.permissions import MayPublish
 from djwebhooks.api.serializers import (
@@ -58,6 +57,7 @@ from djwebhooks.api.throttling import ActionThrottle
 from djwebhooks.models import Attempt, Delivery, Event, Replay, WebhookTarget
 from djwebhooks.models.events import events_database
 from djwebhooks.models.replays import Through, make_criteria
+from djwebhooks.owners import find_owner
 
 #: An attempt's id: its delivery's uid and its number.
 ATTEMPT_ID = re.compile(r"([0-9a-f-]{36})-([1-9][0-9]{0,8})")

@@ -17,7 +17,7 @@ from djwebhooks.versions import choose_version
 from djwebhooks.words import describe_count, describe_span, describe_time, make_printable
 
 #: By which way a replay was asked for, in words.
-THROUGH = {"admin": "the admin", "api": "the API", "command": "the command", "python": "Python"}
+THROUGH = {"admin": "the admin", "api": "the API", "command": "the command", "portal": "the portal", "python": "Python"}
 
 
 def explain_delivery(using: str, delivery: Delivery) -> Explanation:

@@ -25,10 +25,10 @@ from djwebhooks.pages import (
     badge,
     folded,
     list_action,
-    pretty,
     show_time,
     text_block,
 )
+from djwebhooks.words import pretty
 
 #: Characters of a body that are shown.
 SHOWN = 64 * 1024

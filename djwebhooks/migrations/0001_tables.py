@@ -184,7 +184,7 @@ class Migration(migrations.Migration):
                 ('uid', models.UUIDField(default=djwebhooks.uid.uuid7, editable=False, unique=True)),
                 ('requested_by', models.CharField(blank=True, help_text='Who wanted it.', max_length=255)),
                 ('requester_pk', models.CharField(blank=True, help_text='The primary key of the user who wanted it.', max_length=255)),
-                ('requested_through', models.CharField(choices=[('admin', 'Admin'), ('api', 'Api'), ('command', 'Command'), ('python', 'Python')], max_length=7)),
+                ('requested_through', models.CharField(choices=[('admin', 'Admin'), ('api', 'Api'), ('command', 'Command'), ('portal', 'Portal'), ('python', 'Python')], max_length=7)),
                 ('is_retry', models.BooleanField(default=False, help_text='Of one delivery, by its retry.')),
                 ('criteria_text', models.TextField(help_text='Which deliveries, as JSON.', verbose_name='criteria')),
                 ('rate', models.FloatField(default=0, help_text='Deliveries per second; 0 for a retry, which is made at once.')),

@@ -37,6 +37,7 @@ class Through(models.TextChoices):
     ADMIN = "admin"
     API = "api"
     COMMAND = "command"
+    PORTAL = "portal"
     PYTHON = "python"
 
 

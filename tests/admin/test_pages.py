@@ -9,7 +9,7 @@ from django.urls import reverse
 from djwebhooks.admin import EventAdmin
 from djwebhooks.events import fire
 from djwebhooks.models import Delivery, Event, Lane
-from djwebhooks.pages import BoundedPaginator, breakable, link_to, pretty
+from djwebhooks.pages import BoundedPaginator, breakable, link_to
 from tests.admin.builders import LISTS, URL, count_queries, list_of, make_owner, make_staff, make_target, page_of, send, text_of
 
 pytestmark = pytest.mark.django_db
@@ -107,12 +107,6 @@ def test_names_and_addresses_can_be_broken_between_their_parts() -> None:
     assert breakable("project.update") == "project.<wbr>update"
     assert breakable("https://a.b/c?d=e&f") == "https://a.<wbr>b/<wbr>c?<wbr>d=e&amp;<wbr>f"
     assert breakable("<b>") == "&lt;b&gt;"
-
-
-def test_what_is_not_json_is_shown_as_it_is() -> None:
-    """A text that cannot be laid out is still worth seeing."""
-    assert pretty('{"a":1}') == '{\n  "a": 1\n}'
-    assert pretty("{broken") == "{broken"
 
 
 # -- what nobody should type -------------------------------------------------------------------------------------------

@@ -56,6 +56,18 @@ def test_admin_pages_escape_it(attempts: list[Attempt], admin_client: Client) ->
     assert sum("&lt;script&gt;alert(1)&lt;/script&gt;" in page for page in pages) >= 2
 
 
+def test_portal_pages_escape_it(attempts: list[Attempt]) -> None:
+    """Nor has any page of the portal."""
+    client = Client()
+    client.force_login(User.objects.get(username="owner"))
+    deliveries = {attempt.delivery.target_id: attempt.delivery for attempt in attempts}.values()
+    pages = [client.get(f"/portal/deliveries/{delivery.uid}/").content.decode() for delivery in deliveries]
+    pages += [client.get(f"/portal/targets/{delivery.target.uid}/").content.decode() for delivery in deliveries]
+
+    assert not [mark for mark in LIVE for page in pages if mark in page]
+    assert sum("&lt;script&gt;alert(1)&lt;/script&gt;" in page for page in pages) >= 2
+
+
 def test_the_api_gives_it_as_json(attempts: list[Attempt]) -> None:
     """The API answers in ASCII JSON with exactly what is stored, and no browser can talk it into anything else."""
     api = Api(User.objects.get(username="owner"))

@@ -59,7 +59,7 @@ class ReplaySerializer(RowSerializer):
 
     id = serializers.UUIDField(source="uid", read_only=True)
     state = ChoiceField(tuple(STATES), read_only=True)
-    requested_by = serializers.SerializerMethodField(help_text="Who asked for it through the API.")
+    requested_by = serializers.SerializerMethodField(help_text="Who asked for it through the API or the portal.")
     criteria = serializers.SerializerMethodField(help_text="Which deliveries it is about.")
     progress = serializers.SerializerMethodField(help_text="How many of them have which status now.")
 
@@ -81,8 +81,8 @@ class ReplaySerializer(RowSerializer):
         )
 
     def get_requested_by(self, replay: Replay) -> str:
-        """Return who asked for it through the API; the others are the operator's people, and nobody's business."""
-        return replay.requested_by if replay.requested_through == Through.API else ""
+        """Return who of the owner's people asked for it; the others are the operator's, and nobody's business."""
+        return replay.requested_by if replay.requested_through in (Through.API, Through.PORTAL) else ""
 
     def get_criteria(self, replay: Replay) -> dict[str, Any]:
         """Return which deliveries it is about; whose they are is said by who may see it."""

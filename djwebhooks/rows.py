@@ -1,4 +1,4 @@
-"""Which rows an owner sees: the only place where the API begins a query."""
+"""Which rows an owner sees: the only place where the API and the portal begin a query."""
 
 from typing import Any
 

@@ -1,0 +1,1 @@
+"""Pages for the owners of webhooks: their targets, what was sent there, and what was answered."""

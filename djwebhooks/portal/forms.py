@@ -1,0 +1,117 @@
+"""The form of a target: where it is, which events it wants, and what its owner calls it."""
+
+from collections.abc import Collection
+from typing import Any
+
+from django import forms
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, transaction
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from djwebhooks import catalogue, senders
+from djwebhooks.catalogue import EventType
+from djwebhooks.conf import conf
+from djwebhooks.exceptions import InvalidEvent, TooManyTargets
+from djwebhooks.models import WebhookTarget
+from djwebhooks.models.events import events_database
+from djwebhooks.names import DISABLED_EVENT, check_pattern
+from djwebhooks.network import check_url
+
+SAME_URL = "You have another webhook with this URL: change that one."
+#: Why an owner may not change where a target's own sender sends to.
+STAFFS_CHOICE = "This webhook is sent to in a way that the staff chose for it, so only they can change its URL."
+#: What can be chosen besides the events of the catalogue.
+ALL = EventType("*", "All events, also those that there will be.")
+DISABLED = EventType(DISABLED_EVENT, "Another one of your webhooks was disabled.")
+
+
+class PatternsField(forms.CharField):
+    """Names of events and patterns, as any will do: there is no catalogue."""
+
+    widget = forms.Textarea(attrs={"rows": 3, "placeholder": "project.update", "autocapitalize": "off", "spellcheck": "false"})
+
+    def prepare_value(self, value: Any) -> Any:
+        return "\n".join(value) if isinstance(value, list) else value
+
+    def clean(self, value: Any) -> list[str]:
+        """Return the names in *value*. Raises ``ValidationError``."""
+        names: list[str] = super().clean(value).replace(",", " ").split()
+        for name in names:
+            try:
+                check_pattern(name)
+            except InvalidEvent as error:
+                raise ValidationError(str(error)) from error
+        return names
+
+
+def make_events_field(chosen: Collection[str]) -> forms.Field:
+    """Return what asks for events: all that the catalogue has for owners, and those *chosen* before, or any."""
+    if catalogue.is_open():
+        return PatternsField(help_text="Names, project.* for all below project, or * for all; one on each line.")
+    listed = [ALL, *(told for told in catalogue.list_event_types() if not told.internal), DISABLED]
+    others = [EventType(name) for name in chosen if name not in {told.name for told in listed}]
+    choices = [(told.name, describe(told)) for told in (*listed, *others)]
+    return forms.MultipleChoiceField(choices=choices, widget=forms.CheckboxSelectMultiple)
+
+
+def describe(told: EventType) -> SafeString:
+    """Return an event's name, and what is said of it."""
+    end = f"Deprecated: {told.deprecated}" if told.deprecated else ""
+    return format_html("<code>{}</code> <span>{}</span>", told.name, " ".join(filter(None, (told.description, end))))
+
+
+class TargetForm(forms.Form):
+    """Makes a target, or changes one."""
+
+    url = forms.CharField(
+        label="URL",
+        help_text="Where events are sent by POST.",
+        widget=forms.TextInput(attrs={"inputmode": "url", "autocomplete": "off", "placeholder": "https://example.com/webhooks"}),
+    )
+    events: Any = forms.Field()
+    description = forms.CharField(required=False, max_length=255, help_text="For you alone.")
+
+    def __init__(self, data: Any = None, *, target: WebhookTarget | None = None) -> None:
+        now = {"url": target.target_url, "events": target.events, "description": target.description} if target else None
+        super().__init__(data, initial=now, label_suffix="")
+        self.fields["events"] = make_events_field(target.events if target else ())
+        if target and target.sender and not senders.is_for_owners(target.sender):
+            self.fields["url"].disabled = True
+            self.fields["url"].help_text = STAFFS_CHOICE
+
+    def clean_url(self) -> str:
+        """Return the URL in its normal form. Raises ``InvalidTarget``."""
+        return check_url(self.cleaned_data["url"])
+
+    def add(self, owner: Any) -> WebhookTarget | None:
+        """Return *owner*'s new target; None, and an error in its place, if there can be none, or was one already."""
+        url, events, description = (self.cleaned_data[name] for name in ("url", "events", "description"))
+        targets = WebhookTarget.objects.using(events_database())
+        try:
+            target, is_new = targets.get_or_make(url, events, owner=owner, description=description)
+        except TooManyTargets:
+            self.add_error(None, f"You have {conf.TARGETS_PER_OWNER} webhooks, which is as many as you may: delete one first.")
+        except ValidationError as error:
+            self.add_error(None, error.messages)
+        else:
+            if is_new:
+                return target
+            self.add_error("url", SAME_URL)
+        return None
+
+    def change(self, target: WebhookTarget) -> bool:
+        """Change *target*, which is locked; return whether that was possible."""
+        target.target_url, target.description = self.cleaned_data["url"], self.cleaned_data["description"]
+        target.events = events = self.cleaned_data["events"]
+        # A filter goes with its event.
+        target.filters = {event: wanted for event, wanted in (target.filters or {}).items() if event in events} or None
+        try:
+            target.full_clean(exclude=["digest", "owner"])
+            with transaction.atomic(using=events_database()):
+                target.save()
+        except ValidationError as error:
+            self.add_error(None, error.messages)
+        except IntegrityError:
+            self.add_error("url", SAME_URL)
+        return not self.errors

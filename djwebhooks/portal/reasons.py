@@ -1,0 +1,83 @@
+"""Say to owners why a target is not sent to, and why a delivery waits or has ended.
+
+Unlike ``djwebhooks.explain``, which speaks to the staff, this names neither workers nor settings nor hooks.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from djwebhooks import retry
+from djwebhooks.conf import conf
+from djwebhooks.explain.events import waits_for_newer
+from djwebhooks.explain.targets import describe_suspension, list_troubles
+from djwebhooks.models import Delivery, WebhookTarget
+from djwebhooks.models.deliveries import COALESCED, FILTERED
+from djwebhooks.words import describe_span, describe_time
+
+#: Why a delivery ended, where the word alone says too little.
+REASONS = {
+    COALESCED: "a newer event has taken its place",
+    FILTERED: "the webhook's filters do not let it through",
+    "build_error": "what it was to say could not be written",
+    "expired": "it was not sent in time",
+    "held_too_long": "it was held for too long",
+    "key_retired": "the key that was to sign it is no longer in use",
+    "replay_cancelled": "it was to be sent again, and that was cancelled",
+    retry.ABORT_MESSAGE: "the receiver asked not to be sent it again",
+    retry.DISABLED_BY_RECEIVER: "the receiver asked not to be sent anything more",
+    retry.GAVE_UP: "the receiver answered that there is no use in trying again",
+    retry.GONE: "the receiver answered 410 Gone",
+    retry.SCHEDULE_EXHAUSTED: "the last retry failed, too",
+}
+
+
+def explain_target(target: WebhookTarget, now: datetime) -> list[str]:
+    """Say in sentences why *target* is in its state; nothing if it is healthy."""
+    return [f"{reason[0].upper()}{reason[1:]}." for reason in _list_reasons(target, now)]
+
+
+def _list_reasons(target: WebhookTarget, now: datetime) -> Iterator[str]:
+    health = target.health
+    if not target.is_active:
+        yield "it is paused: events wait until you resume it"
+    if health.disabled_at is not None:
+        yield f"it was disabled {describe_time(health.disabled_at, now)}: {_describe_end(health.disabled_reason)}"
+        yield "events wait until you resume it"
+    elif health.suspended_at is not None:
+        yield describe_suspension(health, now)
+    elif health.held_until is not None and health.is_held(now):
+        yield f"nothing is sent until {describe_time(health.held_until, now)}: its receiver asked for a pause, or we need one"
+    yield from list_troubles(health, now)
+
+
+def _describe_end(reason: str) -> str:
+    return {
+        "gone": "its receiver answered 410 Gone",
+        "receiver": "its receiver asked for it",
+        "failing": f"there was nothing but failures for {describe_span(conf.seconds('DISABLE_AFTER'))}",
+    }.get(reason, reason)
+
+
+def explain_delivery(delivery: Delivery, now: datetime) -> str:
+    """Say in a sentence why *delivery* waits, or why it has ended; empty if it succeeded."""
+    reason = _find_wait(delivery, now) if not delivery.is_finished else describe_reason(delivery)
+    return f"{reason[0].upper()}{reason[1:]}." if reason else ""
+
+
+def describe_reason(delivery: Delivery) -> str:
+    """Say why *delivery* has ended, or what went wrong last; empty if nothing did."""
+    return REASONS.get(delivery.reason, delivery.reason.replace("_", " "))
+
+
+def _find_wait(delivery: Delivery, now: datetime) -> str:
+    state = delivery.target.state
+    if state in ("paused", "disabled", "suspended"):
+        return f"it waits, as its webhook is {state}"
+    if delivery.due_at is None:
+        return "it waits for an earlier event, as this webhook gets them in their order"
+    if delivery.due_at <= now:
+        return "it is sent as soon as possible"
+    if waits_for_newer(delivery):
+        return f"it waits for newer events, which take its place, until {describe_time(delivery.due_at, now)}"
+    last = f" after {describe_reason(delivery)}" if delivery.reason else ""
+    return f"it is tried again{last}: {describe_time(delivery.due_at, now)}"

@@ -1,0 +1,1 @@
+"""Tests of the portal, a module for each of its own."""
