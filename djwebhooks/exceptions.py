@@ -19,6 +19,7 @@ DjWebhooksError
 ├── InvalidReplay           (ValueError)
 ├── InvalidAdoption         (ValueError)
 ├── AlreadyFinished         (ValueError)
+├── AlreadyDispatched       (ValueError)
 ├── ErasedEvent             (ValueError)
 ├── KeyNotAccepted          (ValueError)
 ├── TargetLocked            (RuntimeError)
@@ -115,6 +116,10 @@ class InvalidAdoption(DjWebhooksError, ValueError):
 
 class AlreadyFinished(DjWebhooksError, ValueError):
     """The delivery or replay has ended, so it can no longer be cancelled."""
+
+
+class AlreadyDispatched(DjWebhooksError, ValueError):
+    """The event has become deliveries, so it can no longer be taken back as a whole."""
 
 
 class ErasedEvent(DjWebhooksError, ValueError):

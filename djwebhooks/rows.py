@@ -51,7 +51,13 @@ def events_of(owner: Any) -> EventQuerySet:
     return Event.objects.using(alias).filter(Exists(deliveries)).defer("versions", "call", "build_error")
 
 
-def listed_events_of(owner: Any) -> EventQuerySet:
-    """The same without their payloads, which may be large together; each says whether it ``is_built``."""
+def published_events_of(owner: Any) -> EventQuerySet:
+    """The events that were published for *owner* here, whether they have deliveries or not."""
+    published = Event.objects.using(events_database()).filter(owner=owner, is_published=True)
+    return published.defer("versions", "call", "build_error")
+
+
+def listed(events: EventQuerySet) -> EventQuerySet:
+    """The same *events* without their payloads, which may be large together; each says whether it ``is_built``."""
     is_built = ExpressionWrapper(~Q(payload=""), BooleanField())
-    return events_of(owner).defer("payload").annotate(is_built=is_built)
+    return events.defer("payload").annotate(is_built=is_built)

@@ -17,6 +17,7 @@ from rest_framework.settings import api_settings
 from rest_framework.views import exception_handler, set_rollback
 
 from djwebhooks.exceptions import (
+    AlreadyDispatched,
     AlreadyFinished,
     ErasedEvent,
     IdempotencyConflict,
@@ -58,6 +59,7 @@ class RequestTooLarge(APIException):
 
 #: The codes of what is 409.
 CONFLICTS: dict[type[Exception], str] = {
+    AlreadyDispatched: "already_dispatched",
     AlreadyFinished: "already_finished",
     ErasedEvent: "erased_event",
     KeyNotAccepted: "key_not_accepted",
@@ -116,7 +118,7 @@ def translate(error: Exception) -> Exception:
     match error:
         case IdempotencyConflict():
             return KeyReused(str(error))
-        case AlreadyFinished() | ErasedEvent() | KeyNotAccepted() | TargetLocked():
+        case AlreadyDispatched() | AlreadyFinished() | ErasedEvent() | KeyNotAccepted() | TargetLocked():
             return Conflict(str(error), CONFLICTS[type(error)])
         case UndecryptableSecret():
             return Unavailable("The secret of this target cannot be read at the moment.")

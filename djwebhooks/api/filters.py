@@ -40,6 +40,7 @@ class TargetFilters(RowFilters):
 
 
 class EventFilters(RowFilters):
+    is_waiting = serializers.BooleanField(required=False, source="dispatched_at__isnull")
     name = serializers.CharField(required=False, max_length=255, trim_whitespace=False)
     since = TimeField(required=False, source="created_at__gte")
     until = TimeField(required=False, source="created_at__lt")

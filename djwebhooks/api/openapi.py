@@ -54,8 +54,8 @@ ERRORS = {
     401: "Nobody is known to ask: `not_authenticated`, `authentication_failed`.",
     403: "You may not: `permission_denied`, or those of 401 where the authentication asks for nothing.",
     404: "It does not exist, or is not yours: `not_found`.",
-    409: "It does not go together with what is there: `already_finished`, `erased_event`, `key_not_accepted`, `same_target`, "
-    "`target_locked`.",
+    409: "It does not go together with what is there: `already_dispatched`, `already_finished`, `erased_event`, "
+    "`key_not_accepted`, `same_target`, `target_locked`.",
     413: "The body is larger than the largest payload can be: `too_large`.",
     415: "The body is said to be something else than JSON: `unsupported_media_type`.",
     422: "The idempotency key was used for another request: `idempotency_conflict`.",
@@ -119,6 +119,7 @@ OPERATIONS: dict[type[views.OwnerViewSet], dict[str, Operation]] = {
         "list": lists(own.ListedEventSerializer),
         "create": Operation({201: EVENT, 200: EVENT}, own.PublicationSerializer, (422,), parameters=(IDEMPOTENCY_KEY,)),
         "retrieve": Operation({200: EVENT}),
+        "destroy": Operation({204: None}, errors=(409,)),
     },
     views.DeliveryViewSet: {
         "list": lists(DELIVERY),

@@ -1,15 +1,21 @@
 """Who may do what to rows that are not their own yet."""
 
+from typing import Any
+
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
-from rest_framework.views import APIView
+
+
+def may_publish(request: Request) -> bool:
+    """Whether who makes *request* has the permission to fire events."""
+    return bool(request.user and request.user.has_perm("djwebhooks.add_event"))
 
 
 class MayPublish(BasePermission):
-    """Firing an event needs ``djwebhooks.add_event``; seeing those that one's targets got does not."""
+    """What is done with events of one's own needs ``djwebhooks.add_event``; seeing those that one's targets got does not."""
 
-    message = "Publishing events needs the permission djwebhooks.add_event."
+    message = "Publishing events, and taking them back, needs the permission djwebhooks.add_event."
 
-    def has_permission(self, request: Request, view: APIView) -> bool:
-        """Whether *request* does not publish, or may."""
-        return request.method != "POST" or bool(request.user and request.user.has_perm("djwebhooks.add_event"))
+    def has_permission(self, request: Request, view: Any) -> bool:
+        """Whether *request* neither fires an event nor takes one back, or may."""
+        return view.action not in ("create", "destroy") or may_publish(request)

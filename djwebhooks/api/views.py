@@ -37,7 +37,7 @@ from djwebhooks.api.filters import (
 from djwebhooks.api.formats import ASCIIRenderer, BoundedJSONParser, JSONOnly
 from djwebhooks.api.idempotency import find_made, is_repeated, mark_creation, read_key
 from djwebhooks.api.pagination import NewestFirst
-from djwebhooks.api.permissions import MayPublish
+from djwebhooks.api.permissions import MayPublish, may_publish
 from djwebhooks.api.serializers import (
     AttemptSerializer,
     DeliverySerializer,
@@ -233,14 +233,24 @@ class TargetViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.Des
 
 
 class EventViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, OwnerViewSet):
-    """The events that the owner's targets got, or will get."""
+    """The events that the owner's targets got, or will get; for who may publish, also those that were published here."""
 
     permission_classes = (IsAuthenticated, MayPublish)
     filter_class = EventFilters
 
     def get_queryset(self) -> models.QuerySet[Event]:
-        """Return the events, in a list without what may be large."""
-        return rows.listed_events_of(self.owner) if self.action == "list" else rows.events_of(self.owner)
+        """Return the events, in a list without what may be large, and those that were published only if they are asked for."""
+        events = rows.events_of(self.owner)
+        if self.action == "list":
+            return rows.listed(rows.published_events_of(self.owner) if self.wants_waiting() else events)
+        return events | rows.published_events_of(self.owner) if may_publish(self.request) else events
+
+    def wants_waiting(self) -> bool:
+        """Return whether the request asks for what was published and waits. Raises ``PermissionDenied``."""
+        wanted = read_filters(self.request, EventFilters).validated_data.get("dispatched_at__isnull", False)
+        if wanted and not may_publish(self.request):
+            self.permission_denied(self.request, MayPublish.message)
+        return bool(wanted)
 
     def get_serializer_class(self) -> type[BaseSerializer[Any]]:
         """Return what shows the events."""
@@ -253,6 +263,14 @@ class EventViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, OwnerViewSe
         key = self.read_idempotency_key(serializer.validated_data["idempotency_key"])
         event = serializer.save(owner=self.owner, idempotency_key=key)
         return self.show(event, status.HTTP_201_CREATED if serializer.is_new else status.HTTP_200_OK)
+
+    def destroy(self, request: Request, **_: Any) -> Response:
+        """Take it back before it is dispatched."""
+        try:
+            self.get_object().cancel()
+        except Event.DoesNotExist as error:  # Somebody else was faster.
+            raise Http404 from error
+        return Response(status=status.HTTP_204_NO_CONTENT)
 
     def read_idempotency_key(self, in_body: str) -> str:
         """Return the key, wherever it is. Raises ``ValidationError`` when there are two."""

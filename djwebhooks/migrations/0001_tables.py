@@ -92,6 +92,7 @@ class Migration(migrations.Migration):
                 ('name', djwebhooks.database.ExactCharField(max_length=255)),
                 ('identifier', djwebhooks.database.ExactCharField(blank=True, max_length=255)),
                 ('is_broadcast', models.BooleanField(default=False)),
+                ('is_published', models.BooleanField(default=False, help_text='It came through the API, so there it is shown to, and taken back by, who may publish.')),
                 ('ordering_key', djwebhooks.database.ExactCharField(blank=True, max_length=255)),
                 ('hook', models.CharField(blank=True, help_text='The function that builds the payload.', max_length=255)),
                 ('call', models.TextField(blank=True, help_text="The function's captured arguments, until they are used.")),

@@ -8,6 +8,7 @@ from django.db import models, router
 from django.db.models import Q
 
 from djwebhooks.database import DatabaseNow, ExactCharField, PartialIndex, clean_text, insert_many, run_transaction
+from djwebhooks.exceptions import AlreadyDispatched
 from djwebhooks.managers import WriterManager
 from djwebhooks.owners import owner_model
 from djwebhooks.subjects import DIGEST_LENGTH
@@ -101,6 +102,9 @@ class Event(models.Model):
     )
     identifier = ExactCharField(max_length=255, blank=True)
     is_broadcast = models.BooleanField(default=False)
+    is_published = models.BooleanField(
+        default=False, help_text="It came through the API, so there it is shown to, and taken back by, who may publish."
+    )
     ordering_key = ExactCharField(max_length=255, blank=True)
     hook = models.CharField(max_length=255, blank=True, help_text="The function that builds the payload.")
     call = models.TextField(blank=True, help_text="The function's captured arguments, until they are used.")
@@ -162,6 +166,22 @@ class Event(models.Model):
     def has_failed_to_build(self) -> bool:
         """Whether nobody will try again to build it, in a version in which it is not built."""
         return self.build_attempts >= BUILD_TRIES and self.erased_at is None and None in self.payloads.values()
+
+    def cancel(self) -> None:
+        """Take it back before it is dispatched: its row goes, and with it its idempotency key, which can be used again.
+
+        Raises ``AlreadyDispatched`` when it has deliveries, which can be cancelled one by one, or when nobody wanted it, and
+        ``Event.DoesNotExist`` when its row is gone.
+        """
+        using = self._state.db or Event.objects.db
+        run_transaction(using, lambda: self._cancel(using))
+
+    def _cancel(self, using: str) -> None:
+        # Whoever is dispatching it has locked it; then this waits, and sees what became of it.
+        event = Event.objects.using(using).select_for_update().get(pk=self.pk)
+        if event.dispatched_at is not None or event.dispatch_cursor:
+            raise AlreadyDispatched(f"Event {self.uid} cannot be taken back: it was dispatched already. Cancel its deliveries.")
+        event.delete()
 
     @property
     def payloads(self) -> dict[str, str | None]:

@@ -33,7 +33,7 @@ def list_ids(webhooks: Webhooks) -> dict[str, list[str]]:
     """The ids that each kind of address can have for these rows, the hidden target's included."""
     return {
         "targets": [str(webhooks.target.uid), str(webhooks.hidden.uid)],
-        "events": [str(webhooks.event.uid)],
+        "events": [str(webhooks.event.uid), str(webhooks.published.uid)],
         "deliveries": [str(webhooks.delivery.uid)],
         "attempts": [f"{webhooks.delivery.uid}-1"],
         "hooks": [f"{webhooks.target.uid}-project.*"],

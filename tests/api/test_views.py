@@ -26,7 +26,7 @@ from djwebhooks.models.events import BUILD_TRIES
 from djwebhooks.signing import verify
 from djwebhooks.testing import deliver
 from djwebhooks.transports.base import Reply, Request
-from tests.api.world import URL, Api, make_owner, make_publisher, make_target, make_webhooks
+from tests.api.world import URL, Api, make_owner, make_published, make_publisher, make_target, make_webhooks
 from tests.builders import live_secrets
 from tests.connections import plain
 
@@ -841,7 +841,82 @@ def test_an_event_is_seen_by_whose_targets_get_it() -> None:
     assert before == []
     assert Api(bob).ids("events/") == [str(news.uid)]
     assert Api(ann).ids("events/") == []
-    assert Api(ann).get(f"events/{published}/").status == 404
+    assert Api(bob).get(f"events/{published}/").status == 404
+
+
+@pytest.mark.parametrize("deliver_at", [None, "2100-01-01T00:00:00Z"])
+def test_what_was_published_can_be_looked_at_and_taken_back(deliver_at: str | None) -> None:
+    """By whoever may publish for the owner, until it is dispatched; then it is neither listed nor sent."""
+    api = Api(owner := make_publisher())
+    make_target(owner)
+    published, other = (
+        api.post("events/", {"name": "a", "payload": number, "deliver_at": deliver_at}).data for number in range(2)
+    )
+
+    assert api.get(f"events/{published['id']}/").data == published
+    assert api.ids("events/") == []
+    assert api.ids("events/?is_waiting=true") == [other["id"], published["id"]]
+    answers = [api.delete(f"events/{published['id']}/") for _ in range(2)]
+    assert [answer.status for answer in answers] == [204, 404]
+    assert api.ids("events/?is_waiting=true") == [other["id"]]
+    Event.objects.update(deliver_at=None)
+    assert [json.loads(request.body)["data"] for request in deliver()] == [1]
+
+
+@pytest.mark.parametrize("is_wanted", [True, False])
+def test_what_is_dispatched_cannot_be_taken_back(is_wanted: bool) -> None:
+    """409, wanted or not; it is still shown, but waits no more."""
+    api = Api(owner := make_publisher())
+    make_target(owner, "a" if is_wanted else "b")
+    published = api.post("events/", {"name": "a", "payload": 1}).data["id"]
+    deliver()
+
+    answer = api.delete(f"events/{published}/")
+
+    assert (answer.status, answer.data["code"]) == (409, "already_dispatched")
+    assert "Cancel its deliveries" in answer.data["detail"]
+    assert api.get(f"events/{published}/").data["dispatched_at"] is not None
+    assert api.ids("events/?is_waiting=true") == []
+    assert api.ids("events/?is_waiting=false") == ([published] if is_wanted else [])
+
+
+def test_of_two_who_take_an_event_back_at_once_one_is_late() -> None:
+    """404, as for whoever asks after the other is done."""
+    api = Api(make_publisher())
+    published = api.post("events/", {"name": "a", "payload": 1}).data["id"]
+    others: list[int] = []
+
+    def come_second(run: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        found = run(sql, *rest)
+        if "djw_event" in sql and not others:
+            others.append(1)
+            Event.objects.all().delete()
+        return found
+
+    with connection.execute_wrapper(come_second):
+        answer = api.delete(f"events/{published}/")
+
+    assert (answer.status, others) == (404, [1])
+
+
+def test_only_who_may_publish_sees_what_waits() -> None:
+    """For all others it is as if there was none, and taking back is 403."""
+    published = make_published(owner := make_owner())
+    api = Api(owner)
+
+    assert api.get(f"events/{published.uid}/").status == 404
+    assert api.get("events/?is_waiting=true").status == 403
+    assert api.delete(f"events/{published.uid}/").status == 403
+    assert api.delete(f"events/{UUID(int=0)}/").status == 403
+
+
+def test_what_the_application_fired_is_not_for_publishers_to_take_back() -> None:
+    """What was not published through the API is seen by its deliveries alone, also by whom it is about."""
+    event = fire("a", 1, owner=(owner := make_publisher()))
+    api = Api(owner)
+
+    assert api.ids("events/?is_waiting=true") == []
+    assert [api.call(method, f"events/{event.uid}/").status for method in ("GET", "DELETE")] == [404, 404]
 
 
 def test_an_event_shows_its_payload_when_it_is_built() -> None:

@@ -2,12 +2,14 @@
 
 import json
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from django.contrib.auth.models import Permission, User
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
 from django.test import Client
+from django.utils import timezone
 
 from djwebhooks.events import fire
 from djwebhooks.models import Attempt, Delivery, Event, WebhookTarget
@@ -104,19 +106,28 @@ class Webhooks:
     target: WebhookTarget
     hidden: WebhookTarget
     event: Event
+    published: Event
     delivery: Delivery
     attempt: Attempt
 
 
 def make_webhooks(owner: User | None) -> Webhooks:
-    """Give *owner* a target, a hidden one, and one event that was tried once without success and is pending."""
+    """Give *owner* a target, a hidden one, an event that was tried once without success and is pending, and a published one."""
     target = make_target(owner, "project.*")
     event = fire("project.update", {"title": "x"}, owner=owner, identifier="p-42")
     fire("project.done", {"title": "y"}, owner=owner, urls=[URL + "/hidden"])
     deliver(answer_briefly)
     delivery = Delivery.objects.get(event=event, target=target)
     target.replay(by=owner)
-    return Webhooks(target, WebhookTarget.objects.get(owner=owner, is_hidden=True), event, delivery, delivery.attempts.get())
+    hidden = WebhookTarget.objects.get(owner=owner, is_hidden=True)
+    return Webhooks(target, hidden, event, make_published(owner), delivery, delivery.attempts.get())
+
+
+def make_published(owner: User | None) -> Event:
+    """Have an event wait for its time that came through the API."""
+    event = fire("project.done", {"title": "z"}, owner=owner, deliver_at=timezone.now() + timedelta(days=1))
+    Event.objects.filter(pk=event.pk).update(is_published=True)
+    return event
 
 
 def own_organisation(request: HttpRequest, org: str) -> User | None:

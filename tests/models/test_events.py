@@ -1,17 +1,25 @@
 """An event has an identifier of its own, and keeps what became of it."""
 
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.conf import LazySettings
+from django.db import connection, transaction
 from django.db.models import Model
 
 from djwebhooks.decorators import hook
+from djwebhooks.dispatch import dispatch
 from djwebhooks.events import fire
+from djwebhooks.exceptions import AlreadyDispatched
 from djwebhooks.models import Body, Delivery, Event, WebhookTarget
 from djwebhooks.models.events import BUILD_TRIES, events_database
-from djwebhooks.testing import deliver
+from djwebhooks.testing import deliver, make_due
 from tests.builders import URL, make_target, make_user
+from tests.connections import second_connection, server_only
 
 runs: list[str] = []
 
@@ -31,6 +39,67 @@ def test_an_events_id_is_of_version_7() -> None:
     assert (event.uid.version, event.uid.variant) == (7, "specified in RFC 4122")
     assert [request.headers["webhook-id"] for request in deliver()] == [str(event.uid)]
     assert str(event) == f"a.b {event.uid}"
+
+
+@pytest.mark.django_db
+def test_what_is_not_dispatched_yet_can_be_taken_back() -> None:
+    """It is never sent, and another one may be fired with its idempotency key."""
+    make_target()
+    event = fire("a.b", 1, idempotency_key="k")
+    event.cancel()
+    fire("a.b", 2, idempotency_key="k")
+
+    assert [json.loads(request.body)["data"] for request in deliver()] == [2]
+    with pytest.raises(Event.DoesNotExist):
+        event.cancel()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("page", [1, 10], ids=["begun", "done"])
+def test_what_is_dispatched_cannot_be_taken_back(page: int) -> None:
+    """Nor can what has only some of its deliveries; whoever holds the event as it was before learns so from its row."""
+    for number in range(3):
+        make_target(url=f"{URL}/{number}")
+    event = fire("a.b", 1)
+    dispatch("default", page=page)
+
+    with pytest.raises(AlreadyDispatched, match=f"{event.uid} cannot be taken back"):
+        event.cancel()
+    assert Event.objects.filter(pk=event.pk).exists()
+
+
+@server_only
+@pytest.mark.django_db(transaction=True)
+def test_what_is_just_being_dispatched_cannot_be_taken_back() -> None:
+    """Whoever saw it wait, while a dispatcher had it, judges by what the dispatcher commits."""
+    make_target()
+    event = fire("a.b", 1)
+
+    def commit_first(run: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        if "FOR UPDATE" in sql or "DELETE" in sql:  # What waits for the dispatcher.
+            dispatching.close()
+        return run(sql, *rest)
+
+    with second_connection() as other, ExitStack() as dispatching:
+        dispatching.enter_context(transaction.atomic(using=other))
+        dispatch(other)
+        with connection.execute_wrapper(commit_first), pytest.raises(AlreadyDispatched):
+            event.cancel()
+
+    assert Event.objects.filter(pk=event.pk).exists()
+    assert len(deliver()) == 1
+
+
+@pytest.mark.django_db
+def test_what_a_cancelled_event_would_have_replaced_is_sent() -> None:
+    """A newer event takes an older one's place when it is dispatched, and not before."""
+    make_target()
+    fire("a.b", 1, ordering_key="k", coalesce=60)
+    dispatch("default")
+    fire("a.b", 2, ordering_key="k", coalesce=60).cancel()
+    make_due()
+
+    assert [json.loads(request.body)["data"] for request in deliver()] == [1]
 
 
 @pytest.mark.django_db

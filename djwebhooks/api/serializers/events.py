@@ -105,6 +105,7 @@ class PublicationSerializer(StrictSerializer[Any]):
     def create(self, validated_data: dict[str, Any]) -> Event:
         """Fire it, or return the event that its idempotency key stands for."""
         unsaved = events.write_payloads(*(validated_data.pop(name) for name in ("payload", "version", "versions")))
+        unsaved.is_published = True
         # Said aloud, as the project may keep a transaction of another database open around each request.
         with transaction.atomic(using=events_database()):
             event = events.save(event=unsaved, **validated_data)
