@@ -10,9 +10,10 @@ from djwebhooks.transports.base import Request
 
 ERROR_WORDS = {
     errno.ECONNREFUSED: "connection_refused",
-    # The receiver's last router may say so of it; but so does this machine when its own gateway is gone, of every receiver.
-    errno.EHOSTUNREACH: "network_unreachable",
-    errno.EHOSTDOWN: "network_unreachable",
+    # The last router does not reach the host. This machine says so, too, when its own gateway is gone, but that ends sooner than
+    # what a dead receiver would be tried for, if it never counted.
+    errno.EHOSTUNREACH: "connection_refused",
+    errno.EHOSTDOWN: "connection_refused",
     errno.ENETUNREACH: "network_unreachable",
     errno.ENETDOWN: "network_unreachable",
     errno.EAFNOSUPPORT: "network_unreachable",
