@@ -53,9 +53,10 @@ class Listener:
                     return
 
     def _has_listened(self) -> bool:
-        """Listen until the end, and return whether this is it: the connection may have broken."""
+        """Listen until the end, and return whether this is it: the connection may have broken. Through a pooler is no way."""
         try:
-            database.listen(self._using, self._hear, self._end)
+            if not database.listen(self._using, self._hear, self._end):
+                logger.warning("The worker hears of no commits and only polls: the database %r is behind a pooler.", self._using)
         except (DatabaseError, InterfaceError) as error:
             logger.warning("The worker hears of no commits and only polls, for %s seconds: %s", self._pause, error)
             return False

@@ -1,6 +1,8 @@
 """Hearing of commits: where the database can tell, over connections that break, and nothing at all elsewhere."""
 
 import logging
+import re
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from djwebhooks.engines.database import DatabaseEngine
 from djwebhooks.listener import Listener
 from tests.connections import other_way, postgresql_only
 from tests.engines.processes import PATIENCE, list_listeners, terminate_listeners, wait_until
+from tests.faults.proxy import Proxy
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
 
@@ -75,6 +78,32 @@ def test_a_connection_that_cannot_be_made_is_tried_again(caplog: pytest.LogCaptu
     assert "for 0.1 seconds" in caplog.records[0].getMessage()
     assert "for 0.2 seconds" in caplog.records[1].getMessage()
     assert not list_threads()
+
+
+class Pooled(socket.socket):
+    """The server as poolers show it: as a process of another number, which they make up when a client comes."""
+
+    def recv(self, *arguments: int) -> bytes:
+        return re.sub(rb"K\0\0\0\x0c....", b"K\0\0\0\x0c\0\0\0\x01", super().recv(*arguments), flags=re.DOTALL)
+
+
+@postgresql_only
+def test_behind_a_pooler_it_only_polls(caplog: pytest.LogCaptureFixture) -> None:
+    """What listened would be a connection of the pool, which others get next. The log says so once."""
+    settings = connection.settings_dict
+
+    def connect() -> socket.socket:
+        server = Pooled(socket.AF_UNIX)
+        server.connect(f"{settings['HOST']}/.s.PGSQL.{settings['PORT'] or 5432}")
+        return server
+
+    with Proxy(connect) as proxy, other_way(HOST="127.0.0.1", PORT=proxy.port) as alias, listening(alias) as heard:
+        wait_until(lambda: not list_threads(), "it has given up")
+
+        assert heard.empty()
+        assert not list_listeners()
+    [record] = caplog.records
+    assert "behind a pooler" in record.getMessage()
 
 
 @postgresql_only

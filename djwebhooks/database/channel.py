@@ -30,16 +30,19 @@ def notify(using: str) -> None:
         execute(using, f"NOTIFY {CHANNEL}")
 
 
-def listen(using: str, on_notice: Callable[[], None], end: socket.socket) -> None:
+def listen(using: str, on_notice: Callable[[], None], end: socket.socket) -> bool:
     """Call *on_notice* as soon as this listens, and then at each ``notify``, until something can be read from *end*.
 
-    It has a connection of its own. Raises ``DatabaseError`` when that cannot be made, or breaks.
+    It has a connection of its own. Return ``False`` at once, and leave it alone, where that leads to a pooler. Raises
+    ``DatabaseError`` when it cannot be made, or breaks.
     """
     wrapper: Any = connections[using]
     with wrapper.wrap_database_errors:
         options = KEEPALIVES | wrapper.get_connection_params() | {"autocommit": True}
         # Not out of Django's pool, which wants its connections back.
         with closing(wrapper.Database.connect(**options)) as connection, selectors.DefaultSelector() as selector:
+            if _is_pooled(connection):
+                return False
             connection.execute(f"LISTEN {CHANNEL}")
             on_notice()
             selector.register(connection.fileno(), selectors.EVENT_READ)
@@ -50,3 +53,13 @@ def listen(using: str, on_notice: Callable[[], None], end: socket.socket) -> Non
                     while connection.pgconn.notifies():
                         pass
                     on_notice()
+    return True
+
+
+def _is_pooled(connection: Any) -> bool:
+    """Whether a pooler answers: it says that it is a process of the server that it is not.
+
+    What listens there is a connection that others get next, who would be sent what they have not asked for.
+    """
+    [(pid,)] = connection.execute("SELECT pg_backend_pid()")
+    return bool(pid != connection.info.backend_pid)
