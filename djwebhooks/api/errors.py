@@ -43,6 +43,13 @@ class KeyReused(APIException):
     default_code = "idempotency_conflict"
 
 
+class KeyUnused(APIException):
+    """An idempotency key came with a request that would be done again all the same."""
+
+    status_code = status.HTTP_400_BAD_REQUEST
+    default_code = "idempotency_unsupported"
+
+
 class Unavailable(APIException):
     """A fault of our own, which somebody has to mend."""
 

@@ -11,7 +11,7 @@ from django.utils import timezone
 from django.utils.crypto import salted_hmac
 from rest_framework.request import Request
 
-from djwebhooks.api.errors import refuse
+from djwebhooks.api.errors import KeyUnused, refuse
 from djwebhooks.exceptions import IdempotencyConflict
 from djwebhooks.models import WebhookTarget
 
@@ -29,6 +29,14 @@ def read_key(request: Request) -> str:
     if len(key) > 255:
         raise refuse(f"The header Idempotency-Key has {len(key)} characters; at most 255 are possible.")
     return key
+
+
+def refuse_key(request: Request) -> None:
+    """Raise ``KeyUnused`` if there is such a header, as whoever sends it believes that nothing is done twice."""
+    if "Idempotency-Key" in request.headers:
+        raise KeyUnused(
+            "Only POST targets/ and POST events/ obey the header Idempotency-Key. This request would be done again: leave it out."
+        )
 
 
 def mark_creation(request: Request, owner: Any) -> dict[str, str]:

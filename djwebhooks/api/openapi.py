@@ -50,7 +50,8 @@ SETTINGS = {
 }
 #: What the errors mean, and their codes.
 ERRORS = {
-    400: "The request has mistakes: `invalid`, with `errors`, or `parse_error`.",
+    400: "The request has mistakes: `invalid`, with `errors`, `parse_error`, or `idempotency_unsupported`, for a header "
+    "Idempotency-Key where it is not obeyed.",
     401: "Nobody is known to ask: `not_authenticated`, `authentication_failed`.",
     403: "You may not: `permission_denied`, or those of 401 where the authentication asks for nothing.",
     404: "It does not exist, or is not yours: `not_found`.",

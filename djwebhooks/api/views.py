@@ -35,7 +35,7 @@ from djwebhooks.api.filters import (
     read_filters,
 )
 from djwebhooks.api.formats import ASCIIRenderer, BoundedJSONParser, JSONOnly
-from djwebhooks.api.idempotency import find_made, is_repeated, mark_creation, read_key
+from djwebhooks.api.idempotency import find_made, is_repeated, mark_creation, read_key, refuse_key
 from djwebhooks.api.pagination import NewestFirst
 from djwebhooks.api.permissions import MayPublish, may_publish
 from djwebhooks.api.serializers import (
@@ -84,12 +84,16 @@ class OwnerViewSet(GenericViewSet[Any]):
     lookup_url_kwarg = "webhooks_id"
     #: The scope of ``DJWEBHOOKS_API_THROTTLES`` that each of these actions counts in.
     throttle_scopes: Mapping[str, str] = MappingProxyType({})
+    #: The actions that obey the header ``Idempotency-Key``.
+    keyed_actions: tuple[str, ...] = ()
     #: Whose rows the request is about.
     owner: Any
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Let nobody in who has no owner."""
+        """Let nobody in who has no owner, or who trusts in a header that is not obeyed."""
         super().initial(request, *args, **kwargs)
+        if self.action and request.method == "POST" and self.action not in self.keyed_actions:
+            refuse_key(request)
         self.owner = self.choose_owner(request, {name: kwargs[name] for name in kwargs if name != self.lookup_url_kwarg})
 
     def choose_owner(self, request: Request, kwargs: dict[str, Any]) -> Any:
@@ -140,6 +144,7 @@ class TargetViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.Des
     serializer_class = TargetSerializer
     filter_class = TargetFilters
     throttle_scopes = TARGET_THROTTLES
+    keyed_actions = ("create",)
 
     def get_queryset(self) -> models.QuerySet[WebhookTarget]:
         """Return the targets with what is shown of them."""
@@ -237,6 +242,7 @@ class EventViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, OwnerViewSe
 
     permission_classes = (IsAuthenticated, MayPublish)
     filter_class = EventFilters
+    keyed_actions = ("create",)
 
     def get_queryset(self) -> models.QuerySet[Event]:
         """Return the events, in a list without what may be large, and those that were published only if they are asked for."""

@@ -1,18 +1,27 @@
 """A request that is made again with its idempotency key does nothing again."""
 
+import re
 from datetime import timedelta
 
 import pytest
 from django.conf import LazySettings
 from django.utils import timezone
 
+from djwebhooks.api.urls import urlpatterns
 from djwebhooks.exceptions import IdempotencyConflict
 from djwebhooks.models import Event, WebhookTarget
+from tests.api.test_isolation import list_ids, read_everything
 from tests.api.test_views import run_at_once
-from tests.api.world import URL, Answer, Api, make_owner, make_publisher, make_target
+from tests.api.world import URL, Answer, Api, make_owner, make_publisher, make_target, make_webhooks
 
 pytestmark = pytest.mark.django_db
 
+#: What takes a POST but obeys no key.
+POSTS = [
+    str(url.pattern)
+    for url in urlpatterns
+    if "post" in getattr(url.callback, "actions", {}) and str(url.pattern) not in ("targets/", "events/")
+]
 NEW = {"target_url": URL, "events": ["a"], "headers": {"x-key": "hunter2-is-a-password"}}
 
 
@@ -36,6 +45,19 @@ def test_a_key_has_a_limit(path: str) -> None:
     answer = Api(make_publisher()).post(path, body, **{"Idempotency-Key": "k" * 256})
 
     assert "at most 255" in answer.mistakes["non_field_errors"][0]
+
+
+@pytest.mark.parametrize("route", POSTS)
+def test_a_key_is_refused_where_it_is_not_obeyed(route: str) -> None:
+    """400, and nothing is done, by every other POST: whoever sends a key believes that a repetition is harmless."""
+    webhooks = make_webhooks(owner := make_publisher())
+    [path, *_] = [re.sub("<.*>", row, route) for row in list_ids(webhooks).get(route.split("/")[0], [""])]
+    before = read_everything()
+
+    answer = Api(owner).post(path, {}, **{"Idempotency-Key": "k"})
+
+    assert (answer.status, answer.data["code"]) == (400, "idempotency_unsupported")
+    assert read_everything() == before
 
 
 def test_a_target_is_made_once() -> None:
