@@ -91,6 +91,8 @@ def test_what_may_not_be_asked_is_refused_as_described(label: str) -> None:
     @patient
     @given(case=operation.as_strategy(schemathesis.GenerationMode.NEGATIVE, **fixed))
     def ask(case: Any) -> None:
+        # A host that is none is refused by Django itself, before anything of ours is asked.
+        case.headers = {name: value for name, value in (case.headers or {}).items() if name.lower() != "host"}
         case.call_and_validate(headers=headers, excluded_checks=UNFIT)
 
     ask()

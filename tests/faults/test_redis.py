@@ -263,6 +263,7 @@ def test_a_job_that_is_lost(client: Redis, queue: Queue, receiver: Receiver, own
     assert len(queue) == 0
     assert 0 < client.ttl(wake_flag("default")) <= jobs.FLAG_SECONDS
 
+    forget_the_pause()
     client.delete(wake_flag("default"))  # As if its time were over.
     fire("a.b", 3, owner=owner)
     run_jobs(queue)
