@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 LEASE = timedelta(seconds=60)
 #: How soon to look again for a payload that another worker is building.
 POLL = timedelta(seconds=0.5)
+#: What the log says when a build was broken off.
+BUILT_LATER = "The database failed, so event=%s is built later."
 #: Seconds until a function that raised is run again, by the number of its runs.
 PAUSES = (5, 30, 120, 600)
 
@@ -42,9 +44,37 @@ def build(using: str, event_id: int, lease: timedelta = LEASE) -> None:
     The attempt is counted and committed before the function runs, so that one that kills its worker is counted too. Whatever
     it raises stays on the event for staff.
     """
-    events = Event.objects.using(using)
-    if not events.start_build(event_id, lease):
+    if Event.objects.using(using).start_build(event_id, lease):
+        _build_started(using, event_id)
+
+
+def build_apart(using: str, event_id: int, patience: float) -> None:
+    """The same in a thread of its own, for which this waits so many seconds at most: as in a worker.
+
+    The function is told neither the language nor the time zone of who asks, and goes on if that one cannot wait any longer.
+    Inside a transaction (a test's), which no other thread can see into, it runs here.
+    """
+    if not Event.objects.using(using).start_build(event_id, LEASE):
         return
+    if connections[using].in_atomic_block:
+        _build_started(using, event_id)
+        return
+    thread = threading.Thread(target=_build_and_hang_up, args=(using, event_id), name="djwebhooks-builder", daemon=True)
+    thread.start()
+    thread.join(patience)
+
+
+def _build_and_hang_up(using: str, event_id: int) -> None:
+    try:
+        _build_started(using, event_id)
+    except (DatabaseError, InterfaceError):
+        logger.exception(BUILT_LATER, event_id)
+    finally:
+        connections.close_all()
+
+
+def _build_started(using: str, event_id: int) -> None:
+    events = Event.objects.using(using)
     try:
         _finish(using, events.get(pk=event_id))
     except (OperationalError, InterfaceError, InternalError):
@@ -279,7 +309,7 @@ class Builder:
                 close_old_connections()
                 build(self._using, event_id, self._lease)
             except (DatabaseError, InterfaceError):
-                logger.exception("The database failed, so event=%s is built later.", event_id)
+                logger.exception(BUILT_LATER, event_id)
             finally:
                 connections.close_all()
                 was_given_up = self._busy.pop(thread, None) is None

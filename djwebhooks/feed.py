@@ -11,7 +11,7 @@ from django.db.models import prefetch_related_objects
 from django.views.decorators.debug import sensitive_variables
 
 from djwebhooks import payload, senders, signing
-from djwebhooks.build import build
+from djwebhooks.build import build_apart
 from djwebhooks.contents import ERASED, Content, is_sendable, read_contents, read_statements, write_bodies
 from djwebhooks.database import read_clock
 from djwebhooks.exceptions import UnknownSender
@@ -137,7 +137,7 @@ class Builds:
             content = contents.get(row.event_id)
             if content is None or not content.is_awaited(self._target.version):
                 continue
-            if row.status != Status.PENDING:
+            if row.status in (Status.FAILED, Status.EXPIRED):
                 del contents[row.event_id]
             elif self._is_workers(row) or not self._build(row.event_id, contents):
                 return
@@ -157,7 +157,7 @@ class Builds:
             self.is_out_of_time = True
             return False
         started = time.monotonic()
-        build(self._using, event_id)
+        build_apart(self._using, event_id, BUILD_SECONDS - self._seconds)
         self._seconds += time.monotonic() - started
         contents |= self.read([event_id])
         return not contents[event_id].is_awaited(self._target.version)

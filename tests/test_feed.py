@@ -1,11 +1,13 @@
 """What a page of the feed has, and where it ends."""
 
+import json
+import threading
 from datetime import timedelta
 
 import pytest
 from django.conf import LazySettings
 from django.contrib.auth.models import User
-from django.utils import timezone
+from django.utils import timezone, translation
 
 from djwebhooks import feed, signing
 from djwebhooks.build import LEASE
@@ -17,6 +19,8 @@ from djwebhooks.feed import Page, read_page
 from djwebhooks.models import Delivery, Event, Lane, WebhookTarget
 from djwebhooks.models.deliveries import Status
 from djwebhooks.testing import deliver, outbox
+from tests.builders import make_target
+from tests.engines.processes import PATIENCE, wait_until
 
 pytestmark = pytest.mark.django_db
 
@@ -35,6 +39,31 @@ def hooked(owner: User) -> str:
 @hook("a.told")
 def told(owner: User) -> dict[str, str]:
     return {"name": owner.username}
+
+
+@hook("a.spoken")
+def spoken() -> str:
+    return translation.get_language()
+
+
+#: Open once a slow function may end.
+gate = threading.Event()
+
+
+@hook("a.slow")
+def slow() -> str:
+    gate.wait(PATIENCE)
+    return "at last"
+
+
+@hook("a.versions", live=True)
+def several(owner: User) -> str:
+    return "first"
+
+
+@several.version("2")
+def second(owner: User) -> str:
+    raise ValueError("not yet")
 
 
 def close(target: WebhookTarget, state: str) -> None:
@@ -227,6 +256,51 @@ def test_what_ended_before_it_was_built_is_left_out(target: WebhookTarget, statu
 
     assert (sequences(page), page.after, page.waiting_for) == ([2], 2, None)
     assert Event.objects.get(name="a.told").build_attempts == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_asks_has_no_say_in_what_is_built() -> None:
+    """All targets get what is built then: it is in the language of a worker, not of the request."""
+    target = make_target()
+    target.pause()
+    spoken()
+    deliver()
+
+    with translation.override("fr"):
+        [item] = read(target).items
+
+    assert json.loads(item.body)["data"] == translation.get_language() != "fr"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_nobody_waits_for_a_slow_function_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page ends before its event; the function goes on, and what it says is there for the next request."""
+    monkeypatch.setattr(feed, "BUILD_SECONDS", 0.05)
+    gate.clear()
+    target = make_target()
+    target.pause()
+    slow()
+    deliver()
+    try:
+        first, second = read(target), read(target)
+    finally:
+        gate.set()
+    wait_until(lambda: Event.objects.exclude(payload="").exists(), "the function has said it")
+
+    assert (sequences(first), first.has_more, first.waiting_for) == ([], False, 1)
+    assert second == first
+    assert sequences(read(target)) == [1]
+    assert Event.objects.get().build_attempts == 1
+
+
+def test_what_was_sent_in_another_version_is_awaited(target: WebhookTarget) -> None:
+    """It is not passed over for good because the target wants a version now that has yet to be built."""
+    several(target.owner)
+    deliver()
+    WebhookTarget.objects.update(version="2")
+    target.refresh_from_db()
+
+    assert read(target).waiting_for == 1
 
 
 def test_what_a_page_builds_is_bounded(target: WebhookTarget, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,8 @@ def check_subscription(pattern: str, *, is_owned: bool) -> None:
     except InvalidEvent as error:
         raise InvalidTarget(str(error)) from error
     if not catalogue.is_possible(pattern):
-        raise InvalidTarget(f"{pattern!r} matches no event of the catalogue: {', '.join(catalogue.names_of_all())}.")
+        names = [name for name in catalogue.names_of_all() if not (is_owned and catalogue.is_internal(name))]
+        raise InvalidTarget(f"{pattern!r} matches no event of the catalogue: {', '.join(names)}.")
     if is_owned and catalogue.is_internal(pattern):
         raise InvalidTarget(f"{pattern!r} is an internal event, which only the system's own targets get.")
 

@@ -18,7 +18,7 @@ from djwebhooks.models.events import events_database
 from djwebhooks.names import DISABLED_EVENT, check_pattern
 from djwebhooks.network import check_url
 
-SAME_URL = "You have another webhook with this URL: change that one."
+SAME_URL = "You have another webhook with this URL: change that one. If you do not have its secret, make it a new one."
 #: Why an owner may not change where a target's own sender sends to.
 STAFFS_CHOICE = "This webhook is sent to in a way that the staff chose for it, so only they can change its URL."
 #: What can be chosen besides the events of the catalogue.

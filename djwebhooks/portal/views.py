@@ -211,21 +211,24 @@ class DeliveryView(OwnerView):
         delivery = self.find_delivery()
         body = read_body(delivery)
         text = body.decode(errors="replace") if body is not None else ""
+        shown = pretty(text)
+        attempts = rows.attempts_of(self.owner).filter(delivery=delivery).order_by("-number")[:PAGE]
         return self.show(
             "delivery",
             delivery=delivery,
             target=delivery.target,
             reason=explain_delivery(delivery, timezone.now()),
-            attempts=list(rows.attempts_of(self.owner).filter(delivery=delivery).order_by("-number")[:PAGE]),
+            # A template would look for a header called "items" first.
+            attempts=[(attempt, list(attempt.response_headers.items())) for attempt in attempts],
             size=len(body) if body is not None else 0,
             body=text[:SHOWN],
-            pretty=pretty(text)[:SHOWN],
-            is_cut=len(text) > SHOWN,
+            pretty=shown[:SHOWN],
+            is_cut=max(len(text), len(shown)) > SHOWN,
         )
 
 
 def read_body(delivery: Delivery) -> bytes | None:
-    """Return what is sent: the event's bytes in its target's format; None if there are none, yet or any more."""
+    """Return what is sent: the event's bytes in the format that its target has now; None if nobody was sent it in that."""
     event = delivery.event
     try:
         wanted = senders.find_format_for(delivery.target, event.sender, event.payloads)

@@ -17,6 +17,7 @@ from django.urls import reverse
 from django.views.debug import ExceptionReporter
 from rest_framework.test import APIRequestFactory, force_authenticate
 
+from djwebhooks.api.permissions import may_publish
 from djwebhooks.api.views import TargetViewSet
 from djwebhooks.erasure import erase
 from djwebhooks.events import fire
@@ -667,6 +668,14 @@ def test_publishing_needs_a_permission() -> None:
     assert api.post("events/", {"name": "a", "payload": 1}).status == 403
     assert api.get("events/").status == 200
     assert not Event.objects.exists()
+
+
+def test_who_has_no_permissions_at_all_may_read() -> None:
+    """An API key, or a user of a model without permissions, can be who asks; their owner's events are theirs to see."""
+    request = APIRequestFactory().get("/")
+    request.user = object()
+
+    assert not may_publish(request)
 
 
 def test_publishing_takes_all_options() -> None:

@@ -886,13 +886,16 @@ def test_an_internal_event_is_for_system_targets_only(settings: LazySettings) ->
 @pytest.mark.django_db
 def test_an_internal_event_cannot_be_subscribed_to_by_name(settings: LazySettings) -> None:
     """Its owner would wait for it in vain; the system's own targets may."""
-    settings.DJWEBHOOKS_EVENTS = {"audit.entry": {"internal": True}}
+    settings.DJWEBHOOKS_EVENTS = {"audit.entry": {"internal": True}, "a.b": {}}
     owner = make_user()
 
     with pytest.raises(InvalidTarget, match=r"'audit\.entry' is an internal event, which only the system's own targets get\."):
         WebhookTarget.objects.register(URL, ["audit.entry"], owner=owner)
     with pytest.raises(InvalidTarget, match="is an internal event"):
         Subscription(target=make_target(owner), event="audit.entry").clean()
+
+    with pytest.raises(InvalidTarget, match=r"'gone' matches no event of the catalogue: a\.b\."):
+        WebhookTarget.objects.register(URL, ["gone"], owner=owner)
 
     assert WebhookTarget.objects.register(f"{URL}/system", ["audit.entry"], owner=None).events == ["audit.entry"]
 

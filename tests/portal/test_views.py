@@ -16,6 +16,7 @@ from djwebhooks.erasure import erase_events
 from djwebhooks.events import fire
 from djwebhooks.models import Attempt, Delivery, Event, Replay, WebhookTarget
 from djwebhooks.portal import views
+from djwebhooks.portal.forms import SAME_URL
 from djwebhooks.portal.views import PAGE
 from djwebhooks.senders import Sender
 from djwebhooks.testing import deliver
@@ -75,7 +76,7 @@ def test_a_webhook_that_is_there_keeps_its_secret(client: Client) -> None:
     again = client.post(url_of("targets"), {**FORM, "events": "other"})
 
     [target] = WebhookTarget.objects.all()
-    assert again.context["form"].errors == {"url": ["You have another webhook with this URL: change that one."]}
+    assert again.context["form"].errors == {"url": [SAME_URL]}
     assert target.events == ["project.update"]
     assert target.secret not in again.content.decode()
 
@@ -141,7 +142,7 @@ def test_a_change_that_cannot_be_changes_nothing(client: Client, owner: User) ->
 
     page = client.post(url_of("edit", target), {"url": URL + "/2", "events": "*"})
 
-    assert page.context["form"].errors == {"url": ["You have another webhook with this URL: change that one."]}
+    assert page.context["form"].errors == {"url": [SAME_URL]}
     assert page.context["target"].target_url == WebhookTarget.objects.get(pk=target.pk).target_url == URL
 
 
@@ -269,10 +270,30 @@ def test_a_body_in_another_format_is_nobodys(client: Client, owner: User) -> Non
     delivery = send(make_target(owner))
     WebhookTarget.objects.update(envelope="flat")
 
-    assert "It is written before the first attempt." in read(client.get(url_of("delivery", delivery)))
+    assert "It was not written in the way in which this webhook is sent to now." in read(client.get(url_of("delivery", delivery)))
 
     WebhookTarget.objects.update(sender="gone")
-    assert "It is written before the first attempt." in read(client.get(url_of("delivery", delivery)))
+    assert "It was not written in the way in which this webhook is sent to now." in read(client.get(url_of("delivery", delivery)))
+
+
+def test_a_body_that_is_not_written_yet(client: Client, owner: User) -> None:
+    """The page says when it will be."""
+    fire("project.update", 1, owner=make_target(owner).owner)
+    WebhookTarget.objects.get().pause()
+    deliver()
+
+    assert "It is written before the first attempt." in read(client.get(url_of("delivery", Delivery.objects.get())))
+
+
+@pytest.mark.parametrize("name", ["items", "keys", "0"])
+def test_a_receiver_may_call_its_headers_anything(client: Client, owner: User, name: str) -> None:
+    """Also what a template would take for something else."""
+    delivery = send(make_target(owner), lambda request: Reply(request.key, status=500, headers={name: "3", "x-other": "4"}))
+
+    page = read(client.get(url_of("delivery", delivery)))
+
+    assert f"{name}: 3" in page
+    assert "x-other: 4" in page
 
 
 def test_a_large_body_is_cut(client: Client, owner: User, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,6 +305,14 @@ def test_a_large_body_is_cut(client: Client, owner: User, monkeypatch: pytest.Mo
 
     assert "of which this is the beginning" in read(page)
     assert (page.context["body"], len(page.context["pretty"])) == ('{"type":"p', 10)
+
+
+def test_a_body_that_is_large_once_it_is_laid_out_is_cut(client: Client, owner: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page says so, too."""
+    delivery = send(make_target(owner))
+    monkeypatch.setattr(views, "SHOWN", len(delivery.event.bodies.get().content) + 1)
+
+    assert "of which this is the beginning" in read(client.get(url_of("delivery", delivery)))
 
 
 def test_a_delivery_is_sent_again(client: Client, owner: User) -> None:
