@@ -3,7 +3,7 @@
 import time
 
 #: Seconds for which a wake-up stands for those after it: whoever is woken looks once more when they are over.
-MOMENT = 0.005
+MOMENT = 0.01
 
 
 class Spacing:
