@@ -74,7 +74,7 @@ def test_a_worker_that_waits_costs_nothing(caplog: pytest.LogCaptureFixture) -> 
         worker.stop()
         assert thread.result() == 0
 
-    assert after == before
+    assert all(now <= then for now, then in zip(after, before, strict=True))  # What others had left behind may be gone.
     pauses = [float(pause) for pause in PAUSES.findall(caplog.text)]
     assert pauses == [FIRST_PAUSE * 2**number for number in range(len(pauses))]
     assert len(caplog.records) == len(pauses)
