@@ -41,7 +41,7 @@ class TargetFilters(RowFilters):
 
 class EventFilters(RowFilters):
     is_waiting = serializers.BooleanField(required=False, source="dispatched_at__isnull")
-    name = serializers.CharField(required=False, max_length=255, trim_whitespace=False)
+    name = serializers.CharField(required=False, max_length=255, trim_whitespace=False, validators=[check_event_name])
     since = TimeField(required=False, source="created_at__gte")
     until = TimeField(required=False, source="created_at__lt")
 
@@ -50,7 +50,9 @@ class DeliveryFilters(RowFilters):
     status = ChoiceField(Status.choices, required=False)
     target = serializers.UUIDField(required=False, source="target__uid")
     event = serializers.UUIDField(required=False, source="event__uid")
-    event_name = serializers.CharField(required=False, max_length=255, trim_whitespace=False, source="event__name")
+    event_name = serializers.CharField(
+        required=False, max_length=255, trim_whitespace=False, source="event__name", validators=[check_event_name]
+    )
     since = TimeField(required=False, source="created_at__gte")
     until = TimeField(required=False, source="created_at__lt")
 

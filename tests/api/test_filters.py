@@ -108,6 +108,8 @@ def test_events_by_name() -> None:
         ("attempts/?delivery=x", "delivery"),
         ("attempts/?error=" + "x" * 33, "error"),
         ("events/?name=%00", "name"),
+        ("events/?name=project update", "name"),
+        ("deliveries/?event_name=%C3%A9", "event_name"),
         ("events/?name=" + 300 * "%1e", "name"),
         ("deliveries/?event_name=x" + 300 * "+", "event_name"),
         ("hooks/?event=x" + 300 * "%1e", "event"),
