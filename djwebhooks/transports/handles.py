@@ -122,6 +122,8 @@ class Handle:
     _length: int | None
     _end: tuple[str, int]
     _asked_at: float
+    _sent_at: float
+    _first_byte_ms: int | None
 
     def __init__(self, ca_bundle: str, connections: Connections) -> None:
         self._connections = connections
@@ -232,10 +234,14 @@ class Handle:
             known.multiplexed.discard(end)
         self.is_connected = True
         self.address = address
+        # libcurl's own time is taken after the sending, when the answer may be on its way already.
+        self._sent_at = time.monotonic()
         return int(pycurl.PREREQFUNC_OK)
 
     def _take_line(self, line: bytes) -> int | None:
         """Take a line of a head. Anything but None ends the exchange."""
+        if not self._received:
+            self._first_byte_ms = count_ms(self._sent_at, time.monotonic())
         self._received += len(line)
         if self._received > self._receive_limit:
             return self._refuse(f"more than {self._receive_limit} bytes")
@@ -309,6 +315,7 @@ class Handle:
         self._has_head = False
         self._received = 0
         self._receive_limit = HEAD_LIMIT
+        self._first_byte_ms = None
         self._body_size = 0
         self._length = None
         self._is_chunked = False
@@ -355,16 +362,12 @@ class Handle:
     def _see_timing(self) -> Timing:
         if not self.is_connected:
             return Timing(self._lookup_ms)
-        see = self.curl.getinfo
-        # Each from the beginning, in microseconds.
-        first_byte_ms = None
-        if self._received:
-            first_byte_ms = round((see(pycurl.STARTTRANSFER_TIME_T) - see(pycurl.PRETRANSFER_TIME_T)) / 1000)
         if not self.is_new:
-            return Timing(first_byte_ms=first_byte_ms)
-        connected, secured = see(pycurl.CONNECT_TIME_T), see(pycurl.APPCONNECT_TIME_T)
+            return Timing(first_byte_ms=self._first_byte_ms)
+        # Both from the beginning, in microseconds.
+        connected, secured = self.curl.getinfo(pycurl.CONNECT_TIME_T), self.curl.getinfo(pycurl.APPCONNECT_TIME_T)
         tls_ms = round((secured - connected) / 1000) if secured else None
-        return Timing(self._lookup_ms, round(connected / 1000), tls_ms, first_byte_ms)
+        return Timing(self._lookup_ms, round(connected / 1000), tls_ms, self._first_byte_ms)
 
     def _spoil(self) -> None:
         """Keep the connection from being used again: what comes next on it may be no answer."""
