@@ -11,8 +11,7 @@ from djwebhooks.api.urls import urlpatterns
 from djwebhooks.exceptions import IdempotencyConflict
 from djwebhooks.models import Event, WebhookTarget
 from tests.api.test_isolation import list_ids, read_everything
-from tests.api.test_views import run_at_once
-from tests.api.world import URL, Answer, Api, make_owner, make_publisher, make_target, make_webhooks
+from tests.api.world import URL, Answer, Api, make_owner, make_publisher, make_target, make_webhooks, run_at_once
 
 pytestmark = pytest.mark.django_db
 

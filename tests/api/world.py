@@ -1,12 +1,14 @@
 """Owners, their webhooks, and a client that speaks JSON."""
 
 import json
+import threading
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 from django.contrib.auth.models import Permission, User
 from django.core.exceptions import PermissionDenied
+from django.db import connection
 from django.http import HttpRequest
 from django.test import Client
 from django.utils import timezone
@@ -18,6 +20,8 @@ from djwebhooks.transports.base import Reply, Request, Timing
 from tests.library.models import Author
 
 URL = "https://example.com/hook"
+#: What makes a new target.
+NEW = {"target_url": URL, "events": ["project.update"]}
 
 
 @dataclass(frozen=True)
@@ -146,3 +150,24 @@ def own_name(request: HttpRequest, **kwargs: str) -> str:
 def own_author(request: HttpRequest, org: str) -> Author:
     """For DJWEBHOOKS_REQUEST_OWNER, where targets belong to authors."""
     return Author.objects.get(name=org)
+
+
+def run_at_once(user: User, bodies: list[tuple[str, object]], **headers: str) -> list[Any]:
+    """POST all of *bodies* at the same moment and return the answers."""
+    answers: list[Any] = []
+    barrier = threading.Barrier(len(bodies))
+
+    def post(path: str, body: object) -> None:
+        api = Api()
+        api.client.cookies.update(cookies)
+        barrier.wait(20)
+        answers.append(api.post(path, body, **headers))
+        connection.close()
+
+    cookies = Api(user).client.cookies
+    threads = [threading.Thread(target=post, args=pair) for pair in bodies]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    return answers
