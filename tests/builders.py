@@ -7,8 +7,10 @@ from django.contrib.auth.models import User
 from django.db.models.signals import pre_save
 from django.utils import timezone
 
+from djwebhooks.events import fire
 from djwebhooks.models import Delivery, Event, Lane, WebhookTarget
 from djwebhooks.models.deliveries import Status
+from djwebhooks.testing import deliver
 
 URL = "http://127.0.0.1:9/hook"
 
@@ -24,6 +26,12 @@ def make_target(owner: User | None = None, *, event: str = "*", url: str = URL, 
 def live_secrets(target: WebhookTarget, at: datetime | None = None) -> list[str]:
     """The secrets that sign now, or *at* a time."""
     return [key.secret for key in target.keyring.live(at or timezone.now())]
+
+
+def is_reached(target: WebhookTarget, name: str, **options: Any) -> bool:
+    """Whether an event is delivered to *target*."""
+    fire(name, 1, **options)
+    return target.target_url in [request.url for request in deliver()]
 
 
 def make_deliveries(target: WebhookTarget, count: int, status: Status, **fields: Any) -> list[Delivery]:
