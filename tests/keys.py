@@ -1,5 +1,6 @@
-"""Keys and certificates for tests, made once."""
+"""Keys and certificates for tests, and the TLS of receivers."""
 
+import ssl
 from datetime import UTC, datetime, timedelta
 from functools import cache
 
@@ -50,3 +51,17 @@ def make_certificate(
     """Return a certificate with its chain and key in one text."""
     made = authority.issue_cert("sender.example", not_after=expires_at, key_type=kind)
     return made.private_key_and_cert_chain_pem.bytes().decode()
+
+
+def make_server_context(authority: trustme.CA, name: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(name).configure_cert(context)
+    return context
+
+
+def make_strict_context(authority: trustme.CA, name: str) -> ssl.SSLContext:
+    """The context of a receiver that talks only to those with a certificate of the same authority."""
+    context = make_server_context(authority, name)
+    authority.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context

@@ -19,9 +19,9 @@ from djwebhooks.transports.base import Transport
 from djwebhooks.transports.requests import RequestsTransport
 from djwebhooks.worker import work
 from tests.builders import make_target
-from tests.keys import make_certificate, make_key, public_half
+from tests.keys import make_certificate, make_key, make_strict_context, public_half
 from tests.test_secrets import Watch
-from tests.transports.contract import lookup, make_strict_context
+from tests.transports.exchanges import lookup
 
 SECRET = "hunter2-is-not-shown"
 BASIC = {"type": "basic", "username": "ada", "password": SECRET}

@@ -49,9 +49,8 @@ from djwebhooks.signals import work_written
 from djwebhooks.testing.receiver import Conversation, Receiver
 from djwebhooks.worker import Worker
 from tests.engines.processes import rqworker
-from tests.keys import make_certificate
+from tests.keys import make_certificate, make_strict_context
 from tests.leaks import spell
-from tests.transports.contract import make_strict_context
 
 MakeEnvironment = Callable[..., dict[str, str]]
 

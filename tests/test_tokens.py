@@ -26,7 +26,7 @@ from djwebhooks.transports.requests import RequestsTransport
 from djwebhooks.worker import Worker, work
 from tests.builders import make_target
 from tests.test_secrets import Watch
-from tests.transports.contract import lookup
+from tests.transports.exchanges import lookup
 
 SECRET = "hunter2-is-not-shown"
 

@@ -26,7 +26,7 @@ from djwebhooks.transports.curl import CurlTransport
 from djwebhooks.transports.requests import RequestsTransport
 from djwebhooks.worker import work
 from tests.hostile.receivers import Case
-from tests.transports.contract import lookup
+from tests.transports.exchanges import lookup
 
 #: Makes a transport: with its concurrency, and as keywords *ca_bundle* and *getaddrinfo*.
 MakeTransport = Callable[..., Transport]

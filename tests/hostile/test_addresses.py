@@ -22,7 +22,7 @@ from tests.admin.builders import add_target
 from tests.api.world import Api
 from tests.hostile.names import SILENCE, NameServer
 from tests.hostile.runs import MakeTransport
-from tests.transports.contract import post
+from tests.transports.exchanges import post
 
 pytestmark = pytest.mark.django_db
 

@@ -20,7 +20,9 @@ from djwebhooks.testing.receiver import Conversation, Receiver, hang
 from djwebhooks.transports.base import Transport
 from djwebhooks.transports.curl import CurlTransport
 from djwebhooks.transports.handles import Connections, Handle
-from tests.transports.contract import NetworkContract, build_request, collect, drive, lookup, make_server_context, post
+from tests.keys import make_server_context
+from tests.transports.contract import NetworkContract
+from tests.transports.exchanges import build_request, collect, drive, lookup, post
 
 Answer = Callable[[H2Connection, int], None]
 

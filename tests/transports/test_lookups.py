@@ -9,7 +9,7 @@ import pytest
 from django.conf import LazySettings
 
 from djwebhooks.transports.lookups import PATIENCE, Lookup, Lookups
-from tests.transports.contract import lookup
+from tests.transports.exchanges import lookup
 
 
 class Desk:

@@ -6,7 +6,8 @@ import pytest
 
 from djwebhooks.transports.base import Reply, Request, Transport
 from djwebhooks.transports.memory import MemoryTransport
-from tests.transports.contract import TransportContract, build_request, post
+from tests.transports.contract.base import TransportContract
+from tests.transports.exchanges import build_request, post
 
 
 class TestMemoryTransport(TransportContract):

@@ -27,7 +27,8 @@ from djwebhooks.transports.guarded import (
 )
 from djwebhooks.transports.requests import FIRST_THREADS, RequestsTransport
 from tests.keys import make_certificate
-from tests.transports.contract import NetworkContract, build_request, collect, lookup, post
+from tests.transports.contract import NetworkContract
+from tests.transports.exchanges import build_request, collect, lookup, post
 
 
 def find_threads() -> set[threading.Thread]:
