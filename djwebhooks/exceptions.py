@@ -13,7 +13,8 @@ DjWebhooksError
 ├── IdempotencyConflict     (ValueError)
 ├── WrongTransaction        (RuntimeError)
 ├── InvalidTarget           (ValidationError)
-│   └── TooManyTargets
+│   ├── TooManyTargets
+│   └── DeletedTarget
 ├── ForbiddenAddress
 ├── SenderFault
 ├── InvalidReplay           (ValueError)
@@ -94,6 +95,10 @@ class InvalidTarget(DjWebhooksError, ValidationError):
 
 class TooManyTargets(InvalidTarget):
     """The owner has as many targets as DJWEBHOOKS_TARGETS_PER_OWNER allows."""
+
+
+class DeletedTarget(InvalidTarget):
+    """The target is not there any more: it was deleted."""
 
 
 class ForbiddenAddress(DjWebhooksError):

@@ -5,10 +5,10 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django.apps import apps
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.admin.options import IS_POPUP_VAR
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest, HttpResponse, QueryDict
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
 from django.urls import reverse
 from django.utils.decorators import method_decorator
 from django.utils.html import format_html, format_html_join
@@ -20,7 +20,7 @@ from djwebhooks.admin.replays import ADD_URL, ReplayAdmin
 from djwebhooks.admin.target_forms import COLUMNS, SECRET_FIELDS, SubscriptionFormSet, SystemTargetForm, TargetForm
 from djwebhooks.admin.versions import VersionsAdmin
 from djwebhooks.database import read_clock
-from djwebhooks.exceptions import DjWebhooksError, UndecryptableSecret
+from djwebhooks.exceptions import DeletedTarget, DjWebhooksError, UndecryptableSecret
 from djwebhooks.explain.targets import list_holds, list_troubles
 from djwebhooks.models import Delivery, Replay, Subscription, WebhookTarget
 from djwebhooks.models.deliveries import Status
@@ -43,6 +43,7 @@ from djwebhooks.pages import (
     show_time,
     time_field,
     titled,
+    words_of,
 )
 
 #: What is known of a receiver by ``accepts_unknown_keys``.
@@ -348,6 +349,7 @@ class WebhookTargetAdmin(VersionsAdmin):
     def save_model(self, request: HttpRequest, obj: WebhookTarget, form: Any, change: bool) -> None:
         """Write only what the form changes: what others write meanwhile, such as a new secret, stays."""
         if change:
+            obj.lock_row(events_database())
             obj.save(update_fields=[*{COLUMNS.get(name, name) for name in form.changed_data}, "modified_at"])
         else:
             super().save_model(request, obj, form, change)
@@ -366,7 +368,11 @@ class WebhookTargetAdmin(VersionsAdmin):
         self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         """As Django's, and what may be a receiver's password is left out of reports of errors."""
-        return super().changeform_view(request, object_id, form_url, extra_context)
+        try:
+            return super().changeform_view(request, object_id, form_url, extra_context)
+        except DeletedTarget as error:
+            self.message_user(request, words_of(error), messages.ERROR)
+            return HttpResponseRedirect(reverse("admin:djwebhooks_webhooktarget_changelist"))
 
     def response_add(self, request: HttpRequest, obj: WebhookTarget, post_url_continue: str | None = None) -> HttpResponse:
         if IS_POPUP_VAR in request.POST:

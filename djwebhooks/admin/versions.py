@@ -9,6 +9,7 @@ from typing import Any
 from django.contrib import messages
 from django.contrib.admin.utils import quote, unquote
 from django.core.exceptions import PermissionDenied
+from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -132,10 +133,12 @@ class VersionsAdmin(ActingAdmin):
         before, target.version = target.version, version
         try:
             target.clean()
+            with transaction.atomic(using=events_database()):
+                target.lock_row(events_database())
+                target.save(update_fields=["version", "modified_at"])
         except InvalidTarget as error:
             self.message_user(request, words_of(error), messages.ERROR)
             return HttpResponseRedirect(request.get_full_path())
-        target.save(update_fields=["version", "modified_at"])
         words = f"Switched from {describe(before)} to {describe(version)}: whatever is sent from now on is in it."
         self.log_change(request, target, words)
         self.message_user(request, words)

@@ -10,7 +10,7 @@ from django.core.exceptions import ValidationError as ModelError
 from django.core.signals import got_request_exception
 from django.utils.log import log_response
 from rest_framework import status
-from rest_framework.exceptions import APIException, ErrorDetail, ValidationError
+from rest_framework.exceptions import APIException, ErrorDetail, NotFound, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.settings import api_settings
@@ -19,6 +19,7 @@ from rest_framework.views import exception_handler, set_rollback
 from djwebhooks.exceptions import (
     AlreadyDispatched,
     AlreadyFinished,
+    DeletedTarget,
     ErasedEvent,
     IdempotencyConflict,
     InvalidEvent,
@@ -127,6 +128,8 @@ def translate(error: Exception) -> Exception:
             return KeyReused(str(error))
         case AlreadyDispatched() | AlreadyFinished() | ErasedEvent() | KeyNotAccepted() | TargetLocked():
             return Conflict(str(error), CONFLICTS[type(error)])
+        case DeletedTarget():
+            return NotFound(error.message)
         case UndecryptableSecret():
             return Unavailable("The secret of this target cannot be read at the moment.")
         case InvalidPayload():

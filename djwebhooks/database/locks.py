@@ -38,10 +38,13 @@ def sql_lock_free(using: str) -> str:
     return "FOR UPDATE SKIP LOCKED" if connections[using].features.has_select_for_update_skip_locked else ""
 
 
-def lock_against_changes(rows: models.QuerySet[Any], using: str) -> None:
-    """Lock *rows* until the transaction ends; where the database knows the difference, others may still refer to them."""
+def lock_against_changes(rows: models.QuerySet[Any], using: str) -> bool:
+    """Lock *rows* until the transaction ends, and return whether there are any.
+
+    Where the database knows the difference, others may still refer to them.
+    """
     no_key = connections[using].features.has_select_for_no_key_update
-    list(rows.select_for_update(no_key=no_key).values_list("pk"))
+    return bool(list(rows.select_for_update(no_key=no_key).values_list("pk")))
 
 
 def keep_row(using: str, model: type[models.Model], pk: object) -> bool:

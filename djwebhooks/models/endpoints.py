@@ -12,7 +12,7 @@ from django.views.decorators.debug import sensitive_variables
 from djwebhooks import authentication, certificates, network, payload
 from djwebhooks.conf import conf
 from djwebhooks.database import DatabaseNow, ExactCharField
-from djwebhooks.exceptions import InvalidTarget, UndecryptableSecret
+from djwebhooks.exceptions import DeletedTarget, InvalidTarget, UndecryptableSecret
 from djwebhooks.filters import check_filters
 from djwebhooks.models.events import SENDER_LENGTH
 from djwebhooks.models.keyring import new_secrets
@@ -205,6 +205,15 @@ class Endpoint(models.Model):
     def rows(self, using: str) -> models.QuerySet[Any]:
         """Return the table's rows, on that database."""
         return type(self)._default_manager.using(using)
+
+    def lock_row(self, using: str, column: str = "pk") -> Any:
+        """Return what the row has in *column*, which nobody else can change until the transaction ends.
+
+        Raises ``DeletedTarget``.
+        """
+        for value in self.rows(using).select_for_update().filter(pk=self.pk).values_list(column, flat=True):
+            return value
+        raise DeletedTarget
 
     def _find_lane(self) -> Lane | None:
         cache = self._state.fields_cache

@@ -64,17 +64,22 @@ class OperatedTarget(Endpoint):
         return lane.health if lane is not None else UNKNOWN
 
     def pause(self) -> None:
-        """Hold its events from now on; what is in flight still arrives."""
-        self.is_active = False
-        self.save(update_fields=["is_active", "modified_at"])
+        """Hold its events from now on; what is in flight still arrives. Raises ``DeletedTarget``."""
+        using = self._using()
+        with transaction.atomic(using=using):
+            self.lock_row(using)
+            self.is_active = False
+            self.save(update_fields=["is_active", "modified_at"])
 
     def resume(self) -> None:
-        """Send again what was held, at a rising rate, whether people, the receiver or its failures had stopped it."""
+        """Send again what was held, at a rising rate, whether people, the receiver or its failures had stopped it.
+
+        Raises ``DeletedTarget``.
+        """
         using = self._using()
         with transaction.atomic(using=using):
             # The target before its lane, as everybody locks them.
-            mine = self.rows(using).select_for_update().filter(pk=self.pk)
-            was_active = mine.values_list("is_active", flat=True).get()
+            was_active = self.lock_row(using, "is_active")
             self.is_active = True
             self.save(update_fields=["is_active", "modified_at"])
             self._change_health(lambda health, now: self._resumed(health, now, was_paused=not was_active), using)
@@ -87,12 +92,13 @@ class OperatedTarget(Endpoint):
         """See now whether the receiver works again: send what waits first, or a test if nothing waits.
 
         A suspended or disabled target gets this one request; only if it succeeds does the rest follow. Raises
-        ``InvalidTarget`` when it is paused.
+        ``InvalidTarget`` when it is paused, and ``DeletedTarget``.
         """
         if not self.is_active:
             raise InvalidTarget("A paused target is not probed: resume it.")
         using = self._using()
         with transaction.atomic(using=using):
+            self.lock_row(using)
             self._change_health(lambda health, now: health.probe(now), using)
             waiting = Delivery.objects.using(using).filter(target=self.pk).pending()
             first = waiting.filter(due_at__isnull=False).order_by("due_at", "sequence").first()

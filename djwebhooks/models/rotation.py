@@ -62,13 +62,13 @@ class SigningTarget(OperatedTarget):
     def rotate_secret(self, overlap: float | timedelta = timedelta(days=1)) -> str:
         """Make a new secret, which is returned, and a new key pair.
 
-        For *overlap* (seconds or ``timedelta``) the old ones sign as well.
+        For *overlap* (seconds or ``timedelta``) the old ones sign as well. Raises ``DeletedTarget``.
         """
         using = self._using()
         length = overlap if isinstance(overlap, timedelta) else timedelta(seconds=overlap)
         with database.engine_transaction(using):
             # What somebody else has made in the meantime goes on signing, too.
-            self._lock_secrets(using)
+            self.secrets = self.lock_row(using, "secrets")
             self._save_keys(self._keyring_if_possible().rotate(database.read_clock(using), length))
         return self.secret
 
@@ -76,11 +76,11 @@ class SigningTarget(OperatedTarget):
         """End all keys but the newest, at once.
 
         Raises ``KeyNotAccepted`` unless ``check_keys`` has shown that the receiver verifies, and accepts the newest key
-        alone. With *force* that is not asked.
+        alone. With *force* that is not asked. Raises ``DeletedTarget``.
         """
         using = self._using()
         with database.engine_transaction(using):
-            self._lock_secrets(using)
+            self.secrets = self.lock_row(using, "secrets")
             if len(self.keyring.live(database.read_clock(using))) > 1 and not force:
                 self._check_accepted()
             self._save_keys(self.keyring.finish())
@@ -114,10 +114,6 @@ class SigningTarget(OperatedTarget):
                 self.fire_test("Only the newest key has signed this: it should be accepted.", only_key=newest),
                 self.fire_test("No key that you know has signed this: it should be refused.", only_key=UNKNOWN_KEY),
             ]
-
-    def _lock_secrets(self, using: str) -> None:
-        rows = self.rows(using).select_for_update()
-        self.secrets = rows.values_list("secrets", flat=True).get(pk=self.pk)
 
     def _save_keys(self, ring: Keyring) -> None:
         self.secrets = ring.seal()

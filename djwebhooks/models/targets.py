@@ -1,7 +1,9 @@
 """Where webhooks go: an owner's endpoint, and the events it wants."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeVar
 
 from django.apps import apps
 from django.db import IntegrityError, models, transaction
@@ -12,7 +14,7 @@ from djwebhooks import database, network
 from djwebhooks.catalogue import is_internal
 from djwebhooks.conf import conf
 from djwebhooks.database import ExactCharField
-from djwebhooks.exceptions import IdempotencyConflict, InvalidEvent, InvalidTarget, TooManyTargets
+from djwebhooks.exceptions import DeletedTarget, IdempotencyConflict, InvalidEvent, InvalidTarget, TooManyTargets
 from djwebhooks.managers import WriterManager
 from djwebhooks.models.endpoints import target_digest
 from djwebhooks.models.events import Event
@@ -29,6 +31,11 @@ from djwebhooks.models.validation import (
 from djwebhooks.names import check_name, patterns_for
 from djwebhooks.owners import check_owner, owner_model
 from djwebhooks.signals import work_written
+
+#: How often a target is looked for, or made, that others delete meanwhile.
+TRIES = 5
+
+T = TypeVar("T")
 
 
 def spellings(url: str) -> set[str]:
@@ -65,9 +72,15 @@ class WebhookTargetQuerySet(models.QuerySet["WebhookTarget"]):
 
         *owner* must be said, ``None`` for the system's own target, which sees every owner's events. *fields* are the model's
         other fields, for a target that is new, or was hidden. Raises ``InvalidTarget`` for an address or event that cannot
-        be, and ``TooManyTargets``.
+        be, ``TooManyTargets``, and ``DeletedTarget`` if others delete it again and again.
         """
-        target, is_new = self.get_or_make(url, events, owner=owner, identifier=identifier, **fields)
+        check_owner(owner)
+        return try_again(partial(self._register, url, events, owner, identifier, fields))
+
+    def _register(
+        self, url: str, events: Sequence[str], owner: Any, identifier: str, fields: Mapping[str, Any]
+    ) -> "WebhookTarget":
+        target, is_new = self._get_or_make(url, events, owner, identifier, fields)
         if not is_new:
             target.subscribe(events, self.db)
         return target
@@ -81,21 +94,25 @@ class WebhookTargetQuerySet(models.QuerySet["WebhookTarget"]):
         and ``IdempotencyConflict`` for a request whose key has made another target meanwhile.
         """
         check_owner(owner)
+        return try_again(partial(self._get_or_make, url, events, owner, identifier, fields))
+
+    def _get_or_make(
+        self, url: str, events: Sequence[str], owner: Any, identifier: str, fields: Mapping[str, Any]
+    ) -> tuple["WebhookTarget", bool]:
         new = WebhookTarget(target_url=network.check_url(url), owner=owner, identifier=identifier, **fields)
         new.events = list(events) if not isinstance(events, str) else events
         target = self.find(url, owner, identifier) or self.save_new(new)
         if target is new or not target.is_hidden:
             return target, target is new
-        try:
-            return self._reveal(target.pk, new, fields)
-        except WebhookTarget.DoesNotExist:  # It was pruned a moment ago.
-            return self.get_or_make(url, events, owner=owner, identifier=identifier, **fields)
+        return self._reveal(target.pk, new, fields)
 
     def _reveal(self, pk: int, new: "WebhookTarget", fields: Mapping[str, Any]) -> tuple["WebhookTarget", bool]:
         try:
             with database.engine_transaction(self.db):
                 new.lock_owner(self.db)
-                target = self.select_for_update().get(pk=pk)
+                target = self.select_for_update().filter(pk=pk).first()
+                if target is None:
+                    raise DeletedTarget
                 if not target.is_hidden:  # Somebody else was faster.
                     return target, False
                 for name, value in fields.items():
@@ -128,12 +145,16 @@ class WebhookTargetQuerySet(models.QuerySet["WebhookTarget"]):
     def direct(self, url: str, owner: Any) -> "WebhookTarget":
         """Return *owner*'s target for *url*, made hidden and without subscriptions if there is none.
 
-        Until the transaction ends, it is not pruned.
+        Until the transaction ends, it is not pruned. Raises ``InvalidTarget``, and ``DeletedTarget`` as ``register``.
         """
+        return try_again(partial(self._direct, url, owner))
+
+    def _direct(self, url: str, owner: Any) -> "WebhookTarget":
         new = WebhookTarget(target_url=network.check_url(url), owner=owner, is_hidden=True)
         target = self.find(new.target_url, owner, "") or self.save_new(new)
-        stays = target is new or not target.is_hidden or database.keep_row(self.db, WebhookTarget, target.pk)
-        return target if stays else self.direct(url, owner)
+        if target is new or not target.is_hidden or database.keep_row(self.db, WebhookTarget, target.pk):
+            return target
+        raise DeletedTarget
 
     def bulk_create(self, objs: Iterable["WebhookTarget"], *args: Any, **kwargs: Any) -> list["WebhookTarget"]:
         """As Django's, and the targets' ``events`` are saved with them."""
@@ -152,7 +173,8 @@ class WebhookTargetQuerySet(models.QuerySet["WebhookTarget"]):
     def save_new(self, target: "WebhookTarget") -> "WebhookTarget":
         """Save a new target, or return the same one that somebody has saved in the meantime.
 
-        Raises ``IdempotencyConflict`` when that was another one, by a request with the same key.
+        Raises ``IdempotencyConflict`` when that was another one, by a request with the same key, and ``DeletedTarget`` when that
+        is gone again.
         """
         target._state.db = self.db  # Where it is to be, and where ``clean`` looks for the others.
         try:
@@ -163,10 +185,21 @@ class WebhookTargetQuerySet(models.QuerySet["WebhookTarget"]):
                 target.clean_fields(exclude=["digest", "owner"])
                 target.save(using=self.db)
         except IntegrityError as error:
-            if target.creation_key and not self.filter(digest=target.digest).exists():
+            same = self.filter(digest=target.digest).first()
+            if same is not None:
+                return same
+            if target.creation_key and self.filter(creation_key=target.creation_key).exists():
                 raise IdempotencyConflict("The idempotency key was used for another target.") from error
-            return self.get(digest=target.digest)
+            raise DeletedTarget from error
         return target
+
+
+def try_again(act: Callable[[], T]) -> T:
+    """Call *act* again if it raises ``DeletedTarget``: but not for ever, as a transaction may never see what others did."""
+    for _ in range(TRIES - 1):
+        with suppress(DeletedTarget):
+            return act()
+    return act()
 
 
 class WebhookTarget(SigningTarget):
@@ -261,7 +294,10 @@ class WebhookTarget(SigningTarget):
         work_written.send(type(self), using=using)
 
     def subscribe(self, names: Iterable[str], using: str) -> None:
-        """Subscribe to *names* as well. Only adds, so that of two calls at once neither undoes the other's."""
+        """Subscribe to *names* as well. Only adds, so that of two calls at once neither undoes the other's.
+
+        Raises ``InvalidTarget``, and ``DeletedTarget``.
+        """
         for name in names:
             check_subscription(name, is_owned=self.owner_id is not None)
         with transaction.atomic(using=using):
@@ -270,7 +306,8 @@ class WebhookTarget(SigningTarget):
                 self.lock_owner(using)
                 self.check_number()
             # MariaDB locks it a little for each subscription: of two callers, neither could change it any more.
-            database.lock_against_changes(WebhookTarget.objects.using(using).filter(pk=self.pk), using)
+            if not database.lock_against_changes(WebhookTarget.objects.using(using).filter(pk=self.pk), using):
+                raise DeletedTarget
             self._add_subscriptions(names, using)
             check_number_of_events(Subscription.objects.using(using).filter(target=self).count())
             WebhookTarget.objects.using(using).filter(pk=self.pk, is_hidden=True).update(is_hidden=False)

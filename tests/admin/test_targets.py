@@ -1,11 +1,14 @@
 """The admin page of targets: the list, the form, who may do what, and what the buttons do."""
 
 import json
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
+from django.db import connection
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -31,6 +34,7 @@ from tests.admin.builders import (
     text_of,
 )
 from tests.builders import rotate_before_save
+from tests.connections import plain
 
 pytestmark = pytest.mark.django_db
 
@@ -526,6 +530,47 @@ def test_a_deleted_target_leaves_its_deliveries(by_list: bool, admin_client: Cli
     assert not WebhookTarget.objects.exists()
     assert not Subscription.objects.exists()
     assert (succeeded.status, waiting.status, waiting.reason) == (Status.SUCCEEDED, Status.CANCELLED, "target_deleted")
+
+
+class Deleter:
+    """Deletes the target as soon as somebody has read it."""
+
+    has_deleted = False
+
+    def __call__(self, run: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        found = run(sql, *rest)
+        if not self.has_deleted and sql.startswith("SELECT") and '"djw_target"."uid"' in plain(sql):
+            self.has_deleted = True
+            WebhookTarget.objects.all().delete()
+        return found
+
+
+@pytest.mark.parametrize("name", ["activate", "probe", "deactivate", "rotate-secret", "test", "check-keys"])
+def test_a_button_of_a_target_that_is_deleted_meanwhile(name: str, admin_client: Client) -> None:
+    """It says so, or does what changes nothing: the page is then that there is none."""
+    target = make_target()
+
+    with connection.execute_wrapper(deleter := Deleter()):
+        page = act(admin_client, target, name)
+
+    assert (page.status_code, deleter.has_deleted) == (200, True)
+    assert "erhaps it was deleted" in text_of(page)
+    if name not in ("test", "check-keys"):
+        assert "The target is not there any more: it was deleted." in text_of(page)
+
+
+@pytest.mark.parametrize("page", ["change", "versions"])
+def test_a_form_of_a_target_that_is_deleted_meanwhile(page: str, admin_client: Client) -> None:
+    """Whoever saves it is told, and nothing is written."""
+    target = make_target()
+    form = fill_form(description="late") if page == "change" else {"version": "2"}
+
+    with connection.execute_wrapper(deleter := Deleter()):
+        answer = admin_client.post(page_of(target, page), form)
+
+    assert (answer.status_code, deleter.has_deleted) == (302, True)
+    assert "The target is not there any more: it was deleted." in text_of(admin_client.get(list_of("webhooktarget")))
+    assert not WebhookTarget.objects.filter(description="late").exists()
 
 
 def test_asking_whether_to_delete_loads_no_deliveries(admin_client: Client) -> None:

@@ -2,16 +2,20 @@
 
 import json
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from django.conf import LazySettings
 from django.core.signals import got_request_exception
+from django.db import connection
 from rest_framework.exceptions import AuthenticationFailed
 
 from djwebhooks.api.errors import answer_error
 from djwebhooks.exceptions import ConfigurationError
-from tests.api.world import URL, Api, make_owner
+from djwebhooks.models import WebhookTarget
+from tests.api.world import URL, Answer, Api, make_owner, make_target
+from tests.connections import plain
 from tests.test_docs import DOCS, read_blocks
 
 pytestmark = pytest.mark.django_db
@@ -88,3 +92,36 @@ def test_the_pages_show_what_is_answered() -> None:
 
     assert message.startswith(shown.removesuffix("…"))
     assert answer.data == example
+
+
+@pytest.mark.parametrize(
+    ("call", "status"),
+    [
+        (lambda api, _: api.post("targets/", {"target_url": URL, "events": ["a"]}), 404),
+        (lambda api, _: api.post("hooks/", {"target_url": URL, "event": "a"}), 404),
+        (lambda api, target: api.delete(f"targets/{target.uid}/"), 204),
+        (lambda api, target: api.post(f"targets/{target.uid}/test/"), 202),
+        (lambda api, target: api.post(f"targets/{target.uid}/check-keys/"), 202),
+        (lambda api, target: api.post(f"targets/{target.uid}/replay/"), 202),
+    ],
+    ids=["make", "hook", "delete", "test", "check-keys", "replay"],
+)
+def test_a_target_that_is_deleted_meanwhile_is_not_found(call: Callable[[Api, WebhookTarget], Answer], status: int) -> None:
+    """Or that makes no difference: it is no fault of ours."""
+    target = make_target(owner := make_owner(), url=URL)
+    others: list[str] = []
+
+    def delete_it(run: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        found = run(sql, *rest)
+        is_read = '"djw_target"."digest" IN' in plain(sql) or '"djw_target"."uid" =' in plain(sql)
+        if is_read and not others:
+            others.append(sql)
+            WebhookTarget.objects.all().delete()
+        return found
+
+    with connection.execute_wrapper(delete_it):
+        answer = call(Api(owner), target)
+
+    assert (answer.status, len(others)) == (status, 1)
+    if status == 404:
+        assert answer.data == {"code": "not_found", "detail": "The target is not there any more: it was deleted."}
