@@ -28,6 +28,12 @@ def describe_time(at: datetime, now: datetime) -> str:
     return f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S} ({relation})"
 
 
+def name_failure(code: str) -> str:
+    """Say the word that a failure is kept as: ``HTTP 500`` for ``http_500``, ``connection refused``."""
+    words = code.replace("_", " ")
+    return f"HTTP{words[4:]}" if words.startswith("http ") else words
+
+
 def make_printable(text: str, length: int = 200) -> str:
     """Return the beginning of *text* as one line that does nothing to a terminal."""
     clean = "".join(letter if letter.isprintable() else " " for letter in text)

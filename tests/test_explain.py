@@ -150,7 +150,7 @@ def test_a_receiver_that_is_probed_says_why(acme: User) -> None:
     text = text_of(explain_name("a", owner_pk=acme.pk), "Would get it")
 
     assert text.count("HELD: it has been suspended since ") == 2
-    assert text.count("the last 3 attempts failed, the latest with http_503; the next probe goes now") == 1
+    assert text.count("the last 3 attempts failed, the latest with HTTP 503; the next probe goes now") == 1
     assert "the last 0 attempts" not in text
 
 
@@ -361,7 +361,7 @@ def test_a_retry_says_when_and_why(acme: User) -> None:
     deliver(503)
     delivery = Delivery.objects.get()
 
-    assert "Tried again after http_503: " in explain_delivery(delivery, "Why it waits")
+    assert "Tried again after HTTP 503: " in explain_delivery(delivery, "Why it waits")
     assert "#1 (event)" in explain_delivery(delivery, "1 attempt")
     assert ": 503" in explain_delivery(delivery, "1 attempt")
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from djwebhooks.words import describe_count, describe_span, describe_time, make_printable, pretty
+from djwebhooks.words import describe_count, describe_span, describe_time, make_printable, name_failure, pretty
 
 NOW = datetime(2026, 9, 21, 14, 0, tzinfo=UTC)
 
@@ -53,3 +53,9 @@ def test_what_is_not_json_is_shown_as_it_is() -> None:
     """A text that cannot be laid out is still worth seeing."""
     assert pretty('{"a":1}') == '{\n  "a": 1\n}'
     assert pretty("{broken") == "{broken"
+
+
+@pytest.mark.parametrize(("code", "words"), [("http_500", "HTTP 500"), ("connection_refused", "connection refused"), ("", "")])
+def test_a_failure_is_named_without_underscores(code: str, words: str) -> None:
+    """Programs are told the code, people what it means."""
+    assert name_failure(code) == words

@@ -14,7 +14,7 @@ from djwebhooks.filters import MOST_COMPARISONS
 from djwebhooks.models import Attempt, Delivery, Event, Lane, Replay, WebhookTarget, Worker
 from djwebhooks.models.deliveries import COALESCED, FILTERED
 from djwebhooks.versions import choose_version
-from djwebhooks.words import describe_count, describe_span, describe_time, make_printable
+from djwebhooks.words import describe_count, describe_span, describe_time, make_printable, name_failure
 
 #: By which way a replay was asked for, in words.
 THROUGH = {"admin": "the admin", "api": "the API", "command": "the command", "portal": "the portal", "python": "Python"}
@@ -123,7 +123,7 @@ def describe_pause(delivery: Delivery, until: str) -> str:
     """Say what a delivery waits for that is not due yet."""
     if waits_for_newer(delivery):
         return f"It waits for newer events, which take its place, until {until}."
-    last = f" after {delivery.reason}" if delivery.reason else ""
+    last = f" after {name_failure(delivery.reason)}" if delivery.reason else ""
     return f"Tried again{last}: {until}."
 
 

@@ -12,7 +12,7 @@ from djwebhooks.models import Event, Lane, WebhookTarget
 from djwebhooks.models.targets import WebhookTargetQuerySet
 from djwebhooks.names import matches
 from djwebhooks.notices import DISABLED_BECAUSE
-from djwebhooks.words import describe_count, describe_time
+from djwebhooks.words import describe_count, describe_time, name_failure
 
 
 def list_receivers(using: str, event: Event, heading: str, *, with_condition: bool = False) -> Section:
@@ -99,7 +99,8 @@ def list_holds(using: str, target: WebhookTarget, now: datetime) -> Iterator[str
 def describe_suspension(health: Health, now: datetime) -> str:
     """Say since when and why only probes are sent, and when the next one goes."""
     probe = describe_time(health.held_until, now) if health.held_until is not None and health.is_held(now) else "now"
-    failures = f": the last {describe_count(health.failure_count, 'attempt')} failed, the latest with {health.failure}"
+    attempts = describe_count(health.failure_count, "attempt")
+    failures = f": the last {attempts} failed, the latest with {name_failure(health.failure)}"
     since = describe_time(health.suspended_at or now, now)
     return f"it has been suspended since {since}{failures if health.failure_count else ''}; the next probe goes {probe}"
 
@@ -108,7 +109,8 @@ def list_troubles(health: Health, now: datetime) -> Iterator[str]:
     """Say what is known of a receiver that is sent to, but not fully trusted."""
     if health.failing_since is not None and health.suspended_at is None:
         since = describe_time(health.failing_since, now)
-        yield f"failed attempts since the last success: {health.failure_count}, from {since}, the latest with {health.failure}"
+        latest = name_failure(health.failure)
+        yield f"failed attempts since the last success: {health.failure_count}, from {since}, the latest with {latest}"
     rate = health.rate(now)
     if rate is not None:
         yield f"what was held goes out at a rising rate, now {rate:.0f} requests a second"

@@ -12,12 +12,15 @@ from djwebhooks.explain.events import waits_for_newer
 from djwebhooks.explain.targets import describe_suspension, list_troubles
 from djwebhooks.models import Delivery, WebhookTarget
 from djwebhooks.models.deliveries import COALESCED, FILTERED
-from djwebhooks.words import describe_span, describe_time
+from djwebhooks.words import describe_span, describe_time, name_failure
 
+#: States in which nothing is sent, or no more than a probe.
+CLOSED = ("paused", "disabled", "suspended")
 #: Why a delivery ended, where the word alone says too little.
 REASONS = {
     COALESCED: "a newer event has taken its place",
     FILTERED: "the webhook's filters do not let it through",
+    "cancelled": "somebody cancelled it",
     "build_error": "what it was to say could not be written",
     "expired": "it was not sent in time",
     "held_too_long": "it was held for too long",
@@ -66,12 +69,12 @@ def explain_delivery(delivery: Delivery, now: datetime) -> str:
 
 def describe_reason(delivery: Delivery) -> str:
     """Say why *delivery* has ended, or what went wrong last; empty if nothing did."""
-    return REASONS.get(delivery.reason, delivery.reason.replace("_", " "))
+    return REASONS.get(delivery.reason, name_failure(delivery.reason))
 
 
 def _find_wait(delivery: Delivery, now: datetime) -> str:
     state = delivery.target.state
-    if state in ("paused", "disabled", "suspended"):
+    if state in CLOSED:
         return f"it waits, as its webhook is {state}"
     if delivery.due_at is None:
         return "it waits for an earlier event, as this webhook gets them in their order"

@@ -18,7 +18,11 @@ urlpatterns = [
     path(f"{target}rotate-secret/", views.RotateView.as_view(), name="rotate-secret"),
     path(
         f"{target}test/",
-        act_on_target(operation=WebhookTarget.send_test, words="A test is on its way: reload the page to see how it went."),
+        act_on_target(
+            operation=WebhookTarget.send_test,
+            words="A test is on its way: reload the page to see how it went.",
+            closed_words="The test waits, like everything for this webhook, until it is sent to again.",
+        ),
         name="test",
     ),
     path(
@@ -46,6 +50,7 @@ urlpatterns = [
         act_on_delivery(
             operation=views.retry,
             words="Another attempt is on its way: reload the page to see how it went.",
+            closed_words="It is tried again when its webhook is sent to again.",
             refusal="It cannot be sent again: what it said was erased.",
         ),
         name="retry",

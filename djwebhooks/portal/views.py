@@ -26,8 +26,8 @@ from djwebhooks.models.events import events_database
 from djwebhooks.models.replays import Through
 from djwebhooks.owners import find_owner
 from djwebhooks.portal.forms import TargetForm
-from djwebhooks.portal.reasons import describe_reason, explain_delivery, explain_target
-from djwebhooks.words import pretty
+from djwebhooks.portal.reasons import CLOSED, describe_reason, explain_delivery, explain_target
+from djwebhooks.words import name_failure, pretty
 
 #: The argument of the portal's own URLs; all others are of the URL that it is included at.
 ID = "webhooks_id"
@@ -127,6 +127,7 @@ class TargetView(OwnerView):
             "target",
             target=target,
             reasons=explain_target(target, timezone.now()),
+            is_closed=target.state in CLOSED,
             deliveries=[(delivery, describe_reason(delivery)) for delivery in found[:PAGE]],
             status=query.get("status", ""),
             statuses=Status.values,
@@ -181,22 +182,32 @@ class RotateView(OwnerView):
         return self.show("secret", target=target, is_new=False)
 
 
-class TargetActionView(OwnerView):
-    """Does something to a target."""
+class ActionView(OwnerView):
+    """Does something, and says so."""
 
-    #: What is done, what is said of it, and what if it cannot be done.
+    #: What is done; what is said of it, and while nothing is sent to the target; and what if it cannot be done.
     operation: Any = None
-    words = refusal = ""
+    words = closed_words = refusal = ""
+
+    def choose_words(self, target: WebhookTarget) -> str:
+        """Return what is said of what was done: nobody shall wait for what is not sent at the moment."""
+        return self.closed_words if self.closed_words and target.state in CLOSED else self.words
+
+
+class TargetActionView(ActionView):
+    """Does something to a target."""
 
     def post(self, request: HttpRequest, **_: Any) -> HttpResponse:
         """Do it, as nobody else can change the target meanwhile."""
         try:
             with transaction.atomic(using=events_database()):
-                self.operation(self.lock_target())
+                target = self.lock_target()
+                self.operation(target)
+                words = self.choose_words(target)
         except InvalidTarget:
             messages.error(request, self.refusal, fail_silently=True)
         else:
-            messages.success(request, self.words, fail_silently=True)
+            messages.success(request, words, fail_silently=True)
         return self.go_to("target", self.kwargs[ID])
 
 
@@ -219,7 +230,10 @@ class DeliveryView(OwnerView):
             target=delivery.target,
             reason=explain_delivery(delivery, timezone.now()),
             # A template would look for a header called "items" first.
-            attempts=[(attempt, list(attempt.response_headers.items())) for attempt in attempts],
+            attempts=[
+                (attempt, name_failure(attempt.error) or attempt.status_code, list(attempt.response_headers.items()))
+                for attempt in attempts
+            ],
             size=len(body) if body is not None else 0,
             body=text[:SHOWN],
             pretty=shown[:SHOWN],
@@ -238,12 +252,8 @@ def read_body(delivery: Delivery) -> bytes | None:
     return bytes(body.content) if body is not None else None
 
 
-class DeliveryActionView(OwnerView):
+class DeliveryActionView(ActionView):
     """Does something to a delivery."""
-
-    #: What is done, as a user wants it; what is said of it, and what if it cannot be done.
-    operation: Any = None
-    words = refusal = ""
 
     def post(self, request: HttpRequest, **_: Any) -> HttpResponse:
         """Do it."""
@@ -253,7 +263,7 @@ class DeliveryActionView(OwnerView):
         except (AlreadyFinished, ErasedEvent, InvalidTarget):
             messages.error(request, self.refusal, fail_silently=True)
         else:
-            messages.success(request, self.words, fail_silently=True)
+            messages.success(request, self.choose_words(delivery.target), fail_silently=True)
         return self.go_to("delivery", delivery.uid)
 
 

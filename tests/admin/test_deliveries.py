@@ -55,7 +55,7 @@ def test_a_delivery_says_why_it_waits(admin_client: Client) -> None:
     waiting = text_of(admin_client.get(page_of(delivery)))
     delivery.cancel()
 
-    assert "Tried again after http_500" in waiting
+    assert "Tried again after HTTP 500" in waiting
     assert "Why: cancelled" in text_of(admin_client.get(page_of(delivery)))
 
 

@@ -30,7 +30,7 @@ def make(is_active: bool = True, **health: object) -> WebhookTarget:
         (make(disabled_at=NOW, disabled_reason="failing"), "nothing but failures for 5 days."),
         (make(suspended_at=LONG_AGO, held_until=SOON), "It has been suspended since 2026-09-15 16:00:00 (6 days ago)"),
         (make(held_until=SOON), "Nothing is sent until 2026-09-21 16:03:00 (in 3 min)"),
-        (make(failing_since=LONG_AGO, failure_count=4, failure="timeout"), "since the last success: 4, from"),
+        (make(failing_since=LONG_AGO, failure_count=4, failure="http_502"), "the latest with HTTP 502."),
     ],
 )
 def test_a_target_says_what_is_wrong(target: WebhookTarget, words: str) -> None:
@@ -47,7 +47,8 @@ def test_a_target_says_what_is_wrong(target: WebhookTarget, words: str) -> None:
     [
         ({"status": Status.SUCCEEDED}, ""),
         ({"status": Status.FAILED, "reason": "schedule_exhausted"}, "The last retry failed, too."),
-        ({"status": Status.FAILED, "reason": "http_500"}, "Http 500."),
+        ({"status": Status.FAILED, "reason": "http_500"}, "HTTP 500."),
+        ({"status": Status.CANCELLED, "reason": "cancelled"}, "Somebody cancelled it."),
         ({"status": Status.CANCELLED, "reason": "coalesced"}, "A newer event has taken its place."),
         ({"due_at": None}, "It waits for an earlier event, as this webhook gets them in their order."),
         ({"due_at": NOW}, "It is sent as soon as possible."),

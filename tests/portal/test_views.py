@@ -248,6 +248,19 @@ def test_deliveries_have_pages_and_a_filter(client: Client, owner: User) -> None
     assert 'href="?status=succeeded&amp;before=2"' in first
 
 
+def test_nothing_is_promised_while_a_webhook_is_paused(client: Client, owner: User) -> None:
+    """What is asked for waits like everything else: neither an attempt nor its time is announced."""
+    target = make_target(owner)
+    delivery = send(target, 500)
+    assert "HTTP 500 · next" in read(client.get(url_of("target", target)))
+    press(client, "pause", target)
+    assert "· next" not in read(client.get(url_of("target", target)))
+
+    assert "The test waits" in read(press(client, "test", target))
+    assert "It is tried again when its webhook is sent to again." in read(press(client, "retry", delivery))
+    assert deliver() == []
+
+
 # -- deliveries --------------------------------------------------------------------------------------------------------
 
 
