@@ -2,12 +2,18 @@
 
 import http
 import http.client
+import io
 import socket
 import ssl
 import threading
 import time
 from collections import OrderedDict
-from email.errors import MultipartInvariantViolationDefect, StartBoundaryNotFoundDefect
+from email.errors import (
+    InvalidMultipartContentTransferEncodingDefect,
+    MultipartInvariantViolationDefect,
+    NoBoundaryInMultipartDefect,
+    StartBoundaryNotFoundDefect,
+)
 from typing import Any
 
 from django.views.decorators.debug import sensitive_variables
@@ -33,8 +39,13 @@ IDLE_SECONDS = 4.0
 POOLS = 256
 #: How many client certificates are ready to be shown; each takes some 700 KiB, with all authorities that are trusted.
 CERTIFICATES = 64
-#: What the parser says of a body that it is not given.
-MULTIPART_DEFECTS = (MultipartInvariantViolationDefect, StartBoundaryNotFoundDefect)
+#: What the parser says of a body that it is not given, or of how headers describe it.
+MULTIPART_DEFECTS = (
+    InvalidMultipartContentTransferEncodingDefect,
+    MultipartInvariantViolationDefect,
+    NoBoundaryInMultipartDefect,
+    StartBoundaryNotFoundDefect,
+)
 
 
 class ReceivedTooMuch(http.client.HTTPException):
@@ -283,9 +294,20 @@ def has_strays(head: http.client.HTTPMessage) -> bool:
     return head.get_unixfrom() is not None or str(head.get_payload()).startswith("From ")
 
 
+class Lines(io.BufferedReader):
+    """What comes from a receiver. A line with a carriage return in it would be two to the parser of heads, and is refused."""
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        line = super().readline(size)
+        if b"\r" in line.removesuffix(b"\r\n"):
+            raise http.client.HTTPException("a carriage return in a line")
+        return line
+
+
 class Response(http.client.HTTPResponse):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.fp = Lines(self.fp.detach())
         self.exchange = current.exchange
 
     def begin(self) -> None:
@@ -298,6 +320,7 @@ class Response(http.client.HTTPResponse):
             super().begin()
         if has_strays(self.msg):
             raise http.client.HTTPException("a malformed header line")
+        self.msg.defects.clear()  # urllib3 would log what is left of them.
         self.check_framing()
         self.exchange.read_head(self.status)
 

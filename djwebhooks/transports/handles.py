@@ -278,6 +278,7 @@ class Handle:
         self._is_spoilt = not check_framing(codings, lengths)
         self._is_chunked = bool(codings)
         self._length = int(lengths[0]) if lengths and not codings else None
+        self._ends_with_connection = found[1] != b"2" and not codings and not lengths
         self.status = status
         self._has_head = True
         self._receive_limit = self._received + CHUNKING_FACTOR * self.request.response_limit + HEAD_LIMIT
@@ -318,6 +319,7 @@ class Handle:
         self._first_byte_ms = None
         self._body_size = 0
         self._length = None
+        self._ends_with_connection = False
         self._is_chunked = False
         self._is_spoilt = False
         self.is_cut = False
@@ -326,7 +328,7 @@ class Handle:
 
     def read_result(self, code: int, words: str) -> Reply | None:
         """Return what came of it; None if nothing was sent, as there was no connection."""
-        if self.is_cut or (code == 0 and self._has_head):
+        if self._has_head and (self.is_cut or code == 0 or self._is_closed_without_goodbye(code, words)):
             return self._reply()
         if code == 0 and self.is_connected:
             self._spoil()
@@ -336,6 +338,13 @@ class Handle:
             self._asked_at = time.monotonic()
             return None
         return self.fail(self._blame(code, words))
+
+    def _is_closed_without_goodbye(self, code: int, words: str) -> bool:
+        """Whether a body that ends with its connection has ended, though TLS was not (RFC 9112 section 9.8).
+
+        Many receivers close so, and their answer's status says what it says.
+        """
+        return self._ends_with_connection and code == pycurl.E_RECV_ERROR and "unexpected eof" in words
 
     def _reply(self) -> Reply:
         body = b"".join(self._parts)
@@ -464,7 +473,9 @@ def read_lines(lines: Sequence[bytes]) -> list[tuple[str, str]]:
     """Return the headers below a status line. Raises ValueError for a line that is none (RFC 9112 section 5)."""
     headers: list[tuple[str, str]] = []
     for line in lines[1:]:
-        text = line.decode("latin-1").rstrip("\r\n")
+        text = line.decode("latin-1").removesuffix("\n").removesuffix("\r")
+        if "\r" in text:
+            raise ValueError("a carriage return in a line")
         if headers and text.startswith((" ", "\t")):
             headers[-1] = (headers[-1][0], f"{headers[-1][1]} {text.strip()}")
             continue

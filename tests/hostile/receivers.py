@@ -218,6 +218,15 @@ QUICK = [
     Case("a coding with a space before the colon", repeat(OK + b"Transfer-Encoding : chunked\r\n" + EMPTY), "invalid_response"),
     Case("From and a space first", repeat(OK + b"From : nobody\r\n" + EMPTY), "invalid_response"),
     Case("From and a space last", repeat(OK + EMPTY[:-2] + b"From : nobody\r\n\r\n"), "invalid_response"),
+    Case("a carriage return in a header", repeat(OK + b"x-a: b\rwebhook-delivery: disable\r\n" + EMPTY), "invalid_response"),
+    Case("a carriage return too many", repeat(OK + b"x-a: b\r\r\n" + EMPTY), "invalid_response"),
+    Case("multipart without a boundary", answer_with(200, Content_Type="multipart/form-data"), "succeeded", 1),
+    Case(
+        "multipart in base64",
+        answer_with(200, Content_Type="multipart/mixed; boundary=x", Content_Transfer_Encoding="base64"),
+        "succeeded",
+        1,
+    ),
     Case("a folded line first", repeat(OK + b" Content-Length: 3\r\n" + EMPTY), "invalid_response"),
     Case("a name beyond ASCII", repeat(OK + b"x-\xe4: b\r\n" + EMPTY), "invalid_response"),
     # The body.
@@ -300,6 +309,7 @@ QUICK = [
         "connection_reset",
         tls="good",
     ),
+    Case("TLS that closes without a goodbye", send_then(Conversation.close, OK + b"\r\nok"), "succeeded", tls="good", body="ok"),
     Case("TLS with an endless body", flood(OK + b"\r\n", b"x"), "succeeded", tls="good"),
     Case("plain HTTP where TLS should be", greet(b"HTTP/1.1 400 No\r\n\r\n"), "tls_error", scheme="https"),
     Case("TLS where plain HTTP should be", answer_with(200), "connection_reset", tls="good", scheme="http"),
