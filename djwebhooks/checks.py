@@ -75,11 +75,18 @@ def _is_encoder(found: Any) -> bool:
 
 
 def check_owner_model(**_: Any) -> Iterator[CheckMessage]:
-    """An owner model that is not installed."""
+    """An owner model that is not installed, or that targets cannot refer to."""
     try:
-        apps.get_model(owner_model())
+        model = apps.get_model(owner_model())
     except (LookupError, ValueError) as error:
         yield Error(f"DJWEBHOOKS_OWNER_MODEL is {owner_model()!r}: {error}", id="djwebhooks.E003")
+        return
+    if (owners := router.db_for_write(model)) != (alias := events_database()):
+        yield checks.Warning(
+            f"{owner_model()} is kept in the database {owners!r}, and targets, which refer to their owners, in {alias!r}.",
+            hint="Route djwebhooks' models to the same database, or keep a copy of the owners' table there.",
+            id="djwebhooks.W022",
+        )
 
 
 def check_durations(**_: Any) -> Iterator[CheckMessage]:

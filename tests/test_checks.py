@@ -450,6 +450,7 @@ def test_ids_are_unique() -> None:
             "W014",
             "W020",
             "W021",
+            "W022",
         )
     }
     tested = (
@@ -478,3 +479,12 @@ def test_rows_in_another_database_than_events_are_said(settings: LazySettings) -
     [found] = [message for message in run_checks() if message.id == "djwebhooks.E027"]
 
     assert "auth.User is kept in the database 'default', and events in 'other'" in found.msg
+
+
+def test_owners_in_another_database_than_targets_are_said(settings: LazySettings) -> None:
+    """A foreign key leads to no other database."""
+    settings.DATABASE_ROUTERS = [Apart()]
+
+    [found] = [message for message in run_checks() if message.id == "djwebhooks.W022"]
+
+    assert "auth.User is kept in the database 'default', and targets, which refer to their owners, in 'other'" in found.msg

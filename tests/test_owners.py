@@ -13,8 +13,10 @@ from django.db import migrations
 from django.utils.functional import SimpleLazyObject
 
 from djwebhooks import owners
+from djwebhooks.exceptions import InvalidTarget
+from djwebhooks.models import WebhookTarget
 from djwebhooks.owners import check_owner, name_of_owner, owner_migration, owner_model
-from tests.builders import make_user
+from tests.builders import URL, make_user
 from tests.library.models import Author
 
 ROOT = Path(__file__).parent.parent
@@ -78,6 +80,14 @@ def test_an_owner_is_saved_and_of_the_model() -> None:
             check_owner(wrong)
     with pytest.raises(TypeError, match="saved"):
         check_owner(User())
+
+
+@pytest.mark.django_db
+def test_nobody_has_a_target_who_is_not_in_the_database() -> None:
+    """One that was deleted meanwhile, or has a primary key before it is saved."""
+    with pytest.raises(InvalidTarget, match="with the key 77"):
+        WebhookTarget.objects.register(URL, ["a.b"], owner=User(pk=77))
+    assert not WebhookTarget.objects.exists()
 
 
 def test_what_payloads_show_of_an_owner(settings: LazySettings) -> None:

@@ -142,7 +142,7 @@ class Standard(Scheme):
 
     @sensitive_variables("secrets")
     def verify(self, body: bytes, headers: Headers, secrets: Sequence[str], now: float) -> None:
-        parts = {f"webhook-{name.rpartition('-')[2]}": headers.get(name, "") for name in self.signed_headers}
+        parts = {f"webhook-{name.rpartition('-')[2]}": signing.read_header(headers, name) for name in self.signed_headers}
         signing.verify(body, parts, secrets, tolerance=self.tolerance, now=now)
 
     def read_id(self, headers: Headers, body: bytes) -> str:

@@ -265,10 +265,16 @@ class WebhookTarget(SigningTarget):
             raise InvalidTarget("A target keeps its owner, who could see its log otherwise: make another one for the new owner.")
 
     def lock_owner(self, using: str) -> None:
-        """Let nobody else make targets for this owner until the transaction ends, so that the limit is kept."""
+        """Let nobody else make targets for this owner until the transaction ends, so that the limit is kept.
+
+        Raises ``InvalidTarget`` if there is no such owner.
+        """
         if self.owner_id is not None and not self.is_hidden:
             owners: Any = apps.get_model(owner_model())._base_manager.using(using)
-            database.lock_against_changes(owners.filter(pk=self.owner_id), using)
+            if not database.lock_against_changes(owners.filter(pk=self.owner_id), using):
+                raise InvalidTarget(
+                    f"The database {using!r} has no {owner_model()} with the key {self.owner_id}: save the owner there before."
+                )
 
     def check_number(self) -> None:
         """Raise ``TooManyTargets`` if the owner has as many visible ones as the setting allows."""

@@ -90,6 +90,8 @@ def test_headers_may_have_another_prefix() -> None:
     assert accepts(svix, BODY, standard_headers(prefix="svix"), KEY)
     assert not accepts(svix, BODY, standard_headers(), KEY)
     assert svix.read_id(standard_headers(prefix="svix"), BODY) == "msg_p5jXN8AQM9LWM0D4loKWxJek"
+    with pytest.raises(InvalidSignature, match="svix-id is missing"):
+        svix.verify(BODY, standard_headers(), [KEY], NOW)
 
 
 # -- GitHub, and plain HMACs -------------------------------------------------------------------------------------------
