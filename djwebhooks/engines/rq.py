@@ -115,8 +115,9 @@ def run_worker(engine: RQEngine, queue: Queue, using: str) -> None:
         time.sleep(MOMENT)
         at = worker.retry_enlisting_at or next_due(using)
         if at is not None:
-            # The database says when; the scheduler goes by a clock like this machine's.
-            engine.wake(using, datetime.now(UTC) + (at - read_clock(using)))
+            # The database says when; the scheduler goes by a clock like this machine's, read last so that nobody comes too early.
+            now = read_clock(using)
+            engine.wake(using, datetime.now(UTC) + (at - now))
 
 
 class JobWorker(Worker):

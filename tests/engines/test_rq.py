@@ -22,7 +22,7 @@ from rq import Queue
 from rq.registry import FailedJobRegistry, ScheduledJobRegistry, StartedJobRegistry
 
 from djwebhooks import engines
-from djwebhooks.database import DatabaseNow, read_clock
+from djwebhooks.database import DatabaseNow, read_clock, sql_now
 from djwebhooks.decorators import hook
 from djwebhooks.engines import jobs, rq
 from djwebhooks.engines.rq import RQEngine, full_flag, run_job, wake_flag
@@ -403,6 +403,22 @@ def test_a_job_plans_the_retry(queue: Queue, receiver: Receiver, owner: User, se
     assert due_at.timestamp() <= planned(queue)[0]
 
 
+def test_a_slow_answer_of_the_database_makes_no_plan_too_early(queue: Queue, owner: User) -> None:
+    """However long it takes to say what time it is: a job that comes before its time finds nothing to do."""
+    at = datetime.now(UTC).replace(microsecond=1000) + timedelta(hours=1)
+    fire("a.b", {}, owner=owner, deliver_at=at)
+
+    def answer_late(execute: Callable[..., Any], sql: str, *arguments: Any) -> Any:
+        if sql == f"SELECT {sql_now('default')}":
+            time.sleep(0.02)
+        return execute(sql, *arguments)
+
+    with connection.execute_wrapper(answer_late):
+        run_jobs(queue)
+
+    assert min(planned(queue)) > at.timestamp()
+
+
 def test_a_missing_scheduler_is_said(queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
     """A planned wake-up that nobody will carry out is worth a warning, once a minute."""
     engine = RQEngine()
@@ -494,7 +510,8 @@ def test_no_more_jobs_work_than_may(
     """With six jobs for three rqworkers, two work, the others plan a wake-up and leave; the third rqworker stays free."""
     gate = threading.Event()
     receiver.answers = [answer_after(gate)]
-    environment = process_environment(DJWEBHOOKS_ENGINE=ENGINE, DJWEBHOOKS_RQ_JOBS=2)
+    # The first job waits for its answer until three rqworkers have started, and the others have run.
+    environment = process_environment(DJWEBHOOKS_ENGINE=ENGINE, DJWEBHOOKS_RQ_JOBS=2, DJWEBHOOKS_TIMEOUT=300)
     fire("a.b", {}, owner=owner)
     for _ in range(5):
         queue.enqueue_call(run_job, args=("default",), **rq.job_options())
