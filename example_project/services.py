@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import socket
@@ -41,6 +42,9 @@ UNPRIVILEGED_USER = "nobody"
 
 #: Where distributions put servers, besides the PATH of somebody who is not root.
 SYSTEM_PATH = "/usr/sbin:/usr/local/sbin"
+
+#: TCP ports that systems give to nobody by themselves, so that one of them is still free when a server gets to it.
+SERVER_PORTS = range(20_000, 32_000)
 
 #: Every commit is in the hands of the machine, which may lose it in a crash of its own; a crash of the server does not.
 MARIADB_OPTIONS = (
@@ -198,11 +202,13 @@ def _package(distribution: str, name: str) -> Path:
 
 
 def pick_free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on just now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """A TCP port of 127.0.0.1 that nobody has just now, nor gets unless he asks for it."""
+    while True:
+        # Of the system's chance: others may have seeded theirs alike.
+        port = secrets.choice(SERVER_PORTS)
+        with socket.socket() as listener, suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_until(is_true: Callable[[], bool], seconds: float) -> bool:

@@ -200,7 +200,7 @@ def test_the_question_uses_up_the_rate_of_the_target(receiver: Receiver, transpo
     assert methods_of(receiver) == ["OPTIONS"]
     assert ends() == [("pending", "")] * 2
     assert first_free_at is not None
-    assert 30 < (first_free_at - timezone.now()).total_seconds() <= 60
+    assert 30 < (first_free_at - timezone.now()).total_seconds() < 90
     make_due()
     work(burst=True, transport=type(transport)(), threaded=False)
     assert methods_of(receiver) == ["OPTIONS", "POST"]
@@ -298,7 +298,7 @@ def test_a_rate_that_is_allowed_is_kept_to(limit: float | None, transport: Trans
         assert "allowed 1 requests a minute" in str(explain_uid(Delivery.objects.latest("pk").uid))
         next_free_at = Lane.objects.get().next_free_at
         assert next_free_at is not None
-        assert 30 < (next_free_at - timezone.now()).total_seconds() <= 60
+        assert 30 < (next_free_at - timezone.now()).total_seconds() < 90
 
 
 def test_a_rate_goes_with_its_permission(settings: LazySettings, transport: Transport) -> None:

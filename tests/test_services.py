@@ -133,6 +133,13 @@ def test_root_runs_postgres_out_of_a_closed_directory(tmp_path: Path) -> None:
     assert tmp_path.stat().st_mode & 0o777 == 0o700
 
 
+def test_a_free_port_stays_free() -> None:
+    """Whoever takes any port, for a server or a connection, gets another, so that there is time until it is used."""
+    with socket.create_server(("127.0.0.1", 0)) as anybody:
+        assert anybody.getsockname()[1] not in services.SERVER_PORTS
+    assert {services.pick_free_port() for _ in range(9)} <= set(services.SERVER_PORTS)
+
+
 def test_a_missing_package_is_named() -> None:
     """The error says what to install."""
     with pytest.raises(ServiceError, match="pip install missing-server"):

@@ -25,6 +25,7 @@ from djwebhooks.events import fire
 from djwebhooks.models import Attempt, Delivery, Dispatcher, Event, Lane, Worker
 from djwebhooks.models.deliveries import Status
 from djwebhooks.testing.receiver import Receiver
+from djwebhooks.wakeups import MOMENT
 from djwebhooks.worker import work
 from tests.builders import make_target, make_user
 from tests.connections import postgresql_only, second_connection
@@ -228,9 +229,10 @@ class Delay:
         return True
 
 
-def test_a_slow_redis_delays_by_a_few_answers(proxy: Proxy, client: Redis, owner: User) -> None:
-    """Of a Redis that is only just not too slow, the first wake-up waits for a few answers, and those behind it for one each."""
-    delay = proxy.on_answer = Delay(jobs.REDIS_TIMEOUT / 3)
+def test_a_slow_redis_delays_by_a_few_answers(proxy: Proxy, client: Redis, owner: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a Redis that is not too slow, the first wake-up waits for a few answers, and those behind it for one each."""
+    monkeypatch.setattr(jobs, "REDIS_TIMEOUT", 60.0)
+    delay = proxy.on_answer = Delay(2 * MOMENT)
     fire("a.b", {}, owner=owner)
     first, delay.answers = delay.answers, 0
     client.expire(wake_flag("default"), 60)  # A busy machine may take longer than it stands.
