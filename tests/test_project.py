@@ -44,7 +44,7 @@ LAYERS = (
     ),
     ("catalogue", "filters"),
     ("transports", "models"),
-    ("work", "senders", "coalescing", "rows"),
+    ("work", "senders", "coalescing", "rows", "creations"),
     ("dispatch", "lanes", "build", "contents", "fairness", "announce", "notices", "replays", "tokens", "listener"),
     ("messages", "verdicts"),
     ("worker", "inline", "feed"),

@@ -35,7 +35,7 @@ from djwebhooks.api.filters import (
     read_filters,
 )
 from djwebhooks.api.formats import ASCIIRenderer, BoundedJSONParser, JSONOnly
-from djwebhooks.api.idempotency import find_made, is_repeated, mark_creation, read_key, refuse_key
+from djwebhooks.api.idempotency import read_key, refuse_key
 from djwebhooks.api.pagination import NewestFirst
 from djwebhooks.api.permissions import MayPublish, may_publish
 from djwebhooks.api.serializers import (
@@ -54,6 +54,7 @@ from djwebhooks.api.serializers import (
     TargetSerializer,
 )
 from djwebhooks.api.throttling import ActionThrottle
+from djwebhooks.creations import find_made, is_repeated, mark_creation
 from djwebhooks.models import Attempt, Delivery, Event, Replay, WebhookTarget
 from djwebhooks.models.events import events_database
 from djwebhooks.models.replays import Through, make_criteria
@@ -166,7 +167,7 @@ class TargetViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.Des
         """Make a target: 201 with its secret, also for the same key again. One that is there already gets the events: 200."""
         serializer = TargetSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
-        creation = mark_creation(request, self.owner)
+        creation = mark_creation(self.owner, read_key(request), request.data)
         target: Any = find_made(rows.targets_of(self.owner), creation) or serializer.save(owner=self.owner, **creation)
         if serializer.is_new or is_repeated(target, creation):
             return self.show(target, status.HTTP_201_CREATED, secret=target.secret)

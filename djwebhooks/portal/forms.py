@@ -1,5 +1,6 @@
 """The form of a target: where it is, which events it wants, and what its owner calls it."""
 
+import secrets
 from collections.abc import Collection
 from typing import Any
 
@@ -9,9 +10,10 @@ from django.db import IntegrityError, transaction
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from djwebhooks import catalogue, senders
+from djwebhooks import catalogue, rows, senders
 from djwebhooks.catalogue import EventType
 from djwebhooks.conf import conf
+from djwebhooks.creations import find_made, is_repeated, mark_creation
 from djwebhooks.exceptions import InvalidEvent, TooManyTargets
 from djwebhooks.models import WebhookTarget
 from djwebhooks.models.events import events_database
@@ -64,6 +66,7 @@ def describe(told: EventType) -> SafeString:
 class TargetForm(forms.Form):
     """Makes a target, or changes one."""
 
+    data: Any  # A QueryDict.
     url = forms.CharField(
         label="URL",
         help_text="Where events are sent by POST.",
@@ -76,6 +79,10 @@ class TargetForm(forms.Form):
         now = {"url": target.target_url, "events": target.events, "description": target.description} if target else None
         super().__init__(data, initial=now, label_suffix="")
         self.fields["events"] = make_events_field(target.events if target else ())
+        for field in self.fields.values():
+            field.show_hidden_initial = target is not None
+        if target is None:
+            self.fields["key"] = forms.CharField(required=False, widget=forms.HiddenInput, initial=secrets.token_urlsafe)
         if target and target.sender and not senders.is_for_owners(target.sender):
             self.fields["url"].disabled = True
             self.fields["url"].help_text = STAFFS_CHOICE
@@ -85,27 +92,36 @@ class TargetForm(forms.Form):
         return check_url(self.cleaned_data["url"])
 
     def add(self, owner: Any) -> WebhookTarget | None:
-        """Return *owner*'s new target; None, and an error in its place, if there can be none, or was one already."""
-        url, events, description = (self.cleaned_data[name] for name in ("url", "events", "description"))
+        """Return *owner*'s new target; None, and an error in its place, if there can be none, or was one already.
+
+        The same form once more, as by a double click, has the same target, so that its secret is seen.
+        """
+        url, events, description, key = (self.cleaned_data[name] for name in ("url", "events", "description", "key"))
+        creation = mark_creation(owner, key and [key, url, events, description], "")
+        if made := find_made(rows.targets_of(owner), creation):
+            return made
         targets = WebhookTarget.objects.using(events_database())
         try:
-            target, is_new = targets.get_or_make(url, events, owner=owner, description=description)
+            target, is_new = targets.get_or_make(url, events, owner=owner, description=description, **creation)
         except TooManyTargets:
             self.add_error(None, f"You have {conf.TARGETS_PER_OWNER} webhooks, which is as many as you may: delete one first.")
         except ValidationError as error:
             self.add_error(None, error.messages)
         else:
-            if is_new:
+            if is_new or is_repeated(target, creation):
                 return target
             self.add_error("url", SAME_URL)
         return None
 
     def change(self, target: WebhookTarget) -> bool:
-        """Change *target*, which is locked; return whether that was possible."""
-        target.target_url, target.description = self.cleaned_data["url"], self.cleaned_data["description"]
-        target.events = events = self.cleaned_data["events"]
+        """Change of *target*, which is locked, what was changed in the form; return whether that was possible."""
+        self._replace("url", target, "target_url")
+        self._replace("description", target, "description")
+        self._choose_events(target)
+        if self.errors:
+            return False
         # A filter goes with its event.
-        target.filters = {event: wanted for event, wanted in (target.filters or {}).items() if event in events} or None
+        target.filters = {event: wanted for event, wanted in (target.filters or {}).items() if event in target.events} or None
         try:
             target.full_clean(exclude=["digest", "owner"])
             with transaction.atomic(using=events_database()):
@@ -115,3 +131,27 @@ class TargetForm(forms.Form):
         except IntegrityError:
             self.add_error("url", SAME_URL)
         return not self.errors
+
+    def _replace(self, name: str, target: WebhookTarget, column: str) -> None:
+        now, wanted = getattr(target, column), self.cleaned_data[name]
+        shown = self._read_shown(name, now)
+        if wanted == shown:
+            return
+        if now not in (shown, wanted):
+            self.add_error(name, f"This was changed meanwhile, to {now!r}. Save once more to have yours in its place.")
+            self.data = self.data.copy()
+            self.data[self[name].html_initial_name] = now
+        setattr(target, column, wanted)
+
+    def _choose_events(self, target: WebhookTarget) -> None:
+        """Add and remove what was added and removed in the form: what others have subscribed to meanwhile stays."""
+        shown, wanted = self._read_shown("events", target.events), self.cleaned_data["events"]
+        words = set(shown if isinstance(shown, list) else shown.split())
+        target.events = [name for name in target.events if name in wanted or name not in words]
+        target.events += [name for name in wanted if name not in words]
+
+    def _read_shown(self, name: str, now: Any) -> Any:
+        """Return what the page had of a field when it was opened; what is so *now* if it does not say."""
+        if self["url"].html_initial_name not in self.data:
+            return now
+        return self.fields[name].hidden_widget().value_from_datadict(self.data, self.files, self[name].html_initial_name)

@@ -1,7 +1,9 @@
 """Owners manage their webhooks on pages of their own."""
 
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
+from typing import Any
 from urllib.parse import urljoin
 
 import pytest
@@ -21,7 +23,8 @@ from djwebhooks.portal.views import PAGE
 from djwebhooks.senders import Sender
 from djwebhooks.testing import deliver
 from djwebhooks.transports.base import Reply, Request
-from tests.api.world import make_owner, make_target
+from tests.api.world import Api, make_owner, make_target
+from tests.connections import plain
 from tests.portal.visitors import press, read, url_of, visit
 
 pytestmark = pytest.mark.django_db
@@ -79,6 +82,40 @@ def test_a_webhook_that_is_there_keeps_its_secret(client: Client) -> None:
     assert again.context["form"].errors == {"url": [SAME_URL]}
     assert target.events == ["project.update"]
     assert target.secret not in again.content.decode()
+
+
+@pytest.mark.parametrize("is_at_once", [False, True])
+def test_a_double_click_adds_one_webhook_and_shows_its_secret(client: Client, owner: User, is_at_once: bool) -> None:
+    """The browser shows the second answer, which is the same as the first one."""
+    form, other = open_form(client, url_of("targets")) | {"url": URL, "events": "a"}, visit(owner)
+    answers: list[HttpResponse] = []
+    waiting = [other] if is_at_once else []
+
+    def click_twice(run: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        found = run(sql, *rest)
+        if '"djw_target"."digest" IN' in plain(sql) and waiting:
+            answers.append(waiting.pop().post(url_of("targets"), form))
+        return found
+
+    with connection.execute_wrapper(click_twice):
+        answers.append(client.post(url_of("targets"), form))
+    if not is_at_once:
+        answers.append(client.post(url_of("targets"), form))
+
+    [target] = WebhookTarget.objects.all()
+    assert [answer.status_code for answer in answers] == [201, 201]
+    assert [answer.content.decode().count(target.secret) for answer in answers] == [1, 1]
+
+
+def test_who_goes_back_to_the_form_can_add_another_webhook(client: Client, owner: User) -> None:
+    """What is filled in otherwise is another form; and a secret that was rotated is shown to nobody who has an old one."""
+    form = open_form(client, url_of("targets")) | {"url": URL, "events": "a"}
+    client.post(url_of("targets"), form)
+
+    assert client.post(url_of("targets"), form | {"url": URL + "/2"}).status_code == 201
+    WebhookTarget.objects.get(target_url=URL).rotate_secret()
+    assert client.post(url_of("targets"), form).context["form"].errors == {"url": [SAME_URL]}
+    assert WebhookTarget.objects.count() == 2
 
 
 def test_no_more_webhooks_than_allowed_are_added(client: Client, settings: LazySettings) -> None:
@@ -144,6 +181,87 @@ def test_a_change_that_cannot_be_changes_nothing(client: Client, owner: User) ->
 
     assert page.context["form"].errors == {"url": [SAME_URL]}
     assert page.context["target"].target_url == WebhookTarget.objects.get(pk=target.pk).target_url == URL
+
+
+def open_form(client: Client, page: str) -> dict[str, list[str]]:
+    """What a browser would post if nothing was changed on that page."""
+    return Form.read(client.get(page).content.decode())
+
+
+class Form(HTMLParser):
+    """Reads the inputs of a page's main form."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fields: dict[str, list[str]] = {}
+        self.text = ""
+
+    @classmethod
+    def read(cls, page: str) -> dict[str, list[str]]:
+        parser = cls()
+        parser.feed(page)
+        return parser.fields
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        told = dict(attrs)
+        name = told.get("name") or ""
+        self.text = name if tag == "textarea" else ""
+        if tag == "input" and (told.get("type") != "checkbox" or "checked" in told) and name != "csrfmiddlewaretoken":
+            self.fields.setdefault(name, []).append(told.get("value") or "")
+
+    def handle_data(self, data: str) -> None:
+        if self.text:
+            self.fields[self.text] = [data.removeprefix("\n")]
+            self.text = ""
+
+
+@pytest.mark.parametrize("has_catalogue", [False, True])
+def test_what_others_change_meanwhile_stays(client: Client, owner: User, settings: LazySettings, has_catalogue: bool) -> None:
+    """Only what the person changes is written: a hook made or ended since the page was opened is as it was wanted there."""
+    names = ["invoice.paid", "project.done", "project.update", "user.left"]
+    settings.DJWEBHOOKS_EVENTS = {name: {} for name in names if has_catalogue}
+    target = make_target(owner, "invoice.paid", "project.done", description="Ours")
+    form = open_form(client, url_of("edit", target))
+    api = Api(owner)
+    assert api.post("hooks/", {"event": "user.left", "target_url": URL}).status == 200
+    assert api.delete(f"hooks/{target.uid}-invoice.paid/").status == 204
+    assert api.patch(f"targets/{target.uid}/", {"description": "Theirs"}).status == 200
+
+    wanted = ["invoice.paid", "project.update"]
+    page = press(client, "edit", target, **form | {"events": wanted if has_catalogue else "\n".join(wanted)})
+
+    assert "Saved." in read(page)
+    changed = WebhookTarget.objects.get()
+    assert (changed.events, changed.description) == (["project.update", "user.left"], "Theirs")
+
+
+def test_a_webhook_without_events_gets_those_of_both(client: Client, owner: User) -> None:
+    """A page that shows none says so."""
+    target = make_target(owner)
+    WebhookTarget.objects.deregister(URL, owner=owner)
+    form = open_form(client, url_of("edit", target))
+    WebhookTarget.objects.register(URL, ["user.left"], owner=owner)
+
+    press(client, "edit", target, **form | {"events": "project.done"})
+
+    assert WebhookTarget.objects.get().events == ["project.done", "user.left"]
+
+
+@pytest.mark.parametrize(("field", "column"), [("description", "description"), ("url", "target_url")])
+def test_what_two_change_at_once_is_asked_for_once_more(client: Client, owner: User, field: str, column: str) -> None:
+    """The form says what it is now, and who saves it again means it."""
+    target = make_target(owner, description="Ours")
+    form = open_form(client, url_of("edit", target)) | {field: [URL + "/mine"]}
+    WebhookTarget.objects.update(**{column: URL + "/theirs"})
+
+    page = client.post(url_of("edit", target), form)
+
+    assert f"changed meanwhile, to '{URL}/theirs'" in page.context["form"].errors[field][0]
+    assert getattr(WebhookTarget.objects.get(), column) == URL + "/theirs"
+    again = Form.read(page.content.decode())
+    assert again[field] == [URL + "/mine"]
+    assert "Saved." in read(press(client, "edit", target, **again))
+    assert getattr(WebhookTarget.objects.get(), column) == URL + "/mine"
 
 
 class StaffSender(Sender):
