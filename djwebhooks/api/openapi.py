@@ -145,7 +145,7 @@ OPERATIONS: dict[type[views.OwnerViewSet], dict[str, Operation]] = {
         "create": Operation({201: hooks.NewHookSerializer, 200: hooks.HookSerializer}, hooks.HookRequestSerializer),
         "retrieve": Operation({200: hooks.HookSerializer}),
         "destroy": Operation({204: None}),
-        "samples": Operation({200: {"type": "array"}}, errors=(400,), filters=hooks.SampleFilters),
+        "samples": Operation({200: {"type": "array", "items": {}}}, errors=(400,), filters=hooks.SampleFilters),
     },
     feed.FeedViewSet: {
         "list": Operation({200: answers.FeedPageSerializer}, errors=(400, 404, 503), filters=feed.FeedFilters),

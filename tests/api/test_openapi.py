@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from textwrap import dedent
@@ -56,6 +57,21 @@ def test_the_document_is_valid_and_raises_no_doubts() -> None:
     assert not GENERATOR_STATS
     validate_schema(schema)
     assert schema["openapi"] == "3.1.0"
+
+
+def test_every_array_says_what_is_in_it() -> None:
+    """Those that generate clients need it, and would leave the answer out."""
+
+    def list_arrays(value: Any) -> Iterator[dict[str, Any]]:
+        if isinstance(value, dict) and value.get("type") == "array":
+            yield value
+        for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            yield from list_arrays(part)
+
+    arrays = list(list_arrays(openapi.describe("/api")))
+
+    assert arrays
+    assert [array for array in arrays if "items" not in array] == []
 
 
 def test_every_operation_is_described() -> None:
