@@ -7,6 +7,12 @@ from django.db import connections
 
 from djwebhooks.database.statements import as_time, execute
 
+#: MariaDB's time in UTC, as values are stored; its NOW() is in the server's zone.
+MARIADB_NOW = "UTC_TIMESTAMP(6)"
+#: SQLite's time as Django stores times, which are compared as texts: with three digits of the second instead of the six that
+#: Python writes, what is due now would not be due yet.
+SQLITE_NOW = "STRFTIME('%Y-%m-%d %H:%M:%f000', 'NOW')"
+
 
 def sql_now(using: str) -> str:
     """Return the expression of plain SQL that is ``DatabaseNow``."""
@@ -14,9 +20,9 @@ def sql_now(using: str) -> str:
         case "postgresql":
             return "STATEMENT_TIMESTAMP()"
         case "mysql":
-            return "UTC_TIMESTAMP(6)"
+            return MARIADB_NOW
         case _:
-            return "STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f000', 'NOW')"
+            return SQLITE_NOW.replace("%", "%%")
 
 
 def read_clock(using: str) -> datetime:

@@ -12,6 +12,8 @@ from django.db.migrations.state import ProjectState
 from django.db.models.functions import Now
 from django.utils.deconstruct import deconstructible
 
+from djwebhooks.database.clock import MARIADB_NOW, SQLITE_NOW
+
 #: Where migrations import these from.
 PACKAGE = "djwebhooks.database"
 #: Does nothing, where a statement is expected.
@@ -23,12 +25,11 @@ class DatabaseNow(Now):
     """The database's own clock, as Django stores times."""
 
     def as_sqlite(self, compiler: Any, connection: BaseDatabaseWrapper, **extra: Any) -> Any:
-        # Times are compared as texts there, and Python writes six digits: with three, what is due now would not be due yet.
-        return self.as_sql(compiler, connection, template="STRFTIME('%%%%Y-%%%%m-%%%%d %%%%H:%%%%M:%%%%f000', 'NOW')", **extra)
+        # Formatted twice: as a template here, and as a statement with its parameters.
+        return self.as_sql(compiler, connection, template=SQLITE_NOW.replace("%", "%%%%"), **extra)
 
     def as_mysql(self, compiler: Any, connection: BaseDatabaseWrapper, **extra: Any) -> Any:
-        # There Now() is the server's zone, while stored values are UTC.
-        return self.as_sql(compiler, connection, template="UTC_TIMESTAMP(6)", **extra)
+        return self.as_sql(compiler, connection, template=MARIADB_NOW, **extra)
 
 
 class ExactCharField(models.CharField):  # type: ignore[type-arg]  # not subscriptable at run time
