@@ -60,7 +60,7 @@ class Content:
 
     def is_built(self, version: str) -> bool:
         """Whether there is a payload for who wants *version*."""
-        return self.built[version if version in self.built else CURRENT]
+        return self.built[choose_version(version, self.built)]
 
     def is_awaited(self, version: str) -> bool:
         """Whether the payload for who wants *version* has yet to be built, and may be."""

@@ -16,6 +16,7 @@ from djwebhooks import payload as payloads
 from djwebhooks.exceptions import IdempotencyConflict, InvalidEvent, InvalidTarget, WrongTransaction
 from djwebhooks.models import Event, WebhookTarget, validation
 from djwebhooks.models.events import events_database
+from djwebhooks.models.validation import is_storable
 from djwebhooks.names import check_name
 from djwebhooks.owners import check_owner
 from djwebhooks.signals import work_written
@@ -180,7 +181,7 @@ def check_text(name: str, value: str) -> str:
         raise InvalidEvent(f"{name} must be a string, not {type(value).__name__}: write str({value!r}).")
     if len(value) > 255:
         raise InvalidEvent(f"{name} has {len(value)} characters; at most 255 are possible.")
-    if "\0" in value or (not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value)):
+    if not is_storable(value):
         raise InvalidEvent(f"{name} {value!r} has a character that a database cannot hold (NUL or a lone surrogate).")
     return value
 

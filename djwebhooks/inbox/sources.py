@@ -28,6 +28,8 @@ KEPT_PREFIXES = ("webhook-", "x-github-", "ce-")
 NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{SOURCE_LENGTH}}}")
 RATE = re.compile(r"([1-9][0-9]{0,8})/(second|minute|hour|day)")
 PERIODS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+#: The longest pause that makes sense, in seconds.
+LONGEST_PAUSE = 365 * 86400
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +224,3 @@ def _is_list(value: object) -> bool:
 def _is_pause(value: object) -> bool:
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     return isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 <= seconds <= LONGEST_PAUSE
-
-
-#: The longest pause that makes sense, in seconds.
-LONGEST_PAUSE = 365 * 86400

@@ -55,8 +55,8 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
 
     def sendable(self) -> "DeliveryQuerySet":
         """Deliveries of events that still have what is to be sent."""
-        erased = Event.objects.using(self.db).erased().filter(pk=models.OuterRef("event_id"))
-        return self.filter(~models.Exists(erased))
+        erased = Event.objects.using(self.db).erased().filter(pk=OuterRef("event_id"))
+        return self.filter(~Exists(erased))
 
     def expirable(self, now: datetime) -> "DeliveryQuerySet":
         """What expires while it is held back: past its time, or for ``DJWEBHOOKS_RETENTION`` neither new nor wanted again."""

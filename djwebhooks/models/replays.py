@@ -23,6 +23,8 @@ from djwebhooks.uid import uuid7
 REPLAYABLE = ("failed", "expired", "cancelled", "succeeded")
 #: Targets that one replay names at most; more are an owner's, or everybody's.
 MOST_TARGETS = 1000
+#: How fast a replay may be, in deliveries per second.
+LOWEST_RATE, HIGHEST_RATE = 0.001, 10_000
 #: How a replay's row is in each state: ``Replay.state`` as a condition.
 STATES = {
     "running": models.Q(finished_at__isnull=True, cancelled_at__isnull=True),
@@ -160,10 +162,6 @@ def check_rate(rate: Any) -> float:
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not LOWEST_RATE <= rate <= HIGHEST_RATE:
         raise InvalidReplay(f"The rate is a number of deliveries per second from {LOWEST_RATE} to {HIGHEST_RATE}, not {rate!r}.")
     return float(rate)
-
-
-#: Deliveries per second.
-LOWEST_RATE, HIGHEST_RATE = 0.001, 10_000
 
 
 @dataclass(frozen=True, slots=True)

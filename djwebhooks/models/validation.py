@@ -13,6 +13,28 @@ from djwebhooks.conf import conf
 from djwebhooks.exceptions import InvalidEvent, InvalidTarget
 from djwebhooks.names import check_pattern, matches
 
+#: Events that one target may be subscribed to by name; a pattern stands for any number.
+MOST_EVENTS = 1000
+
+HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+#: Headers that say where a request ends, or what its answer may be.
+CONNECTION_HEADERS = frozenset({
+    "accept-encoding", "connection", "content-length", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding",
+    "upgrade",
+})  # fmt: skip
+#: Headers that no target may replace.
+OUR_HEADERS = CONNECTION_HEADERS | {"content-encoding", "content-type", "user-agent"}
+#: How our other headers begin: those of Standard Webhooks, and those of an envelope.
+OUR_PREFIXES = ("webhook-", "ce-")
+#: Additional headers that a target may have.
+MOST_HEADERS = 50
+
+#: Pauses that a target's own schedule may have, and how many of them may be shorter than a second.
+MOST_RETRIES, MOST_HASTY_RETRIES = 100, 5
+#: Seconds that a pause may last, and that a rate has for one request.
+YEAR = 365 * 24 * 3600
+
 
 def check_subscription(pattern: str, *, is_owned: bool) -> None:
     """Raise ``InvalidTarget`` for a pattern that can match no event, or for a target that *is_owned* none that it would get."""
@@ -86,19 +108,6 @@ def _check_header(name: str, value: str) -> None:
         raise InvalidTarget(f"The value of the header {name!r} has characters that a header cannot hold.")
 
 
-HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-CONNECTION_HEADERS = frozenset({
-    "accept-encoding", "connection", "content-length", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding",
-    "upgrade",
-})  # fmt: skip
-#: Additional headers that a target may have.
-MOST_HEADERS = 50
-OUR_HEADERS = CONNECTION_HEADERS | {"content-encoding", "content-type", "user-agent"}
-#: How our other headers begin: those of Standard Webhooks, and those of an envelope.
-OUR_PREFIXES = ("webhook-", "ce-")
-
-
 def check_sender(name: str) -> None:
     """Raise ``InvalidTarget`` for a sender that ``DJWEBHOOKS_SENDERS`` does not have."""
     if name and not (isinstance(name, str) and name in conf.SENDERS):
@@ -151,10 +160,6 @@ def check_schedule(schedule: object) -> None:
         )
 
 
-#: Pauses that a target's own schedule may have, and how many of them may be shorter than a second.
-MOST_RETRIES, MOST_HASTY_RETRIES = 100, 5
-
-
 def check_rate(rate: object) -> None:
     """Raise ``InvalidTarget`` for a rate that no worker can keep to, in whichever period."""
     if not (rate is None or is_rate(rate)):
@@ -165,14 +170,6 @@ def is_rate(rate: object) -> TypeGuard[float]:
     return isinstance(rate, int | float) and 1 / YEAR <= rate < float("inf")
 
 
-#: In seconds.
-YEAR = 365 * 24 * 3600
-
-
-#: Events that one target may be subscribed to by name; a pattern stands for any number.
-MOST_EVENTS = 1000
-
-
 def check_number_of_events(count: int) -> None:
     """Raise ``InvalidTarget`` for more subscriptions than one target may have."""
     if count > MOST_EVENTS:
@@ -181,7 +178,7 @@ def check_number_of_events(count: int) -> None:
 
 def is_storable(text: str) -> bool:
     """Whether a database can hold *text*: it has neither NUL nor a lone surrogate."""
-    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
+    return "\0" not in text and (text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text))
 
 
 def check_storable(name: str, text: str) -> None:
