@@ -24,13 +24,24 @@ from djwebhooks.conf import conf
 from djwebhooks.engines.base import Engine
 from djwebhooks.exceptions import ConfigurationError, DjWebhooksError, InvalidEvent, UnknownEvent
 from djwebhooks.model_events import read_all
-from djwebhooks.models import Event, WebhookTarget
+from djwebhooks.models import WebhookTarget
 from djwebhooks.models.events import SENDER_LENGTH, events_database
 from djwebhooks.models.replays import check_rate
 from djwebhooks.names import check_name
 from djwebhooks.owners import owner_model
 from djwebhooks.versions import check_version
-from djwebhooks.weaknesses import WEAKNESSES
+from djwebhooks.weaknesses import RQ_ENGINE, WEAKNESSES
+
+#: What a transport must be able to do: the methods of ``djwebhooks.transports.base.Transport``.
+TRANSPORT_METHODS = ("submit", "wait", "wake", "abort", "close")
+#: What receivers of CloudEvents may be asked by.
+DNS_NAME = re.compile(r"[a-zA-Z0-9-]{1,63}(\.[a-zA-Z0-9-]{1,63})*")
+#: What the name of a sender may be.
+SENDER_NAME = re.compile(rf"[a-zA-Z0-9_-]{{1,{SENDER_LENGTH}}}")
+#: A number of requests, and the time for them.
+THROTTLE = re.compile(r"[1-9][0-9]*/(second|minute|hour|day)")
+#: The longest duration that makes sense, in seconds: sums of times must stay in the calendar.
+CENTURY = 100 * 365 * 24 * 3600
 
 
 def check_names(**_: Any) -> Iterator[CheckMessage]:
@@ -194,7 +205,7 @@ def check_senders(**_: Any) -> Iterator[CheckMessage]:
 
 def check_chosen_senders(databases: Sequence[str] | None = None, **_: Any) -> Iterator[CheckMessage]:
     """Targets whose sender is gone."""
-    alias = router.db_for_write(Event)
+    alias = events_database()
     if alias not in (databases or ()) or WebhookTarget._meta.db_table not in connections[alias].introspection.table_names():
         return
     chosen = WebhookTarget.objects.using(alias).exclude(sender="").order_by("sender").values_list("sender").annotate(Count("pk"))
@@ -375,7 +386,7 @@ def check_keys(**_: Any) -> Iterator[CheckMessage]:
 
 def check_queue(**_: Any) -> Iterator[CheckMessage]:
     """A queue for wake-ups that django-rq does not have."""
-    if conf.ENGINE != "djwebhooks.engines.rq.RQEngine":
+    if conf.ENGINE != RQ_ENGINE:
         return
     other = "or set DJWEBHOOKS_ENGINE to 'djwebhooks.engines.database.DatabaseEngine'"
     if not apps.is_installed("django_rq"):
@@ -418,7 +429,7 @@ def check_switches(**_: Any) -> Iterator[CheckMessage]:
 
 def check_locking(**_: Any) -> Iterator[CheckMessage]:
     """A SQLite whose transactions fail instead of waiting for each other."""
-    connection = connections[router.db_for_write(Event)]
+    connection = connections[events_database()]
     mode = connection.settings_dict.get("OPTIONS", {}).get("transaction_mode") or "DEFERRED"
     if connection.vendor == "sqlite" and mode.upper() == "DEFERRED":
         yield checks.Warning(
@@ -432,7 +443,7 @@ def check_locking(**_: Any) -> Iterator[CheckMessage]:
 
 def check_autocommit(**_: Any) -> Iterator[CheckMessage]:
     """A database that commits only what it is told to."""
-    alias = router.db_for_write(Event)
+    alias = events_database()
     if not connections[alias].settings_dict["AUTOCOMMIT"]:
         yield Error(
             f"The database {alias!r} has AUTOCOMMIT off, but workers need it: they could commit nothing.",
@@ -441,9 +452,9 @@ def check_autocommit(**_: Any) -> Iterator[CheckMessage]:
         )
 
 
-def check_isolation(databases: Sequence[str] | None = None, **_: Any) -> Iterator[CheckMessage]:
+def check_isolation(**_: Any) -> Iterator[CheckMessage]:
     """A database whose isolation level hides from one worker what another has done."""
-    alias = router.db_for_write(Event)
+    alias = events_database()
     if not database.has_read_committed(alias):
         level = connections[alias].settings_dict["OPTIONS"]["isolation_level"]
         yield Error(
@@ -455,7 +466,7 @@ def check_isolation(databases: Sequence[str] | None = None, **_: Any) -> Iterato
 
 def check_server(databases: Sequence[str] | None = None, **_: Any) -> Iterator[CheckMessage]:
     """A database server that is too old, or not made for this."""
-    alias = router.db_for_write(Event)
+    alias = events_database()
     fault = database.find_fault(alias) if alias in (databases or ()) else ""
     if fault:
         yield Error(f"The database {alias!r} {fault}", id="djwebhooks.E021")
@@ -493,8 +504,6 @@ def check_http(**_: Any) -> Iterator[CheckMessage]:
         )
 
 
-#: What a transport must be able to do: the methods of ``djwebhooks.transports.base.Transport``.
-TRANSPORT_METHODS = ("submit", "wait", "wake", "abort", "close")
 #: What each dotted path must lead to: in words, and as a test.
 KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "ENGINE": ("a subclass of djwebhooks.engines.base.Engine with its method wake", _is_engine),
@@ -502,14 +511,6 @@ KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "JSON_ENCODER": ("a subclass of json.JSONEncoder", _is_encoder),
     "REQUEST_OWNER": ("a function", callable),
 }
-#: What receivers of CloudEvents may be asked by.
-DNS_NAME = re.compile(r"[a-zA-Z0-9-]{1,63}(\.[a-zA-Z0-9-]{1,63})*")
-#: What the name of a sender may be.
-SENDER_NAME = re.compile(rf"[a-zA-Z0-9_-]{{1,{SENDER_LENGTH}}}")
-#: A number of requests, and the time for them.
-THROTTLE = re.compile(r"[1-9][0-9]*/(second|minute|hour|day)")
-#: The longest duration that makes sense, in seconds: sums of times must stay in the calendar.
-CENTURY = 100 * 365 * 24 * 3600
 CHECKS = (
     check_names,
     check_paths,
