@@ -203,7 +203,7 @@ class Desk:
             if not letterhead.signers:
                 self.prepared.outcomes.append(Outcome(work, Status.CANCELLED, "key_retired"))
                 return
-            letter = self._begin_letter(work, letterhead, content, body_format, body) if work.sender else None
+            letter = self._begin_letter(work, letterhead, content, body_format) if work.sender else None
             url = target.target_url if letter is None else senders.address(work.sender, letter)
             by = held.find_token(letterhead.authentication, self._now) or letterhead.authentication
             if url != target.target_url and not network.has_same_origin(url, target.target_url):
@@ -215,7 +215,7 @@ class Desk:
             if self._must_ask(held.permission, target, url, body_format):
                 self.prepared.askers.append(self._ask_permission(work, letterhead, by, url))
                 return
-            request = self._write(work, letterhead, by, content, body_format, body, url, letter)
+            request = self._write(work, letterhead, by, content, body_format, url, letter)
         except (UndecryptableSecret, InvalidTarget, ForbiddenAddress, SenderFault) as error:
             self._end_unwritten(work, target, error)
             return
@@ -277,11 +277,10 @@ class Desk:
         by: HeaderAuthentication | AccessToken | None,
         content: Content,
         body_format: str,
-        body: bytes,
         url: str,
         letter: senders.Letter | None,
     ) -> Request:
-        message_id = content.message_id
+        message_id, body = content.message_id, content.bodies[body_format]
         if letter is not None:
             headers = senders.write(work.sender, letter)
         else:
@@ -317,14 +316,12 @@ class Desk:
         return work, target, asked, tokens.ask_permission(work, asked, own, letterhead.certificate)
 
     @sensitive_variables("letterhead")
-    def _begin_letter(
-        self, work: Work, letterhead: Letterhead, content: Content, body_format: str, body: bytes
-    ) -> senders.Letter:
+    def _begin_letter(self, work: Work, letterhead: Letterhead, content: Content, body_format: str) -> senders.Letter:
         message = content.tell(body_format)
         return senders.Letter(
             target=letterhead.target,
             message=senders.tell(message, body_format),
-            body=body,
+            body=content.bodies[body_format],
             content_type=senders.content_type(body_format),
             envelope_headers=payload.envelope_headers(body_format, message),
             timestamp=self._timestamp,

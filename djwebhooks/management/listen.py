@@ -1,6 +1,5 @@
 """A receiver for development: it shows what arrives and whether its signature is right."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,6 +10,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from djwebhooks import signing
 from djwebhooks.exceptions import InvalidSignature
+from djwebhooks.words import pretty
 
 #: The largest body, in bytes, that is read.
 BODY_LIMIT = 2**20
@@ -132,11 +132,7 @@ def judge(received: Received, keys: Sequence[signing.Verifier]) -> str:
 
 def describe_body(body: bytes) -> str:
     """Return a body as text: JSON with indents, anything else, and what is too deep to read, as it is."""
-    text = body.decode(errors="replace")
-    try:
-        text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
-    except (ValueError, RecursionError):
-        text = text or "(no body)"
+    text = pretty(body.decode(errors="replace")) or "(no body)"
     return "\n".join(f"  {mask_controls(line)}" for line in text.splitlines())
 
 
