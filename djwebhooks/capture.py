@@ -50,7 +50,7 @@ class Step(str):
     __slots__ = ()
 
 
-# ---- the call ----
+# -- the call ----------------------------------------------------------------------------------------------------------
 
 
 def capture(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
@@ -118,7 +118,7 @@ def check_size(text: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> N
     )
 
 
-# ---- the hook's name ----
+# -- the hook's name ---------------------------------------------------------------------------------------------------
 
 
 def path_of(function: Callable[..., Any]) -> str:
@@ -195,7 +195,7 @@ def find(path: str) -> object:
     return found
 
 
-# ---- values to JSON ----
+# -- values to JSON ----------------------------------------------------------------------------------------------------
 
 
 def encode(value: Any, where: Where) -> Any:
@@ -323,7 +323,7 @@ def check_depth(value: object, where: Where) -> None:
         raise error(where[:4], value, f"is nested deeper than {MAX_DEPTH} levels, or contains itself: pass something flatter")
 
 
-# ---- models to JSON ----
+# -- models to JSON ----------------------------------------------------------------------------------------------------
 
 
 def encode_model_class(model: type[Model], where: Where) -> Any:
@@ -375,7 +375,7 @@ def encode_field(field: "Field[Any, Any]", instance: Model, value: Any, where: W
         return encode(field.value_to_string(instance), where)
 
 
-# ---- JSON to values ----
+# -- JSON to values ----------------------------------------------------------------------------------------------------
 
 
 def decode(found: dict[str, Any]) -> Any:
@@ -437,7 +437,7 @@ def has_default(field: "Field[Any, Any]", is_adding: bool) -> bool:
     return not field.generated and (is_adding or field.has_default() or not field.has_db_default())
 
 
-# ---- what cannot be captured ----
+# -- what cannot be captured -------------------------------------------------------------------------------------------
 
 
 def refuse(value: Any, where: Where) -> Any:

@@ -50,7 +50,7 @@ CONTAINERS = (dict, list, tuple)
 SEPARATORS = (",", ":")
 
 
-# JSON text
+# -- JSON text ---------------------------------------------------------------------------------------------------------
 
 
 class PayloadEncoder(StandardJSONEncoder):  # type: ignore[misc]  # standardjson has no types
@@ -237,7 +237,7 @@ def find_number_fault(value: float | None, path: str) -> str:
     return ""
 
 
-# Envelopes
+# -- envelopes ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
