@@ -103,7 +103,8 @@ def _link(model: type[Model] | Model, page: str, text: object, **where: Any) -> 
     return format_html('<a href="{}">{}</a>', url, text)
 
 
-def as_uuid(text: str) -> uuid.UUID | None:
+def read_uuid(text: str) -> uuid.UUID | None:
+    """Return the UUID that somebody wrote; None if it is none."""
     try:
         return uuid.UUID(text.strip())
     except ValueError:

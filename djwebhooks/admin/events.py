@@ -21,13 +21,13 @@ from djwebhooks.pages import (
     ReadOnlyAdmin,
     RowAction,
     WordFilter,
-    as_uuid,
     badge,
     breakable,
     folded,
     link_to,
     link_to_list,
     list_action,
+    read_uuid,
     text_block,
     time_field,
     titled,
@@ -102,7 +102,7 @@ class EventAdmin(ReadOnlyAdmin, ActingAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Event], search_term: str
     ) -> tuple[QuerySet[Event], bool]:
-        uid = as_uuid(search_term)
+        uid = read_uuid(search_term)
         found = Q(uid=uid) if uid else Q(name__startswith=search_term.strip())
         return queryset.filter(found), False
 

@@ -29,11 +29,11 @@ from djwebhooks.pages import (
     ReadOnlyAdmin,
     RowAction,
     WordFilter,
-    as_uuid,
     badge,
     link_to,
     link_to_list,
     list_action,
+    read_uuid,
     time_field,
     titled,
 )
@@ -101,7 +101,7 @@ class ReplayForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptabl
 
     def clean_targets(self) -> list[WebhookTarget] | None:
         words = self.cleaned_data["targets"].replace(",", " ").split()
-        uids = {uid for word in words if (uid := as_uuid(word)) is not None}
+        uids = {uid for word in words if (uid := read_uuid(word)) is not None}
         found = list(WebhookTarget.objects.filter(uid__in=uids))
         unknown = set(words).difference(str(target.uid) for target in found)
         if unknown:
@@ -238,7 +238,7 @@ class ReplayAdmin(ReadOnlyAdmin, ActingAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Replay], search_term: str
     ) -> tuple[QuerySet[Replay], bool]:
-        uid = as_uuid(search_term)
+        uid = read_uuid(search_term)
         found = Q(uid=uid) if uid else Q(requested_by__startswith=search_term.strip())
         return queryset.filter(found), False
 
