@@ -8,6 +8,9 @@ from djwebhooks import __version__
 
 #: Who makes the requests, as receivers are told.
 USER_AGENT = f"djwebhooks/{__version__}"
+#: Seconds that an unused connection is kept. Receivers close idle ones after 5 s and more; a request that crosses with
+#: the closing is lost, and cannot be sent again as it may have been read.
+IDLE_SECONDS = 4
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from math import inf
 try:
     import resource
 except ImportError:  # Windows has no such limit.
-    resource = None  # type: ignore[assignment]
+    resource = None  # type: ignore[assignment]  # a module elsewhere
 
 #: Files for whatever else the process does.
 OTHER_FILES = 128

@@ -28,13 +28,10 @@ from djwebhooks.network import GetAddrInfo
 from djwebhooks.retry import OUR_OWN_FAULTS
 from djwebhooks.transports import faults
 from djwebhooks.transports.answers import CHUNKING_FACTOR, HEAD_LIMIT, check_framing
-from djwebhooks.transports.base import UNTIMED, Reply, Request, Timing, count_ms
+from djwebhooks.transports.base import IDLE_SECONDS, UNTIMED, Reply, Request, Timing, count_ms
 from djwebhooks.transports.faults import ExchangeFailed
 from djwebhooks.transports.lookups import find_addresses
 
-#: Seconds that an unused connection is kept. Receivers close idle ones after 5 s and more; a request that crosses with
-#: the closing is lost, and cannot be sent again as it may have been read.
-IDLE_SECONDS = 4.0
 #: How many origins have a pool of connections.
 POOLS = 256
 #: How many client certificates are ready to be shown; each takes some 700 KiB, with all authorities that are trusted.
@@ -269,6 +266,8 @@ class TimedSocket(socket.socket):
 
 
 class TimedTLSSocket(TimedSocket, ssl.SSLSocket):
+    """A ``TimedSocket`` whose handshake has the exchange's deadline too."""
+
     def do_handshake(self, block: bool = False) -> None:
         try:
             self._shake_hands(block)
@@ -305,6 +304,8 @@ class Lines(io.BufferedReader):
 
 
 class Response(http.client.HTTPResponse):
+    """The final answer of an exchange, which is refused unless its head says clearly where the body ends."""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fp = Lines(self.fp.detach())
@@ -372,10 +373,12 @@ class GuardedConnection(HTTPConnection):
 
 
 class GuardedTLSConnection(GuardedConnection, HTTPSConnection):
-    pass
+    """The same over TLS."""
 
 
 class GuardedPool(HTTPConnectionPool):
+    """Guarded connections to one origin, of which one that was left with something to read is closed, and not kept."""
+
     ConnectionCls = GuardedConnection
 
     def _put_conn(self, conn: Any) -> None:
@@ -393,6 +396,8 @@ def holds_more(sock: socket.socket) -> bool:
 
 
 class GuardedTLSPool(GuardedPool, HTTPSConnectionPool):
+    """The same over TLS."""
+
     ConnectionCls = GuardedTLSConnection
 
 

@@ -20,16 +20,13 @@ from djwebhooks.hidden import HiddenBytes
 from djwebhooks.network import parse_literal
 from djwebhooks.transports import faults
 from djwebhooks.transports.answers import CHUNKING_FACTOR, HEAD_LIMIT, check_framing, keep_headers
-from djwebhooks.transports.base import Reply, Request, Timing, count_ms
+from djwebhooks.transports.base import IDLE_SECONDS, Reply, Request, Timing, count_ms
 from djwebhooks.transports.chunks import join_chunks
 from djwebhooks.transports.faults import ExchangeFailed
 from djwebhooks.transports.libcurl import pycurl
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that an unused connection is kept. Receivers close idle ones after 5 s and more; a request that crosses with
-#: the closing is lost, and cannot be sent again as it may have been read.
-IDLE_SECONDS = 4
 #: Lines of a response's head.
 MOST_LINES = 100
 
