@@ -363,6 +363,14 @@ def test_every_page_is_in_a_table_of_contents() -> None:
     assert sorted(listed) == sorted(str(page.relative_to(DOCS).with_suffix("")) for page in PAGES)
 
 
+def test_the_tests_that_pages_name_are_there() -> None:
+    """Each ``tests/…`` of the texts is a file or a directory."""
+    named = {path for page in TEXTS for path in re.findall(r"``(tests/[\w/.]+)", page.read_text())}
+
+    assert named
+    assert [path for path in sorted(named) if not (PROJECT / path).exists()] == []
+
+
 def test_make_knows_the_commands() -> None:
     """Each ``make …`` of the texts is a target of the Makefile."""
     targets = set(re.findall(r"^([a-z]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))

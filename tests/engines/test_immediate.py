@@ -1,6 +1,8 @@
 """The immediate engine sends before the call that committed returns."""
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -50,6 +52,21 @@ def bodies(receiver: Receiver) -> list[Any]:
     return [json.loads(request.body) for request in receiver.requests]
 
 
+@contextmanager
+def following(name: str, act: Callable[[], object]) -> Iterator[None]:
+    """Has a receiver of the signal *act* when an event called *name* was delivered."""
+
+    def follow(delivery: Delivery, **_: Any) -> None:
+        if delivery.event.name == name:
+            act()
+
+    delivery_succeeded.connect(follow)
+    try:
+        yield
+    finally:
+        delivery_succeeded.disconnect(follow)
+
+
 def test_an_event_has_arrived_when_fire_returns(receiver: Receiver, owner: User) -> None:
     """Outside a transaction the request, its attempt and its verdict are there at once."""
     fire("a.b", {"x": 1}, owner=owner)
@@ -89,16 +106,8 @@ def test_an_event_fired_by_a_builder_is_sent_too(receiver: Receiver, owner: User
 
 def test_an_event_fired_by_a_signal_is_sent_too(receiver: Receiver, owner: User) -> None:
     """What a receiver of a signal fires when all else is done has arrived as well when the call returns."""
-
-    def follow(delivery: Delivery, **_: Any) -> None:
-        if delivery.event.name == "a.first":
-            fire("a.second", {}, owner=owner)
-
-    delivery_succeeded.connect(follow)
-    try:
+    with following("a.first", lambda: fire("a.second", {}, owner=owner)):
         fire("a.first", {}, owner=owner)
-    finally:
-        delivery_succeeded.disconnect(follow)
 
     assert [body["type"] for body in bodies(receiver)] == ["a.first", "a.second"]
 
@@ -108,15 +117,8 @@ def test_an_event_of_another_database_is_sent_too(receiver: Receiver, owner: Use
     """What a receiver of a signal fires in another database has arrived as well when the call returns."""
     WebhookTarget.objects.using("other").register(receiver.url, ["*"], owner=None)
 
-    def follow(delivery: Delivery, **_: Any) -> None:
-        if delivery.event.name == "a.first":
-            fire("a.second", {}, using="other")
-
-    delivery_succeeded.connect(follow)
-    try:
+    with following("a.first", lambda: fire("a.second", {}, using="other")):
         fire("a.first", {}, owner=owner)
-    finally:
-        delivery_succeeded.disconnect(follow)
 
     assert [body["type"] for body in bodies(receiver)] == ["a.first", "a.second"]
 
