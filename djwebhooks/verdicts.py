@@ -4,8 +4,10 @@ import logging
 from datetime import datetime, timedelta
 
 from djwebhooks import retry, tokens
+from djwebhooks.authentication.base import TokenAuthentication
 from djwebhooks.conf import conf
 from djwebhooks.database import clean_text
+from djwebhooks.handshake import Handshake
 from djwebhooks.models.deliveries import Status
 from djwebhooks.models.keyring import UNKNOWN_KEY
 from djwebhooks.transports.base import Reply
@@ -13,7 +15,7 @@ from djwebhooks.work import Flight, Outcome, Sent
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that a lane rests at least, and at most unless it is told to, after what it needs was asked for in vain.
+#: Seconds that a lane rests at least, and at most unless its receiver wants more, after what it needs was asked for in vain.
 SHORTEST_REST, LONGEST_REST = 5.0, 300.0
 
 #: Client errors that are about the moment and not about the request.
@@ -55,16 +57,20 @@ def judge(flight: Flight, reply: Reply, now: datetime) -> Outcome:
     return _judge_check(outcome, reply) if is_check else outcome
 
 
-def rest(outcome: Outcome, reply: Reply, now: datetime) -> Outcome:
-    """Return *outcome*, of a delivery that has asked for a token or a permission in vain, with a pause for its whole lane.
+def rest(outcome: Outcome, asked: TokenAuthentication | Handshake, reply: Reply, now: datetime) -> Outcome:
+    """Return *outcome*, of a delivery that has *asked* for a token or a permission in vain, with a pause for its whole lane.
 
-    All others would only ask the same. They wait as long as that delivery does, but never for very long, as new ones may come;
-    and as long as *reply* wants it. Where nobody could be asked, at a forbidden address, nobody needs a pause.
+    Nearly all others would only ask the same. They wait as long as that delivery does, or as *reply* wants it, but never for
+    very long, as new ones may come; only a receiver, who is asked for its permission, may want that. Where nobody could be
+    asked, at a forbidden address, nobody needs a pause.
     """
     if reply.error in retry.HOPELESS:
         return outcome
     delay = 0.0 if outcome.due_at is None else (outcome.due_at - now).total_seconds()
-    seconds = max(SHORTEST_REST, min(delay, LONGEST_REST), retry.hold_of(reply, now))
+    wanted = retry.hold_of(reply, now)
+    # A sender may send other events elsewhere, where no token is shown: what its server wants is not for these.
+    longest = max(LONGEST_REST, wanted) if isinstance(asked, Handshake) else LONGEST_REST
+    seconds = max(SHORTEST_REST, min(max(delay, wanted), longest))
     return outcome._replace(hold_until=now + timedelta(seconds=seconds))
 
 

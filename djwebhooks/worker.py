@@ -674,8 +674,8 @@ class Worker:
                 self._paces[flight.work.target_id].note(reply)
                 result = self._see_grant(flight, reply)
                 if result is not None:
-                    outcome = verdicts.judge(flight, result, now)
-                    self._keep_outcome(outcome if flight.asks_for is None else verdicts.rest(outcome, reply, now))
+                    outcome, asked = verdicts.judge(flight, result, now), flight.asks_for
+                    self._keep_outcome(outcome if asked is None else verdicts.rest(outcome, asked, reply, now))
 
     def _find_wait(self) -> float:
         """For how many seconds a turn may wait for replies."""
