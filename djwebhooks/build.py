@@ -34,8 +34,16 @@ LEASE = timedelta(seconds=60)
 POLL = timedelta(seconds=0.5)
 #: What the log says when a build was broken off.
 BUILT_LATER = "The database failed, so event=%s is built later."
+#: What the log says when a function does not come back.
+HANGS = (
+    "event=%s hook=%s: its function has not come back in %d seconds. Its thread is left to it, and another one builds what comes "
+    "next; %d hang in this worker. Give what it waits for a timeout; only a new process is rid of those."
+)
 #: Seconds until a function that raised is run again, by the number of its runs.
 PAUSES = (5, 30, 120, 600)
+#: The threads that a worker builds in, each with the hook that it is at; and the hooks that one was given up at.
+_builders: dict[threading.Thread, str] = {}
+_hung: set[str] = set()
 
 
 def build(using: str, event_id: int, lease: timedelta = LEASE) -> None:
@@ -86,6 +94,8 @@ def _build_started(using: str, event_id: int) -> None:
 
 
 def _finish(using: str, event: Event) -> None:
+    if (thread := threading.current_thread()) in _builders:
+        _builders[thread] = event.hook
     events = Event.objects.using(using)
     pause = timedelta(seconds=PAUSES[min(event.build_attempts, len(PAUSES)) - 1])
     texts: dict[str, str | None] = {}
@@ -135,6 +145,8 @@ def _run(using: str, event: Event, hook: Any, version: str) -> str:
         stack.enter_context(transaction.atomic(using=using) if connections[using].in_atomic_block else nullcontext())
         for connection in connections.all():
             stack.enter_context(connection.execute_wrapper(reads))
+        if event.hook in _hung and threading.current_thread() in _builders:
+            connections.close_all()  # Should it hang again, it keeps no connection that the server would have to do without.
         text = payload.encode(function(*arguments, **keywords))
     catalogue.check_payload(event.name, text, version or hook.current)
     payload.warn_if_large(event.name, text)
@@ -279,11 +291,18 @@ class Builder:
         for thread, (event_id, since) in list(self._busy.items()):
             # Whoever takes it out reports it.
             if time.monotonic() - since > self._lease.total_seconds() and self._busy.pop(thread, None) is not None:
-                self._hanging.add(thread)
+                self._give_up(thread, event_id)
                 done.append(event_id)
         self._unfinished.difference_update(done)
         self._employ()
         return done
+
+    def _give_up(self, thread: threading.Thread, event_id: int) -> None:
+        self._hanging.add(thread)
+        hook = _builders.get(thread, "")
+        _hung.add(hook)
+        count = sum(map(threading.Thread.is_alive, self._hanging))
+        logger.error(HANGS, event_id, hook, self._lease.total_seconds(), count)
 
     def close(self) -> None:
         """Let the threads end after what they are at; wait for none that hangs."""
@@ -304,6 +323,7 @@ class Builder:
     def _work(self) -> None:
         thread = threading.current_thread()
         while (event_id := self._todo.next()) is not None:
+            _builders[thread] = ""
             self._busy[thread] = event_id, time.monotonic()
             try:
                 close_old_connections()
@@ -312,6 +332,7 @@ class Builder:
                 logger.exception(BUILT_LATER, event_id)
             finally:
                 connections.close_all()
+                _builders.pop(thread, None)
                 was_given_up = self._busy.pop(thread, None) is None
                 if not was_given_up:
                     self._done.append(event_id)

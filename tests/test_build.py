@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -11,9 +12,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connections
 from rq.timeouts import JobTimeoutException
 
-from djwebhooks.build import PAUSES, Builder, InlineBuilder, Turns, build
+from djwebhooks.build import PAUSES, Builder, InlineBuilder, Turns, _hung, build
 from djwebhooks.database import DatabaseNow, read_clock
 from djwebhooks.decorators import hook
 from djwebhooks.events import fire
@@ -57,7 +59,7 @@ def clean_slate() -> Iterator[None]:
     yield
     for gate in gates.values():
         gate.set()
-    for known in (calls, faults, gates):
+    for known in (calls, faults, gates, _hung):
         known.clear()
 
 
@@ -419,6 +421,49 @@ def test_what_hangs_too_long_is_given_up_and_replaced(make_builder: Callable[...
 
 
 @threaded
+def test_the_log_tells_of_what_hangs(make_builder: Callable[..., Builder], caplog: pytest.LogCaptureFixture) -> None:
+    """Of which hook it is, and how many there are: nobody else would notice."""
+    gates["hangs"] = threading.Event()
+    hanging = [thing_built(name="hangs").pk for _ in range(2)]
+    builder = make_builder(lease=timedelta(seconds=0.2))
+    for event_id in hanging:
+        builder.submit(event_id, 1)
+    wait_until(lambda: len(calls) == 2, "both hang")
+
+    collect(builder, 2)
+
+    told = "\n".join(record.getMessage() for record in caplog.records if record.levelname == "ERROR")
+    found = re.findall(r"event=(\d+) hook=tests.test_build:thing_built: .* (\d) hang in this worker", told)
+    assert sorted(int(event_id) for event_id, _ in found) == hanging
+    assert [count for _, count in found] == ["1", "2"]
+
+
+@hook("thing.connected")
+def thing_connected(name: str) -> str:
+    calls.append("connected" if connections[DB].connection is not None else "not connected")
+    assert gates[name].wait(30)
+    return name
+
+
+@server_only
+@threaded
+def test_a_function_that_hangs_again_keeps_no_connection(make_builder: Callable[..., Builder]) -> None:
+    """Else a function that always hangs would use up all that the server has."""
+    gates["hangs"] = threading.Event()
+    builder = make_builder(lease=timedelta(seconds=0.2))
+    events = [thing_connected(name="hangs").pk for _ in range(2)]
+
+    for number, event_id in enumerate(events, start=1):
+        builder.submit(event_id, 1)
+        wait_until(lambda number=number: len(calls) == number, "it hangs")
+        collect(builder, 1)
+
+    assert calls == ["connected", "not connected"]
+    gates["hangs"].set()
+    wait_until(lambda: not Event.objects.filter(payload="").exists(), "both are built all the same")
+
+
+@threaded
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_thread_that_dies_is_replaced(make_builder: Callable[..., Builder]) -> None:
     """Whatever ends a thread, its event is reported, and the next one is built."""
@@ -501,6 +546,25 @@ def test_what_several_targets_wait_for_is_built_once_and_in_the_first_one_s_turn
     turns.wait(3, target_id=3)
     turns.close()
     assert turns.next() is None
+
+
+@threaded
+def test_what_needs_no_build_is_sent_while_every_thread_hangs() -> None:
+    """To the same target, too."""
+    make_target()
+    gates["hangs"] = threading.Event()
+    for _ in range(Builder.SIZE):
+        thing_built(name="hangs")
+    worker = Worker(transport=MemoryTransport())
+    thread = Thread(worker.run)
+    wait_until(lambda: len(calls) == Builder.SIZE, "every thread hangs")
+
+    event = fire("thing.built", {"name": "x"}, owner=None)
+    wait_until(lambda: event.deliveries.filter(status="succeeded").exists(), "the other one is sent")
+
+    gates["hangs"].set()
+    worker.stop()
+    thread.result()
 
 
 @threaded
