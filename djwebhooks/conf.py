@@ -18,9 +18,11 @@ class Settings:
 
     #: Dotted path of the engine: what wakes a worker.
     ENGINE: str = "djwebhooks.engines.rq.RQEngine"
-    #: The django-rq queue that wake-ups go to.
+    #: The queue that wake-ups go to: one of django-rq's, or of the backend of tasks.
     QUEUE: str = "default"
-    #: How many RQ jobs may work at once.
+    #: The backend of Django's tasks that wake-ups go to.
+    TASK_BACKEND: str = "default"
+    #: How many RQ jobs, or tasks, may work at once.
     RQ_JOBS: int = 1
     #: Dotted path of the transport: what sends the requests.
     TRANSPORT: str = "djwebhooks.transports.requests.RequestsTransport"

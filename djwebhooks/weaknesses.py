@@ -62,6 +62,9 @@ FORGETFUL: Mapping[str, str] = {
     "django.core.cache.backends.locmem.LocMemCache": "counts in each process by itself, so that each has the limit",
 }
 RQ_ENGINE = "djwebhooks.engines.rq.RQEngine"
+TASKS_ENGINE = "djwebhooks.engines.tasks.TasksEngine"
+#: What runs tasks where they are enqueued, or never: the end of its path.
+DEVELOPMENT_TASKS = ("ImmediateBackend", "DummyBackend")
 #: Engines and transports for development and for tests.
 DEVELOPMENT: Mapping[str, Mapping[str, str]] = {
     "ENGINE": {"djwebhooks.engines.immediate.ImmediateEngine": "requests wait for receivers, and nobody makes retries"},
@@ -203,6 +206,13 @@ def check_development(**_: Any) -> Iterator[CheckMessage]:
         if not queue.get("ASYNC", True):
             yield checks.Warning(
                 f"RQ_QUEUES[{name!r}] is not ASYNC: jobs run where they are enqueued, so that requests wait for them.",
+                id="djwebhooks.W010",
+            )
+    if conf.ENGINE == TASKS_ENGINE:
+        backend = getattr(settings, "TASKS", {"default": {}}).get(conf.TASK_BACKEND, {}).get("BACKEND", "ImmediateBackend")
+        if backend.endswith(DEVELOPMENT_TASKS):
+            yield checks.Warning(
+                f"TASKS[{conf.TASK_BACKEND!r}] has the backend {backend!r}: requests wait for receivers, or nothing is sent.",
                 id="djwebhooks.W010",
             )
 

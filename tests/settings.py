@@ -47,6 +47,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "rest_framework",
     "django_rq",
+    "django_tasks_db",
     "djwebhooks",
     "djwebhooks.inbox",
     "tests.library",
@@ -76,6 +77,8 @@ TEMPLATES = [
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
 ROOT_URLCONF = "tests.urls"
 STATIC_URL = "static/"
+
+TASKS = {"default": {"BACKEND": "django_tasks_db.DatabaseBackend"}}
 
 SECRET_KEY = "the key of the tests, long enough that no check complains about it"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

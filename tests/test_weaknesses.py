@@ -79,6 +79,7 @@ CANNOT_BE_WEAK = {
     "SIGNATURES": "both versions are strong, and none at all is an error",
     "JSON_ENCODER": "is code, and what it makes is only ever data",
     "GIVE_UP_ON": "ends deliveries earlier, as its owner wants it",
+    "TASK_BACKEND": "is a name; what stands behind it is looked at as W010",
     "QUEUE": "is a name; what stands behind it is looked at as W011",
     "DISABLED_EMAIL": "tells an owner what the owner may see anyway",
     "ALLOWED_PORTS": "narrows; on any port a forbidden address stays forbidden",

@@ -1,16 +1,13 @@
-"""What our jobs on django-rq have in common: a bell that rings for them, a queue that gives up fast, and a clean end."""
+"""What our jobs on django-rq have in common: a bell that rings for them, and a queue that gives up fast."""
 
 import logging
 import math
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache
-from types import FrameType
 from typing import Any
 
 import django_rq
@@ -144,28 +141,6 @@ def tolerating_redis() -> Iterator[None]:
         yield
     except RedisError as error:
         logger.warning("Redis failed, but the work is in the database: %s", error)
-
-
-@contextmanager
-def stopping_on_sigterm(stop_work: Callable[[], None]) -> Iterator[None]:
-    """Let a deploy's SIGTERM end the work cleanly: without a handler it would kill the job with requests in flight."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.getsignal(signal.SIGTERM)
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        stop_work()
-        if callable(previous):
-            previous(number, frame)
-
-    signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        # RQ's SimpleWorker has set one of its own if it was called, for a second SIGTERM.
-        if signal.getsignal(signal.SIGTERM) is stop:
-            signal.signal(signal.SIGTERM, previous)
 
 
 def has_own_process() -> bool:

@@ -14,7 +14,7 @@ from redis import RedisError
 from rq import Queue, Retry
 from rq import Worker as RQWorker
 
-from djwebhooks import dispatch, lanes, replays
+from djwebhooks import lanes
 from djwebhooks.conf import conf
 from djwebhooks.database import read_clock
 from djwebhooks.engines.base import Engine
@@ -25,15 +25,13 @@ from djwebhooks.engines.jobs import (
     fast_queue,
     flag,
     has_own_process,
-    stopping_on_sigterm,
     tolerating_redis,
 )
+from djwebhooks.engines.shift import BUDGET, LINGER, next_due, stopping_on_sigterm
 from djwebhooks.inline import Inline
 from djwebhooks.wakeups import MOMENT
 from djwebhooks.worker import Worker
 
-#: Seconds that a job works at most, and goes on looking when there is nothing to do.
-BUDGET, LINGER = 60.0, 1.0
 #: Seconds between a job's signs of life to Redis.
 WATCH = 1.0
 #: How often RQ runs a job again whose process was killed.
@@ -147,14 +145,6 @@ class JobWorker(Worker):
         if self._is_full:
             with tolerating_redis():
                 self.queue.connection.delete(full_flag(self.using))
-
-
-def next_due(using: str) -> datetime | None:
-    """When there is something to do next, by the database's clock; a time that has passed for now."""
-    if dispatch.has_waiting(using):
-        return read_clock(using)
-    times = (lanes.next_due_lane(using), lanes.next_expiry(using), dispatch.next_planned(using), replays.next_replay(using))
-    return min((at for at in times if at is not None), default=None)
 
 
 @contextmanager

@@ -10,7 +10,8 @@ from rq import Retry
 
 from djwebhooks.conf import conf
 from djwebhooks.database import is_manual, read_clock
-from djwebhooks.engines.jobs import REDIS_PAUSE, Bell, fast_queue, stopping_on_sigterm, tolerating_redis
+from djwebhooks.engines.jobs import REDIS_PAUSE, Bell, fast_queue, tolerating_redis
+from djwebhooks.engines.shift import stopping_on_sigterm
 from djwebhooks.inbox.worker import InboxWorker, next_due
 from djwebhooks.inline import Inline
 from djwebhooks.wakeups import MOMENT

@@ -22,7 +22,7 @@ from rq import Queue
 from rq.registry import FailedJobRegistry, ScheduledJobRegistry, StartedJobRegistry
 
 from djwebhooks import engines
-from djwebhooks.database import DatabaseNow, read_clock, sql_now
+from djwebhooks.database import DatabaseNow, sql_now
 from djwebhooks.decorators import hook
 from djwebhooks.engines import jobs, rq
 from djwebhooks.engines.rq import RQEngine, full_flag, run_job, wake_flag
@@ -429,56 +429,6 @@ def test_a_missing_scheduler_is_said(queue: Queue, caplog: pytest.LogCaptureFixt
     assert not jobs.has_scheduler(queue)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "--with-scheduler" in caplog.text
-
-
-# -- what is due next --------------------------------------------------------------------------------------------------
-
-
-def test_nothing_is_due_when_all_is_sent(owner: User) -> None:
-    """With nothing to do there is no next wake-up."""
-    assert rq.next_due("default") is None
-
-
-def test_a_waiting_event_is_due_now(owner: User) -> None:
-    """An event that nobody has dispatched is work for now."""
-    fire("a.b", {}, owner=owner)
-
-    at = rq.next_due("default")
-    assert at is not None
-    assert at <= read_clock("default")
-
-
-def test_a_planned_event_is_due_then(owner: User) -> None:
-    """An event with a time of its own is due at that time."""
-    at = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
-    fire("a.b", {}, owner=owner, deliver_at=at)
-
-    assert rq.next_due("default") == at
-
-
-def test_a_dead_workers_lane_is_due_when_its_lease_ends(receiver: Receiver, owner: User) -> None:
-    """Nobody else would say when the work that a killed worker held may go on."""
-    fire("a.b", {}, owner=owner)
-    work(burst=True)
-    dead = Worker.objects.create(name="worker", place="x", expires_at=DatabaseNow() + timedelta(seconds=50))
-    dead.refresh_from_db()
-
-    assert rq.next_due("default") is None
-    Lane.objects.update(holder=dead.pk, due_at=DatabaseNow())
-    assert rq.next_due("default") == dead.expires_at
-
-
-def test_a_lane_that_could_not_be_given_back_is_due_soon(receiver: Receiver, owner: User) -> None:
-    """An application had the lane locked when its worker ended: somebody must look again, and the next worker frees it."""
-    fire("a.b", {}, owner=owner)
-    work(burst=True)
-    Lane.objects.update(holder=12345)
-
-    at = rq.next_due("default")
-    assert at is not None
-    assert at > read_clock("default")
-    work(burst=True)
-    assert rq.next_due("default") is None
 
 
 # -- real rqworkers ----------------------------------------------------------------------------------------------------
