@@ -28,7 +28,10 @@ def check_pattern(pattern: str) -> str:
     """Return *pattern* if it is an event's name, a name followed by ``.*``, or ``*``. Raises InvalidEvent."""
     check_length(pattern)
     if pattern != "*" and not NAME.fullmatch(pattern.removesuffix(".*")):
-        raise InvalidEvent(f"{pattern!r} is no pattern: use an event's name, 'project.*' for all below project, or '*' for all.")
+        raise InvalidEvent(
+            f"{pattern!r} is no pattern: use an event's name (words of a-z, A-Z, 0-9, _ joined by dots), "
+            "'project.*' for all below project, or '*' for all."
+        )
     return pattern
 
 

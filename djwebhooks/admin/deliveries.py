@@ -14,6 +14,7 @@ from djwebhooks.admin.pages import find_event, find_target, may_touch
 from djwebhooks.database import read_clock
 from djwebhooks.exceptions import AlreadyFinished, UnknownSender
 from djwebhooks.explain.deliveries import describe_replay, list_waits
+from djwebhooks.explain.endings import ENDINGS
 from djwebhooks.models import Attempt, Body, Delivery, Event, Replay, WebhookTarget
 from djwebhooks.models.deliveries import COALESCED
 from djwebhooks.models.events import events_database
@@ -36,7 +37,7 @@ from djwebhooks.pages import (
     time_field,
     uids_beginning_with,
 )
-from djwebhooks.words import describe_count, describe_time, pretty
+from djwebhooks.words import describe_count, describe_time, name_failure, pretty
 
 
 def retry(delivery: Delivery, by: Any) -> Done:
@@ -126,7 +127,7 @@ class AttemptInline(admin.TabularInline):  # type: ignore[type-arg]  # not subsc
 class DeliveryAdmin(ReadOnlyAdmin, ActingAdmin):
     """Shows deliveries, whose event and target may be gone, and tries them again or cancels them."""
 
-    list_display = ("event_name", "target_url", "outcome", "when")
+    list_display = ("event_name", "outcome", "target_url", "when")
     list_filter = ("status", EventFilter, TargetFilter, ReplayFilter)
     search_fields = ("uid",)
     search_help_text = (
@@ -185,7 +186,7 @@ class DeliveryAdmin(ReadOnlyAdmin, ActingAdmin):
 
     @admin.display(description="status")
     def outcome(self, delivery: Delivery) -> SafeString:
-        facts = [(fact,) for fact in (delivery.reason, describe_count(delivery.attempt_count, "attempt")) if fact]
+        facts = [(fact,) for fact in (name_failure(delivery.reason), describe_count(delivery.attempt_count, "attempt")) if fact]
         return format_html("{}{}", badge(delivery.status), format_html_join("", '<br><span class="quiet">{}</span>', facts))
 
     @admin.display(description="due or finished")
@@ -222,7 +223,8 @@ class DeliveryAdmin(ReadOnlyAdmin, ActingAdmin):
             newer = Delivery.objects.filter(uid=delivery.replaced_by).first()
             return link_to(newer, "a newer event has taken its place") if newer is not None else delivery.reason
         if delivery.is_finished:
-            return delivery.reason or NOTHING
+            words = ENDINGS.get(delivery.reason)
+            return f"{delivery.reason}: {words}" if words else delivery.reason or NOTHING
         using = events_database()
         waits = list_waits(using, delivery, find_event(delivery), find_target(delivery), read_clock(using))
         return format_html_join(SafeString("<br>"), "{}", ((sentence,) for sentence in waits))

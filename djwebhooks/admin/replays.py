@@ -87,8 +87,14 @@ class ReplayForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptabl
         widget=forms.CheckboxSelectMultiple,
         help_text="How they ended. Who has got a succeeded one gets it twice.",
     )
-    since = forms.DateTimeField(required=False, widget=forms.DateTimeInput(attrs={"type": "datetime-local"}))
-    until = forms.DateTimeField(required=False, widget=forms.DateTimeInput(attrs={"type": "datetime-local"}))
+    since = forms.DateTimeField(
+        required=False,
+        widget=forms.DateTimeInput(attrs={"type": "datetime-local"}),
+        help_text="When their deliveries were made: then or later.",
+    )
+    until = forms.DateTimeField(
+        required=False, widget=forms.DateTimeInput(attrs={"type": "datetime-local"}), help_text="Before then."
+    )
     event = forms.CharField(
         required=False, max_length=255, help_text="A name, a pattern such as project.*, or one event's uid; empty is any."
     )
@@ -270,7 +276,7 @@ class ReplayAdmin(ReadOnlyAdmin, ActingAdmin):
     def who_words(self, replay: Replay) -> str:
         return f"{replay.requested_by or 'nobody named'}, through {THROUGH[replay.requested_through]}"
 
-    @admin.display(description="made pending again")
+    @admin.display(description="made pending")
     def reopened(self, replay: Replay) -> str:
         return f"{replay.reopened_count} of {replay.count}"
 

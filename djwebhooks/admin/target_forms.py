@@ -6,6 +6,7 @@ from typing import Any
 
 from django import forms
 from django.core.exceptions import ValidationError
+from django.db.models.fields import BLANK_CHOICE_DASH
 from django.forms.fields import InvalidJSONInput
 from django.forms.models import BaseInlineFormSet
 from django.utils.html import format_html, format_html_join
@@ -18,7 +19,7 @@ from djwebhooks.hidden import hide
 from djwebhooks.models import WebhookTarget
 from djwebhooks.models.endpoints import target_digest
 from djwebhooks.models.validation import check_authentication, check_certificate, check_filtered, check_version
-from djwebhooks.pages import NOTHING, link_to
+from djwebhooks.pages import link_to
 
 #: Fields of the form that may hold a receiver's passwords.
 SECRET_FIELDS = ("headers", "initial-headers", "authentication_parts", "new_certificate")
@@ -120,7 +121,7 @@ class SenderSelect(forms.Select):
 
     def optgroups(self, name: str, value: list[str], attrs: dict[str, Any] | None = None) -> Any:
         names = dict.fromkeys([*conf.SENDERS, *filter(None, value)])
-        self.choices = [("", NOTHING), *((sender, sender) for sender in names)]
+        self.choices = [BLANK_CHOICE_DASH[0], *((sender, sender) for sender in names)]
         return super().optgroups(name, value, attrs)
 
 
@@ -155,6 +156,7 @@ class TargetForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptabl
             "filters": forms.Textarea(attrs={"rows": 3, "class": "vLargeTextField"}),
         }
         labels = {"is_active": "Active", "is_ordered": "Ordered"}
+        help_texts = {"owner": "Whose events are sent there. The lens lists all owners to choose from."}
         field_classes = {"headers": HeadersField, "retry_schedule": OptionalJSONField, "filters": FiltersField}
 
     def clean_headers(self) -> Any:

@@ -52,6 +52,8 @@ VERIFICATION = {
     False: "The receiver refuses what it cannot verify.",
     True: "The receiver accepts what it cannot have verified: anybody may send to it in your name.",
 }
+#: Events of a target that a list has room for.
+SHOWN_EVENTS = 3
 #: For how long an old secret signs beside its successor.
 OVERLAP_HOURS = 24
 
@@ -64,9 +66,9 @@ def send_test(target: WebhookTarget) -> Done:
     return Done(f"Fired the test event {event.uid}.", link=link_to(event, "See what becomes of it"))
 
 
-def activate(target: WebhookTarget) -> Done:
+def resume(target: WebhookTarget) -> Done:
     target.resume()
-    return Done("Activated: what was held is sent, at a rising rate.")
+    return Done("Resumed: what was held is sent, at a rising rate.")
 
 
 def probe(target: WebhookTarget) -> Done:
@@ -74,9 +76,9 @@ def probe(target: WebhookTarget) -> Done:
     return Done("One request is sent as soon as a worker can; if it succeeds, the rest follows.")
 
 
-def deactivate(target: WebhookTarget) -> Done:
+def pause(target: WebhookTarget) -> Done:
     target.pause()
-    return Done("Deactivated: events are held.")
+    return Done("Paused: events are held until it is resumed.")
 
 
 def rotate_secret(target: WebhookTarget) -> Done:
@@ -188,7 +190,7 @@ class WebhookTargetAdmin(VersionsAdmin):
     form = TargetForm
     inlines = (SubscriptionInline,)
     raw_id_fields = ("owner",)
-    list_display = ("address", "owner_name", "event_names", "state", "identifier")
+    list_display = ("address", "state", "owner_name", "event_names", "identifier")
     list_select_related = ("owner", "lane")
     list_filter = (StateFilter, KindFilter, ("is_active", titled("active")), ("is_ordered", titled("ordered")))
     search_help_text = "A part of the URL, the identifier or the owner's name."
@@ -207,9 +209,9 @@ class WebhookTargetAdmin(VersionsAdmin):
     )
     row_actions = (
         RowAction("test", "Send test event", send_test),
-        RowAction("activate", "Activate", activate, suits=lambda target: target.state in {"paused", "disabled", "suspended"}),
+        RowAction("resume", "Resume", resume, suits=lambda target: target.state in {"paused", "disabled", "suspended"}),
         RowAction("probe", "Probe now", probe, suits=lambda target: target.state in {"disabled", "suspended"}),
-        RowAction("deactivate", "Deactivate", deactivate, suits=lambda target: target.is_active),
+        RowAction("pause", "Pause", pause, suits=lambda target: target.is_active),
         RowAction("rotate-secret", "Rotate secret", rotate_secret),
         RowAction("check-keys", "Check keys", check_keys),
         RowAction("finish-rotation", "Finish rotation", finish_rotation, suits=lambda target: len(read_keys(target)) > 1),
@@ -250,7 +252,9 @@ class WebhookTargetAdmin(VersionsAdmin):
 
     @admin.display(description="events")
     def event_names(self, target: WebhookTarget) -> SafeString:
-        return breakable(target.event)
+        names = target.events
+        more = f" and {len(names) - SHOWN_EVENTS} more" if len(names) > SHOWN_EVENTS else ""
+        return breakable(", ".join(names[:SHOWN_EVENTS]) + more)
 
     @admin.display(description="state")
     def state(self, target: WebhookTarget) -> SafeString:
@@ -299,7 +303,7 @@ class WebhookTargetAdmin(VersionsAdmin):
     def key_states(self, target: WebhookTarget) -> SafeString | str:
         keys = [(key.id, key.public_key, "; ".join(describe_key(key))) for key in read_keys(target)]
         return (
-            format_html_join("", "<p><code>{}</code><br><code>{}</code><br>{}</p>", keys)
+            format_html_join("", "<p>id <code>{}</code><br>public key <code>{}</code><br>{}</p>", keys)
             or "No key opens them: rotate the secret."
         )
 

@@ -25,7 +25,8 @@ class VerbCommand(BaseCommand):
         parser: CommandParser = self.verbs.add_parser(run.__name__, help=summary, description=summary)
         parser.set_defaults(run=run)
         if has_database:
-            parser.add_argument("--database", metavar="ALIAS", choices=list(connections), help="Instead of what the routers say.")
+            told = "Work on this database, not on the one that the routers choose."
+            parser.add_argument("--database", metavar="ALIAS", choices=list(connections), help=told)
         return parser
 
     def handle(self, *args: object, **options: Any) -> None:

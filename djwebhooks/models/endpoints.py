@@ -155,7 +155,7 @@ class Endpoint(models.Model):
         check_schedule(self.retry_schedule)
         check_rate(self.rate_limit)
         if self.concurrency_limit == 0:
-            raise InvalidTarget("The concurrency limit must be at least 1; to stop, deactivate the target.")
+            raise InvalidTarget("The concurrency limit must be at least 1; to stop, pause the target.")
         for name in ("identifier", "description"):
             check_storable(name, getattr(self, name))
 

@@ -6,32 +6,15 @@ Unlike ``djwebhooks.explain``, which speaks to the staff, this names neither wor
 from collections.abc import Iterator
 from datetime import datetime
 
-from djwebhooks import retry
 from djwebhooks.conf import conf
+from djwebhooks.explain.endings import ENDINGS
 from djwebhooks.explain.events import waits_for_newer
 from djwebhooks.explain.targets import describe_suspension, list_troubles
 from djwebhooks.models import Delivery, WebhookTarget
-from djwebhooks.models.deliveries import COALESCED, FILTERED
 from djwebhooks.words import describe_span, describe_time, name_failure
 
 #: States in which nothing is sent, or no more than a probe.
 CLOSED = ("paused", "disabled", "suspended")
-#: Why a delivery ended, where the word alone says too little.
-REASONS = {
-    COALESCED: "a newer event has taken its place",
-    FILTERED: "the webhook's filters do not let it through",
-    "cancelled": "somebody cancelled it",
-    "build_error": "what it was to say could not be written",
-    "expired": "it was not sent in time",
-    "held_too_long": "it was held for too long",
-    "key_retired": "the key that was to sign it is no longer in use",
-    "replay_cancelled": "it was to be sent again, and that was cancelled",
-    retry.ABORT_MESSAGE: "the receiver asked not to be sent it again",
-    retry.DISABLED_BY_RECEIVER: "the receiver asked not to be sent anything more",
-    retry.GAVE_UP: "the receiver answered that there is no use in trying again",
-    retry.GONE: "the receiver answered 410 Gone",
-    retry.SCHEDULE_EXHAUSTED: "the last retry failed, too",
-}
 
 
 def explain_target(target: WebhookTarget, now: datetime) -> list[str]:
@@ -69,7 +52,7 @@ def explain_delivery(delivery: Delivery, now: datetime) -> str:
 
 def describe_reason(delivery: Delivery) -> str:
     """Say why *delivery* has ended, or what went wrong last; empty if nothing did."""
-    return REASONS.get(delivery.reason, name_failure(delivery.reason))
+    return ENDINGS.get(delivery.reason, name_failure(delivery.reason))
 
 
 def _find_wait(delivery: Delivery, now: datetime) -> str:

@@ -46,7 +46,7 @@ def test_no_page_shows_a_secret(admin_client: Client) -> None:
     target = WebhookTarget.objects.get()
     old_secret = target.secret
     delivery = send(target, 500)
-    for name in ("test", "deactivate", "activate", "rotate-secret", "check-keys", "finish-rotation", "retry-failed"):
+    for name in ("test", "pause", "resume", "rotate-secret", "check-keys", "finish-rotation", "retry-failed"):
         act(admin_client, target, name)
     target.refresh_from_db()
     hidden = [old_secret, target.secret, target.secrets, *(key.pair for key in target.keyring.keys)]

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.conf import LazySettings
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 from django.db import connection
@@ -102,14 +103,26 @@ def test_a_target_is_found_by_address_identifier_and_owner(admin_client: Client)
         assert list(found) == [target]
 
 
+def test_the_list_of_targets_names_a_few_events_and_the_zone_of_times(admin_client: Client, settings: LazySettings) -> None:
+    """So that a target of many events is no taller than others."""
+    settings.TIME_ZONE = "Asia/Tokyo"
+    target = make_target(owner=make_owner())
+    for name in "abcd":
+        target.subscriptions.create(event=name)
+
+    assert "a, b, c and 2 more" in text_of(admin_client.get(list_of("webhooktarget")))
+    for page in (list_of("webhooktarget"), page_of(target), list_of("delivery")):
+        assert "Times are in Asia/Tokyo." in text_of(admin_client.get(page))
+
+
 def test_the_list_of_targets_shows_owner_and_events(admin_client: Client) -> None:
     """A row says whose it is and what it wants; a system target is the system's."""
     make_target(owner=make_owner("beatrice")).subscriptions.create(event="invoice.paid")
     WebhookTarget.objects.register("https://audit.example.com/", ["*"], owner=None)
     page = text_of(admin_client.get(list_of("webhooktarget")))
 
-    assert "beatrice invoice.paid, project.* healthy" in page
-    assert "the system * healthy" in page
+    assert "healthy beatrice invoice.paid, project.*" in page
+    assert "healthy the system *" in page
     assert text_of(admin_client.get(list_of("webhooktarget"), {"kind": "system"})).count("the system *") == 1
 
 
@@ -320,7 +333,7 @@ def test_a_system_target_is_changed_only_with_its_permission() -> None:
     assert client.post(page_of(target), fill_form()).status_code == 403
     assert client.post(page_of(target, "delete"), {"post": "yes"}).status_code == 403
     assert act(client, target, "rotate-secret").status_code == 403
-    assert "do not have the permission" in text_of(act_on_list(client, [target], "deactivate"))
+    assert "do not have the permission" in text_of(act_on_list(client, [target], "pause"))
     assert WebhookTarget.objects.get().is_active
 
 
@@ -367,28 +380,28 @@ def test_a_test_event_is_sent(admin_client: Client) -> None:
     assert page_of(event) in response.content.decode()
 
 
-def test_a_target_is_deactivated_and_activated(admin_client: Client) -> None:
+def test_a_target_is_paused_and_resumed(admin_client: Client) -> None:
     """Each button is offered when it has something to do, and history tells who pressed it."""
     target = make_target()
     offered = text_of(admin_client.get(page_of(target)))
-    deactivated = text_of(act(admin_client, target, "deactivate"))
+    paused = text_of(act(admin_client, target, "pause"))
     was_active = WebhookTarget.objects.get().is_active
-    activated = text_of(act(admin_client, target, "activate"))
+    resumed = text_of(act(admin_client, target, "resume"))
 
-    assert "Deactivate" in offered
-    assert "Activate" not in offered
+    assert "Pause" in offered
+    assert "Resume" not in offered
     assert not was_active
-    assert "Deactivated: events are held." in deactivated
+    assert "Paused: events are held until it is resumed." in paused
     assert WebhookTarget.objects.get().is_active
-    assert "Deactivate" in activated
-    assert "Deactivated: events are held." in text_of(admin_client.get(page_of(target, "history")))
+    assert "Pause" in resumed
+    assert "Paused: events are held until it is resumed." in text_of(admin_client.get(page_of(target, "history")))
 
 
-def test_a_disabled_target_says_why_and_is_activated(admin_client: Client) -> None:
-    """Activating forgets that it was disabled."""
+def test_a_disabled_target_says_why_and_is_resumed(admin_client: Client) -> None:
+    """Resuming forgets that it was disabled."""
     target = make_state("disabled")
     page = text_of(admin_client.get(page_of(target)))
-    act(admin_client, target, "activate")
+    act(admin_client, target, "resume")
 
     assert "disabled it was disabled" in page
     assert WebhookTarget.objects.get(pk=target.pk).state == "healthy"
@@ -431,9 +444,9 @@ def test_actions_of_the_list_count_what_they_did(admin_client: Client) -> None:
     """Many targets are told of in one sentence, and each has its line in the history."""
     owner = make_owner()
     targets = [make_target(f"{URL}/{number}", owner=owner) for number in range(3)]
-    page = text_of(act_on_list(admin_client, targets, "deactivate"))
+    page = text_of(act_on_list(admin_client, targets, "pause"))
 
-    assert "Deactivate: done for 3 webhook targets." in page
+    assert "Pause: done for 3 webhook targets." in page
     assert not WebhookTarget.objects.filter(is_active=True).exists()
     assert LogEntry.objects.count() == 3
 
@@ -460,9 +473,7 @@ def test_actions_of_the_list_are_bounded(admin_client: Client) -> None:
     assert not Delivery.objects.exclude(status=Status.PENDING).exists()
 
 
-@pytest.mark.parametrize(
-    "name", ["test", "activate", "deactivate", "rotate-secret", "check-keys", "finish-rotation", "retry-failed"]
-)
+@pytest.mark.parametrize("name", ["test", "resume", "pause", "rotate-secret", "check-keys", "finish-rotation", "retry-failed"])
 def test_who_may_only_look_cannot_act_on_targets(name: str) -> None:
     """Neither a page nor the list offers an action, and a forged request is refused."""
     target = make_target()
@@ -488,7 +499,7 @@ def test_who_may_only_look_sees_no_values_of_headers() -> None:
 
 def test_buttons_take_posts_only(admin_client: Client) -> None:
     """A link that somebody follows does nothing."""
-    url = reverse("admin:djwebhooks_webhooktarget_act", args=[make_target().pk, "deactivate"])
+    url = reverse("admin:djwebhooks_webhooktarget_act", args=[make_target().pk, "pause"])
 
     assert admin_client.get(url).status_code == 405
     assert WebhookTarget.objects.get().is_active
@@ -499,7 +510,7 @@ def test_buttons_are_protected_against_forged_requests(admin_user: User) -> None
     client = Client(enforce_csrf_checks=True)
     client.force_login(admin_user)
 
-    assert act(client, make_target(), "deactivate").status_code == 403
+    assert act(client, make_target(), "pause").status_code == 403
     assert WebhookTarget.objects.get().is_active
 
 
@@ -545,7 +556,7 @@ class Deleter:
         return found
 
 
-@pytest.mark.parametrize("name", ["activate", "probe", "deactivate", "rotate-secret", "test", "check-keys"])
+@pytest.mark.parametrize("name", ["resume", "probe", "pause", "rotate-secret", "test", "check-keys"])
 def test_a_button_of_a_target_that_is_deleted_meanwhile(name: str, admin_client: Client) -> None:
     """It says so, or does what changes nothing: the page is then that there is none."""
     target = make_target()

@@ -125,15 +125,16 @@ def test_what_cannot_be_is_left_out_with_its_reason(settings: LazySettings) -> N
     adopted = run()
 
     assert list_targets() == [(URL, ["a"])]
+    no_pattern = (
+        "'not a name' is no pattern: use an event's name (words of a-z, A-Z, 0-9, _ joined by dots), "
+        "'project.*' for all below project, or '*' for all."
+    )
     assert adopted.left_out == [
         (gone, "There is no auth.User with the primary key 0."),
         (names[0], "The URL begins with 'http'. Use https://. http:// needs DJWEBHOOKS_ALLOW_HTTP."),
         (names[1], "The address 10.0.0.1 is forbidden. Use the public name of the receiver."),
         (names[2], "The URL has a user name or password. Use the target's headers to authenticate."),
-        (
-            f"{names[3]}, event 'not a name'",
-            "'not a name' is no pattern: use an event's name, 'project.*' for all below project, or '*' for all.",
-        ),
+        (f"{names[3]}, event 'not a name'", no_pattern),
         (f"{names[4]}, event 'b'", "'b' matches no event of the catalogue: a."),
     ]
 

@@ -32,7 +32,9 @@ class InboxVerbs:
         parser.add_argument("--gaps", action="store_true", help="Only list the numbers that are missing.")
         parser.add_argument("--fetch", action="store_true", help="Only ask the senders' feeds for what is missing, and store it.")
         parser.add_argument("--after", metavar="N", type=read_number, help="With --fetch: ask for all that came after number N.")
-        parser.add_argument("--source", metavar="NAME", action="append", default=[], help="Of this one; repeatable.")
+        parser.add_argument(
+            "--source", metavar="NAME", action="append", default=[], help="Only of this source; repeatable (default: all)."
+        )
 
     def inbox(self, options: Options) -> None:
         check_names(options["source"])
@@ -80,7 +82,9 @@ class InboxVerbs:
 
     def add_prune(self) -> None:
         parser = self.command.add_verb(self.prune, "Delete messages that were received before the retention.")
-        parser.add_argument("--older-than", metavar="DAYS", type=read_days, help="Instead of DJWEBHOOKS_RETENTION.")
+        parser.add_argument(
+            "--older-than", metavar="DAYS", type=read_days, help="At least so old (default: DJWEBHOOKS_RETENTION)."
+        )
         parser.add_argument("--dry-run", action="store_true", help="Only say how much would be deleted.")
 
     def prune(self, options: Options) -> None:
@@ -104,7 +108,9 @@ class InboxVerbs:
 
     def add_stats(self) -> None:
         parser = self.command.add_verb(self.stats, "Count what waits for handlers and what failed lately.")
-        parser.add_argument("--format", choices=["text", "json"], default="text", help="How to write the numbers.")
+        parser.add_argument(
+            "--format", choices=["text", "json"], default="text", help="How to write the numbers (default: text)."
+        )
 
     def stats(self, options: Options) -> None:
         stats = self.collect(options)

@@ -72,7 +72,9 @@ class Command(VerbCommand):
         parser = self.add_verb(self.work, "Send what is due, without a broker, until SIGTERM or Ctrl-C.")
         parser.add_argument("--burst", action="store_true", help="End when nothing is due any more.")
         parser.add_argument("--target", metavar="UID", action="append", default=[], help="Send to this target only; repeatable.")
-        parser.add_argument("--concurrency", metavar="N", type=read_count, help="Requests in flight at most.")
+        parser.add_argument(
+            "--concurrency", metavar="N", type=read_count, help="Requests in flight at most (default: DJWEBHOOKS_CONCURRENCY)."
+        )
 
     def work(self, options: Options) -> None:
         alias = alias_of(options)
@@ -110,8 +112,8 @@ class Command(VerbCommand):
         parser.add_argument("--since", metavar="TIME", type=read_time, help="Only deliveries made at this time or later.")
         parser.add_argument("--until", metavar="TIME", type=read_time, help="Only deliveries made before this time.")
         parser.add_argument("--event", metavar="NAME", default="", help="Only of this event: a name, a pattern or a uid.")
-        parser.add_argument("--status", choices=REPLAYABLE, action="append", help="How they ended: failed; repeatable.")
-        parser.add_argument("--rate", metavar="N", type=float, help="Deliveries per second, instead of DJWEBHOOKS_REPLAY_RATE.")
+        parser.add_argument("--status", choices=REPLAYABLE, action="append", help="How they ended; repeatable (default: failed).")
+        parser.add_argument("--rate", metavar="N", type=float, help="Deliveries per second (default: DJWEBHOOKS_REPLAY_RATE).")
         parser.add_argument("--dry-run", action="store_true", help="Only say how many there are.")
 
     def replay(self, options: Options) -> None:
@@ -148,7 +150,9 @@ class Command(VerbCommand):
         parser = self.add_verb(
             self.prune, "Delete finished deliveries, and then their events, that are older than the retention."
         )
-        parser.add_argument("--older-than", metavar="DAYS", type=read_days, help="Instead of DJWEBHOOKS_RETENTION.")
+        parser.add_argument(
+            "--older-than", metavar="DAYS", type=read_days, help="At least so old (default: DJWEBHOOKS_RETENTION)."
+        )
         parser.add_argument("--dry-run", action="store_true", help="Only say how much would be deleted.")
 
     def prune(self, options: Options) -> None:
@@ -218,7 +222,12 @@ class Command(VerbCommand):
 
     def add_events(self) -> None:
         parser = self.add_verb(self.events, "Show the catalogue of events.", has_database=False)
-        parser.add_argument("--format", choices=FORMS, default="text", help="OpenAPI is a document of webhooks (3.1).")
+        parser.add_argument(
+            "--format",
+            choices=FORMS,
+            default="text",
+            help="How to write it (default: text); openapi is a document of webhooks (3.1).",
+        )
         parser.add_argument("--internal", action="store_true", help="Show also those that owners do not know of.")
 
     def events(self, options: Options) -> None:
@@ -231,7 +240,9 @@ class Command(VerbCommand):
 
     def add_stats(self) -> None:
         parser = self.add_verb(self.stats, "Count what waits, what fails and who works, and say what is missing.")
-        parser.add_argument("--format", choices=["text", "json"], default="text", help="How to write the numbers.")
+        parser.add_argument(
+            "--format", choices=["text", "json"], default="text", help="How to write the numbers (default: text)."
+        )
 
     def stats(self, options: Options) -> None:
         stats = collect(using=alias_of(options))
@@ -248,9 +259,9 @@ class Command(VerbCommand):
     def add_listen(self) -> None:
         summary = "Receive webhooks on this machine, show them and verify their signatures, until Ctrl-C."
         parser = self.add_verb(self.listen, summary, has_database=False)
-        parser.add_argument("--port", type=read_port, default=9000, help="0 for any free one.")
+        parser.add_argument("--port", type=read_port, default=9000, help="Where to listen; 0 is any free port (default: 9000).")
         parser.add_argument("--secret", metavar="whsec_…|whpk_…|-", action="append", default=[], help=LISTEN_SECRET)
-        parser.add_argument("--status", type=read_status, default=200, help="What to answer with.")
+        parser.add_argument("--status", type=read_status, default=200, help="The HTTP status to answer with (default: 200).")
 
     def listen(self, options: Options) -> None:
         try:
@@ -292,9 +303,11 @@ class Command(VerbCommand):
         whose.add_argument("--owner", metavar="PK", help="All become this owner's; 'none' for the system's own.")
         whose.add_argument("--owner-by", metavar="PATH", type=read_function, help="A function of a row, which returns its owner.")
         parser.add_argument(
-            "--rename", metavar="OLD=NEW", type=read_renaming, action="append", default=[], help="Of an event; repeatable."
+            "--rename", metavar="OLD=NEW", type=read_renaming, action="append", default=[], help="Call an event so; repeatable."
         )
-        parser.add_argument("--table", metavar="NAME", default="", help="Instead of the package's own.")
+        parser.add_argument(
+            "--table", metavar="NAME", default="", help="Where the endpoints are (default: the package's own table)."
+        )
         parser.add_argument("--sender", metavar="NAME", default="", help="The targets' sender, one of DJWEBHOOKS_SENDERS.")
         parser.add_argument("--subscribe", action="store_true", help="Give targets that are there already the events they lack.")
         parser.add_argument("--dry-run", action="store_true", help="Only say what would be made.")
