@@ -165,7 +165,10 @@ def session_launcher(
 
 
 @pytest.fixture
-def launcher(transactional_db: None, session_launcher: Launcher) -> Iterator[Launcher]:
+def launcher(request: pytest.FixtureRequest, transactional_db: None, session_launcher: Launcher) -> Iterator[Launcher]:
     """What starts processes on this test's databases, and on its Redis, within milliseconds; none of them outlives the test."""
+    if "redis" in request.fixturenames:
+        # Before this, so that it is emptied after these have ended: a scheduler would leave its lock to the next test.
+        request.getfixturevalue("redis")
     yield session_launcher
     session_launcher.end_all()

@@ -156,6 +156,7 @@ def test_what_was_held_goes_out_at_a_rising_rate(owner: User) -> None:
         assert (later - start).total_seconds() > 0.5 / rate
 
 
+@pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(("limits", "sent"), [({}, 40), ({"rate_limit": 20}, 40), ({"rate_limit": 1, "rate_period": "hour"}, 1)])
 def test_a_burst_waits_for_what_a_rate_lets_out_shortly(owner: User, limits: dict[str, Any], sent: int) -> None:
     """It drains a target that recovers, or has a limit, instead of leaving most of it to the next one; but not for hours."""

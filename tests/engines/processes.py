@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Semaphore
 
@@ -84,7 +84,8 @@ class RQWorkerProcess:
     def signal_all(self, number: signal.Signals) -> None:
         """Signal it and what it forked, as a service manager does; its own group first, as a terminal does."""
         for pid in (self.process.pid, *self.children()):
-            os.kill(pid, number)
+            with suppress(ProcessLookupError):  # A job may have ended since they were listed.
+                os.kill(pid, number)
 
     def wait(self) -> int:
         return self.process.wait(PATIENCE)
