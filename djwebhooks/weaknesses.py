@@ -239,15 +239,29 @@ def check_redis(**_: Any) -> Iterator[CheckMessage]:
 
 def _is_open(queue: Mapping[str, Any]) -> bool:
     if "URL" in queue:
-        url = urlsplit(str(queue["URL"]))
-        hosts, password = [None if url.scheme == "unix" else url.hostname], url.password
-    elif "UNIX_SOCKET_PATH" in queue:
+        return _is_open_url(str(queue["URL"]))
+    if "USE_REDIS_CACHE" in queue:
+        return _is_open_cache(settings.CACHES.get(queue["USE_REDIS_CACHE"], {}))
+    if "UNIX_SOCKET_PATH" in queue:
         return False
-    else:
-        hosts = [host for host, _ in queue.get("SENTINELS", [])] or [queue.get("HOST")]
-        more = queue.get("CONNECTION_KWARGS") or queue.get("REDIS_CLIENT_KWARGS") or {}
-        password = queue.get("PASSWORD") or more.get("password")
+    hosts = [host for host, _ in queue.get("SENTINELS", [])] or [queue.get("HOST")]
+    more = queue.get("CONNECTION_KWARGS") or queue.get("REDIS_CLIENT_KWARGS") or {}
+    password = queue.get("PASSWORD") or more.get("password")
     return not password and not all(map(_is_near, hosts))
+
+
+def _is_open_cache(cache: Mapping[str, Any]) -> bool:
+    options, location = cache.get("OPTIONS") or {}, cache.get("LOCATION") or []
+    servers = re.split("[,;]", location) if isinstance(location, str) else location
+    has_password = options.get("PASSWORD") or options.get("password")
+    return not has_password and any(_is_open_url(str(server)) for server in servers)
+
+
+def _is_open_url(address: str) -> bool:
+    if address.startswith(("unix:", "/")):
+        return False
+    url = urlsplit(address if "://" in address else f"redis://{address}")
+    return not url.password and not _is_near(url.hostname)
 
 
 def _is_near(host: str | None) -> bool:

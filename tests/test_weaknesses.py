@@ -220,6 +220,41 @@ def test_a_redis_elsewhere_must_be_guarded(settings: LazySettings, queue: dict[s
     assert [message.id for message in run_checks()] == (["djwebhooks.W011"] if is_open else [])
 
 
+@pytest.mark.parametrize(
+    ("cache", "is_open"),
+    [
+        ({"LOCATION": "redis://redis.example.com/0"}, True),
+        ({"LOCATION": ["redis://localhost/0", "redis://redis.example.com/0"]}, True),
+        ({"LOCATION": "redis://localhost/0,redis://redis.example.com/0"}, True),
+        ({"LOCATION": "10.0.0.5:6379"}, True),
+        ({"LOCATION": "redis://:password@redis.example.com/0"}, False),
+        ({"LOCATION": "redis://redis.example.com/0", "OPTIONS": {"PASSWORD": "password"}}, False),
+        ({"LOCATION": "10.0.0.5:6379", "OPTIONS": {"password": "password"}}, False),
+        ({"LOCATION": "redis://localhost/0"}, False),
+        ({"LOCATION": "127.0.0.1:6379"}, False),
+        ({"LOCATION": "unix:/run/redis.sock"}, False),
+        ({"LOCATION": "/run/redis.sock"}, False),
+        ({}, False),
+    ],
+    ids=str,
+)
+def test_a_cache_s_redis_elsewhere_must_be_guarded(settings: LazySettings, cache: dict[str, Any], is_open: bool) -> None:
+    """Django-rq can use the Redis of a cache, and then no host of the queue's own."""
+    settings.CACHES = settings.CACHES | {"jobs": {"BACKEND": "django.core.cache.backends.redis.RedisCache", **cache}}
+    settings.RQ_QUEUES = {"default": {"USE_REDIS_CACHE": "jobs", "HOST": "10.0.0.5"}}
+    settings.DJWEBHOOKS_ENGINE = RQ
+
+    assert [message.id for message in run_checks()] == (["djwebhooks.W011"] if is_open else [])
+
+
+def test_a_queue_whose_cache_is_not_there_is_told_of_elsewhere(settings: LazySettings) -> None:
+    """Django-rq says so as soon as it is used."""
+    settings.RQ_QUEUES = {"default": {"USE_REDIS_CACHE": "missing"}}
+    settings.DJWEBHOOKS_ENGINE = RQ
+
+    assert run_checks() == []
+
+
 def test_the_queue_of_the_inbox_must_be_guarded(settings: LazySettings) -> None:
     """It is used whatever the engine is; a queue that nobody uses is not ours."""
     settings.RQ_QUEUES = {"mail": {"URL": "redis://redis.example.com/0"}, "default": {"HOST": "localhost"}}
