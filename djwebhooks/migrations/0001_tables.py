@@ -298,6 +298,10 @@ class Migration(migrations.Migration):
             model_name='event',
             index=models.Index(fields=['owner', 'id'], name='djw_event_owner'),
         ),
+        migrations.AddIndex(
+            model_name='event',
+            index=djwebhooks.database.PartialIndex(fields=['owner', 'id'], name='djw_event_published', otherwise=[], where=models.Q(('dispatched_at__isnull', True), ('is_published', True))),
+        ),
         migrations.AddConstraint(
             model_name='body',
             constraint=models.UniqueConstraint(fields=('event', 'format'), name='djw_body_once_per_format'),

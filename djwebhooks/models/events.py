@@ -152,6 +152,9 @@ class Event(models.Model):
                 fields=["deliver_at"], name="djw_event_planned", where=Q(dispatched_at__isnull=True, deliver_at__isnull=False)
             ),
             models.Index(fields=["owner", "id"], name="djw_event_owner"),
+            PartialIndex(
+                fields=["owner", "id"], name="djw_event_published", where=Q(is_published=True, dispatched_at__isnull=True)
+            ),
         ]
 
     def __str__(self) -> str:
