@@ -27,7 +27,8 @@ from djwebhooks.engines.jobs import (
     has_own_process,
     tolerating_redis,
 )
-from djwebhooks.engines.shift import BUDGET, LINGER, next_due, stopping_on_sigterm
+from djwebhooks.engines.shift import BUDGET, LINGER, next_due
+from djwebhooks.engines.stopping import stopping_on_sigterm
 from djwebhooks.inline import Inline
 from djwebhooks.wakeups import MOMENT
 from djwebhooks.worker import Worker

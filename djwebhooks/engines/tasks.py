@@ -18,7 +18,8 @@ from djwebhooks.conf import conf
 from djwebhooks.database import read_clock
 from djwebhooks.engines import get_engine
 from djwebhooks.engines.base import Engine
-from djwebhooks.engines.shift import BUDGET, LINGER, next_due, stopping_on_sigterm
+from djwebhooks.engines.shift import BUDGET, LINGER, next_due
+from djwebhooks.engines.stopping import stopping_on_sigterm
 from djwebhooks.inline import Inline
 from djwebhooks.wakeups import MOMENT, Spacing
 from djwebhooks.worker import Worker

@@ -11,7 +11,7 @@ from rq import Retry
 from djwebhooks.conf import conf
 from djwebhooks.database import is_manual, read_clock
 from djwebhooks.engines.jobs import REDIS_PAUSE, Bell, fast_queue, tolerating_redis
-from djwebhooks.engines.shift import stopping_on_sigterm
+from djwebhooks.engines.stopping import stopping_on_sigterm
 from djwebhooks.inbox.worker import InboxWorker, next_due
 from djwebhooks.inline import Inline
 from djwebhooks.wakeups import MOMENT
