@@ -1,12 +1,15 @@
-"""Second connections to a test's database, for what only happens between two transactions."""
+"""Further connections to a test's database, for what only happens between transactions, or at once."""
 
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 from django.db import connections, transaction
+
+from djwebhooks.exceptions import DjWebhooksError
 
 #: SQLite has one writer: there nothing can happen while another transaction is open.
 server_only = pytest.mark.server
@@ -56,6 +59,20 @@ class Thread(threading.Thread):
         if self._error is not None:
             raise self._error
         return self._result
+
+
+def run_together(*works: Callable[[], Any]) -> list[Any]:
+    """Run *works* all at once, each on connections of its own; return what they returned, or which error of ours they raised."""
+    barrier = threading.Barrier(len(works))
+
+    def run(work: Callable[[], Any]) -> Any:
+        barrier.wait(10)
+        try:
+            return work()
+        except DjWebhooksError as error:
+            return error
+
+    return [thread.result() for thread in [Thread(partial(run, work)) for work in works]]
 
 
 @contextmanager

@@ -1,8 +1,7 @@
 """An event is one row in the caller's transaction: sent if that commits, and without harm if it is refused."""
 
 import json
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -12,7 +11,7 @@ from asgiref.sync import async_to_sync
 from django.conf import LazySettings
 from django.contrib.auth.models import AnonymousUser, Group, User
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, connection, connections, transaction
+from django.db import IntegrityError, connection, transaction
 from django.test import TestCase
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone as django_timezone
@@ -21,7 +20,6 @@ from django.utils.functional import SimpleLazyObject
 from djwebhooks.engines.base import Engine
 from djwebhooks.events import afire, fire, insert_once
 from djwebhooks.exceptions import (
-    DjWebhooksError,
     IdempotencyConflict,
     InvalidEvent,
     InvalidPayload,
@@ -33,6 +31,7 @@ from djwebhooks.exceptions import (
 from djwebhooks.models import Delivery, Event, WebhookTarget
 from djwebhooks.testing import deliver, fired
 from tests.builders import URL, make_target, make_user
+from tests.connections import run_together
 
 NOW = datetime(2026, 9, 21, 14, 13, 20, tzinfo=UTC)
 
@@ -415,28 +414,6 @@ def test_what_no_key_explains_is_not_tried_for_ever() -> None:
         insert_once(twin, "default")
 
     assert fired() == [first]
-
-
-def run_together(*works: Callable[[], Any]) -> list[Any]:
-    """Run *works* in a thread each, all at once, and return what they returned or raised."""
-    barrier = threading.Barrier(len(works))
-    results: list[Any] = [None] * len(works)
-
-    def run(number: int) -> None:
-        try:
-            barrier.wait(10)
-            results[number] = works[number]()
-        except DjWebhooksError as error:
-            results[number] = error
-        finally:
-            connections.close_all()
-
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(works))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    return results
 
 
 @pytest.mark.django_db(transaction=True)

@@ -84,7 +84,7 @@ class Endpoint(models.Model):
     is_rest_hook = models.BooleanField(
         default=False, editable=False, help_text="Made by hooks/ of the API, and goes with its last hook."
     )
-    # The request of the API that made it, if that had an idempotency key.
+    # The request that made it, by the API or the portal, if that had an idempotency key.
     creation_key = ExactCharField(max_length=64, null=True, unique=True, editable=False)  # NULLs never collide
     creation_request = ExactCharField(max_length=64, blank=True, editable=False)
     secrets = models.TextField(default=new_secrets, editable=False)

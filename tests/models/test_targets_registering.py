@@ -1,14 +1,14 @@
 """Registering makes a target or adds events to the one that is there; an owner has so many, and deregisters only theirs."""
 
 from collections.abc import Callable
-from threading import Barrier, Thread
+from functools import partial
 from typing import Any
 
 import pytest
 from django.conf import LazySettings
 from django.contrib.auth.models import AnonymousUser, Group, User
 from django.core.exceptions import ValidationError
-from django.db import connection, connections
+from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from djwebhooks.events import fire
@@ -16,6 +16,7 @@ from djwebhooks.exceptions import IdempotencyConflict, InvalidEvent, InvalidTarg
 from djwebhooks.models import Delivery, Subscription, WebhookTarget
 from djwebhooks.testing import deliver
 from tests.builders import URL, is_reached, make_target, make_user, rotate_before_save
+from tests.connections import run_together
 
 register = WebhookTarget.objects.register
 
@@ -193,30 +194,11 @@ def test_http_must_be_allowed(settings: LazySettings) -> None:
         register("http://example.com/", ["a.b"], owner=None)
 
 
-def run_together(works: list[Callable[[], Any]]) -> list[Any]:
-    """Run *works* in a thread each, all at once, and return their results."""
-    barrier, results = Barrier(len(works)), [None] * len(works)
-
-    def run(number: int) -> None:
-        try:
-            barrier.wait(10)
-            results[number] = works[number]()
-        finally:
-            connections.close_all()
-
-    threads = [Thread(target=run, args=(number,)) for number in range(len(works))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    return results
-
-
 @pytest.mark.django_db(transaction=True)
 def test_registrations_at_once_make_one_target_with_all_events() -> None:
     """Nobody's events are lost, and nobody gets an error."""
     names = [f"a.b{number}" for number in range(5)]
-    targets = run_together([lambda name=name: register("https://example.com", [name], owner=None) for name in names])
+    targets = run_together(*[partial(register, "https://example.com", [name], owner=None) for name in names])
 
     assert len(set(targets)) == 1
     assert WebhookTarget.objects.get().events == names
@@ -346,25 +328,11 @@ def test_the_limit_counts_where_the_targets_are(settings: LazySettings, is_hidde
 def test_the_limit_is_kept_by_calls_at_once(settings: LazySettings) -> None:
     """Of eight targets that are registered at once, an owner gets as many as may be."""
     settings.DJWEBHOOKS_TARGETS_PER_OWNER = 3
-    owner, ready, refused = make_user(), Barrier(8), []
-
-    def try_one(number: int) -> None:
-        try:
-            ready.wait()
-            register(f"{URL}/{number}", ["a.b"], owner=owner)
-        except TooManyTargets as error:
-            refused.append(error)
-        finally:
-            connections.close_all()
-
-    threads = [Thread(target=try_one, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    owner = make_user()
+    results = run_together(*[partial(register, f"{URL}/{number}", ["a.b"], owner=owner) for number in range(8)])
 
     assert WebhookTarget.objects.count() == 3
-    assert len(refused) == 5
+    assert [type(result) for result in results].count(TooManyTargets) == 5
 
 
 # -- hidden targets ---------------------------------------------------------------------------------------------------
