@@ -66,7 +66,8 @@ def run_together(*works: Callable[[], Any]) -> list[Any]:
     barrier = threading.Barrier(len(works))
 
     def run(work: Callable[[], Any]) -> Any:
-        barrier.wait(10)
+        connections["default"].ensure_connection()
+        barrier.wait(30)
         try:
             return work()
         except DjWebhooksError as error:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ from djwebhooks.testing import deliver
 from djwebhooks.transports.memory import MemoryTransport
 from djwebhooks.worker import Worker
 from tests.builders import make_target, make_user
-from tests.connections import Thread, server_only
+from tests.connections import Thread, run_together, server_only
 from tests.engines.processes import wait_until
 
 DB = "default"
@@ -145,14 +146,8 @@ def test_nobody_builds_what_is_being_built() -> None:
 def test_of_two_builders_at_once_one_runs_the_function() -> None:
     """Builders that come at the same moment run the function once between them."""
     event = thing_built(name="x")
-    barrier = threading.Barrier(4)
 
-    def build_with_others() -> None:
-        barrier.wait(30)
-        build(DB, event.pk)
-
-    for thread in [Thread(build_with_others) for _ in range(4)]:
-        thread.result()
+    run_together(*[partial(build, DB, event.pk)] * 4)
 
     assert calls == ["x"]
     event.refresh_from_db()

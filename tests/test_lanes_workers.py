@@ -1,7 +1,7 @@
 """A worker enlists, beats and retires; the lanes of one that died are freed."""
 
-import threading
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from djwebhooks import lanes
 from djwebhooks.database import DatabaseNow
 from djwebhooks.lanes import Held, LeaseLost
 from djwebhooks.models import Lane, Worker
-from tests.connections import Thread, second_connection, server_only
+from tests.connections import Thread, run_together, second_connection, server_only
 from tests.lanes import (
     DB,
     SECOND,
@@ -53,15 +53,9 @@ def test_a_worker_that_was_killed_keeps_nobody_from_beginning() -> None:
 @pytest.mark.django_db(transaction=True)
 def test_workers_that_enlist_at_once_keep_to_the_number() -> None:
     """Of many that enlist at the same moment, as many get in as may."""
-    barrier = threading.Barrier(6)
+    found = run_together(*[partial(lanes.enlist, DB, "rq", "here:1", 2)] * 6)
 
-    def enlist_with_others() -> object:
-        barrier.wait(30)
-        return lanes.enlist(DB, "rq", "here:1", 2)
-
-    threads = [Thread(enlist_with_others) for _ in range(6)]
-
-    assert sum(isinstance(thread.result(), int) for thread in threads) == 2
+    assert sum(isinstance(worker_id, int) for worker_id in found) == 2
 
 
 def test_a_heartbeat_renews_the_lease() -> None:

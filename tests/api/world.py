@@ -1,14 +1,13 @@
 """Owners, their webhooks, and a client that speaks JSON."""
 
 import json
-import threading
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from django.contrib.auth.models import Permission, User
 from django.core.exceptions import PermissionDenied
-from django.db import connection
 from django.http import HttpRequest
 from django.test import Client
 from django.utils import timezone
@@ -17,6 +16,7 @@ from djwebhooks.events import fire
 from djwebhooks.models import Attempt, Delivery, Event, WebhookTarget
 from djwebhooks.testing import deliver
 from djwebhooks.transports.base import Reply, Request, Timing
+from tests.connections import run_together
 from tests.library.models import Author
 
 URL = "https://example.com/hook"
@@ -154,20 +154,11 @@ def own_author(request: HttpRequest, org: str) -> Author:
 
 def run_at_once(user: User, bodies: list[tuple[str, object]], **headers: str) -> list[Any]:
     """POST all of *bodies* at the same moment and return the answers."""
-    answers: list[Any] = []
-    barrier = threading.Barrier(len(bodies))
+    cookies = Api(user).client.cookies
 
-    def post(path: str, body: object) -> None:
+    def post(path: str, body: object) -> Any:
         api = Api()
         api.client.cookies.update(cookies)
-        barrier.wait(20)
-        answers.append(api.post(path, body, **headers))
-        connection.close()
+        return api.post(path, body, **headers)
 
-    cookies = Api(user).client.cookies
-    threads = [threading.Thread(target=post, args=pair) for pair in bodies]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    return answers
+    return run_together(*[partial(post, *pair) for pair in bodies])

@@ -4,7 +4,7 @@ import io
 import json
 import logging
 import os
-import threading
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -13,14 +13,13 @@ from asgiref.sync import async_to_sync
 from django.conf import LazySettings
 from django.core.cache import cache
 from django.core.handlers.wsgi import WSGIHandler
-from django.db import connections
 from django.http.request import HttpHeaders
 from django.test import AsyncClient, Client, RequestFactory
 from django.urls import reverse
 
 from djwebhooks.inbox.models import Message, Status
 from djwebhooks.inbox.testing import signed
-from tests.connections import Thread
+from tests.connections import run_together
 from tests.inbox.senders import make_body, post, send
 
 pytestmark = pytest.mark.django_db
@@ -364,16 +363,9 @@ def test_strangers_do_not_use_up_the_rate(settings: LazySettings) -> None:
 @pytest.mark.django_db(transaction=True)
 def test_of_two_that_arrive_at_once_one_is_stored() -> None:
     """Each of eight senders is acknowledged, and there is one message."""
-    barrier = threading.Barrier(8)
+    answers = run_together(*[partial(send, "order.paid", message_id="msg_1")] * 8)
 
-    def deliver() -> int:
-        connections["default"].ensure_connection()
-        barrier.wait()
-        return int(send("order.paid", message_id="msg_1").status_code)
-
-    threads = [Thread(deliver) for _ in range(8)]
-
-    assert [thread.result() for thread in threads] == [200] * 8
+    assert [answer.status_code for answer in answers] == [200] * 8
     assert Message.objects.count() == 1
 
 
