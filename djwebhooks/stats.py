@@ -16,6 +16,7 @@ from djwebhooks.engines.jobs import fast_queue, has_scheduler
 from djwebhooks.engines.rq import RQEngine
 from djwebhooks.models import Event, Lane, WebhookTarget, Worker
 from djwebhooks.models.events import events_database
+from djwebhooks.models.operation import STATES
 
 #: Rows that one number counts at most, and targets that are listed.
 LIMIT, TOP = 100_000, 10
@@ -65,8 +66,8 @@ class Stats:
     """How djwebhooks fares. No number counts beyond *limit*; one that has reached it stands for so many or more.
 
     *events_failing*, whose payload could not be built the last time, are counted among that many of the newest.
-    *oldest_waiting_age*, and *oldest_due_age* over targets that may be sent to, are in seconds, None when there is nothing.
-    *notices* say in words what is wrong and what to do.
+    *oldest_waiting_age*, and *oldest_due_age* over targets that may be sent to, are in seconds, None when there is nothing; they
+    are exact, however much there is. *notices* say in words what is wrong and what to do.
     """
 
     limit: int
@@ -81,9 +82,11 @@ class Stats:
     oldest_due_age: float | None
     lanes_held: int
     lanes_due: int
-    targets_paused: int
-    targets_disabled: int
+    targets_healthy: int
+    targets_degraded: int
     targets_suspended: int
+    targets_disabled: int
+    targets_paused: int
     engine: str
     queue: QueueStats | None
     workers: list[WorkerStats]
@@ -100,14 +103,22 @@ def collect(*, using: str | None = None, limit: int = LIMIT) -> Stats:
     alias = using or events_database()
     now = database.read_clock(alias)
     numbers = {
-        **count_events(alias, now, limit),
-        **count_deliveries(alias, now, limit),
-        **count_lanes(alias, now),
-        "workers": list_workers(alias, now),
+        **count(alias, now, limit),
+        "failed_lately": sum(count_failed(alias, now, limit).values()),
+        "targets": list_targets(alias, now, limit),
         "queue": ask_queue(),
     }
-    numbers["targets"] = list_targets(alias, now, limit)
     return Stats(limit=limit, engine=conf.ENGINE, notices=list(advise(numbers)), **numbers)
+
+
+def count(using: str, now: datetime, limit: int) -> dict[str, Any]:
+    """Return those numbers that are about what is there, by their names in ``Stats``."""
+    return {
+        **count_events(using, now, limit),
+        **count_deliveries(using, now, limit),
+        **count_lanes(using, now),
+        "workers": list_workers(using, now),
+    }
 
 
 # -- events ------------------------------------------------------------------------------------------------------------
@@ -115,43 +126,58 @@ def collect(*, using: str | None = None, limit: int = LIMIT) -> Stats:
 
 def count_events(using: str, now: datetime, limit: int) -> dict[str, Any]:
     waiting = Event.objects.using(using).waiting()
-    at_once, planned = waiting.filter(deliver_at__isnull=True), waiting.filter(deliver_at__isnull=False)
-    oldest = at_once.order_by("id").values_list("created_at", flat=True).first()
+    at_once, planned = waiting.filter(deliver_at__isnull=True), waiting.filter(deliver_at__gt=now)
+    overdue = waiting.filter(deliver_at__lte=now)
+    since = [
+        at_once.order_by("id").values_list("created_at", flat=True).first(),
+        overdue.order_by("deliver_at").values_list("deliver_at", flat=True).first(),
+    ]
+    ages = [(now - at).total_seconds() for at in since if at is not None]
     return {
-        "events_waiting": at_once[:limit].count(),
+        "events_waiting": min(at_once[:limit].count() + overdue[:limit].count(), limit),
         "events_planned": planned[:limit].count(),
         "events_failing": Event.objects.using(using).failing(limit).count(),
-        "oldest_waiting_age": (now - oldest).total_seconds() if oldest is not None else None,
+        "oldest_waiting_age": max(ages, default=None),
     }
 
 
 # -- deliveries --------------------------------------------------------------------------------------------------------
 
+#: Whether a target may be sent to.
+IS_OPEN = """
+    djw_target.is_active AND djw_lane.disabled_at IS NULL AND djw_lane.suspended_at IS NULL
+    AND (djw_lane.held_until IS NULL OR djw_lane.held_until <= %s)
+"""
 #: Some pending deliveries, each with whether its target may be sent to; the limit keeps the cost bounded.
-PENDING = """
-    SELECT sample.target_id, sample.due_at, CASE
-        WHEN djw_target.is_active AND djw_lane.disabled_at IS NULL AND djw_lane.suspended_at IS NULL
-            AND (djw_lane.held_until IS NULL OR djw_lane.held_until <= %s) THEN 1 ELSE 0 END AS is_open
+PENDING = f"""
+    SELECT sample.target_id, sample.due_at, CASE WHEN {IS_OPEN} THEN 1 ELSE 0 END AS is_open
     FROM (SELECT target_id, due_at FROM djw_delivery WHERE status = 'pending' LIMIT %s) AS sample
     LEFT JOIN djw_target ON djw_target.id = sample.target_id
     LEFT JOIN djw_lane ON djw_lane.target_id = sample.target_id
+"""
+#: Since when the oldest delivery is due: the oldest of each lane that has anything to do, now or later.
+OLDEST = f"""
+    SELECT MIN((
+        SELECT MIN(due_at) FROM djw_delivery
+        WHERE djw_delivery.target_id = djw_lane.target_id AND status = 'pending' AND due_at <= %s
+    )) FROM djw_lane INNER JOIN djw_target ON djw_target.id = djw_lane.target_id
+    WHERE (djw_lane.holder IS NOT NULL OR djw_lane.due_at IS NOT NULL) AND {IS_OPEN}
 """
 
 
 def count_deliveries(using: str, now: datetime, limit: int) -> dict[str, Any]:
     sql = f"""
-        SELECT COUNT(*), SUM(CASE WHEN is_open = 1 AND due_at <= %s THEN 1 ELSE 0 END),
-            SUM(1 - is_open), MIN(CASE WHEN is_open = 1 AND due_at <= %s THEN due_at END)
+        SELECT COUNT(*), SUM(CASE WHEN is_open = 1 AND due_at <= %s THEN 1 ELSE 0 END), SUM(1 - is_open)
         FROM ({PENDING}) AS pending
     """
     at = database.to_database(using, now)
-    [(pending, due, held, oldest)] = database.execute(using, sql, [at, at, at, limit])
+    [(pending, due, held)] = database.execute(using, sql, [at, at, limit])
+    [(oldest,)] = database.execute(using, OLDEST, [at, at])
     return {
         "deliveries_pending": pending,
         "deliveries_due": int(due or 0),
         "deliveries_held": int(held or 0),
         "oldest_due_age": age_of(oldest, now),
-        "failed_lately": sum(count_failed(using, now, limit).values()),
     }
 
 
@@ -199,7 +225,7 @@ def count_lanes(using: str, now: datetime) -> dict[str, int]:
         lanes_due=Count("pk", filter=Q(holder__isnull=True, due_at__lte=now)),
     )
     targets = WebhookTarget.objects.using(using)
-    return counts | {f"targets_{state}": targets.in_state(state).count() for state in ("disabled", "suspended", "paused")}
+    return counts | {f"targets_{state}": targets.in_state(state).count() for state in STATES}
 
 
 def list_workers(using: str, now: datetime) -> list[WorkerStats]:

@@ -422,7 +422,8 @@ def test_the_report_has_a_line_for_everything() -> None:
     stats = Stats(
         limit=1000, events_waiting=1000, events_planned=2, events_failing=3, oldest_waiting_age=3.0, deliveries_pending=4,
         deliveries_due=5, deliveries_held=6, failed_lately=7, oldest_due_age=600.0, lanes_held=8, lanes_due=9, targets_paused=10,
-        targets_disabled=11, targets_suspended=12, engine="path.Engine", queue=QueueStats("q", has_scheduler=True, workers=1),
+        targets_disabled=11, targets_suspended=12, targets_healthy=13, targets_degraded=14, engine="path.Engine",
+        queue=QueueStats("q", has_scheduler=True, workers=1),
         workers=[WorkerStats("rq", "host:1", 60.0, 2.0, True, 3), WorkerStats("rq", "host:2", 7200.0, 200.0, False, 0)],
         targets=[TargetStats("u-1", "http://x/\x1b", "healthy", 1000, 20, 30, None)], notices=["Do this."],
     )  # fmt: skip

@@ -9,7 +9,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from djwebhooks import dispatch, lanes, replays
+from djwebhooks import dispatch, lanes, replays, stats
 from djwebhooks.coalescing import Kind, Places, Tried, end_outdated
 from djwebhooks.database import read_clock
 from djwebhooks.erasure import erase
@@ -253,6 +253,12 @@ def test_erasing_reads_no_whole_table(full_tables: None) -> None:
     TargetOwner.objects.create(target=some_target(), owner=owner)
 
     check_all(lambda: erase(owner))
+
+
+@pytest.mark.django_db
+def test_counting_reads_no_whole_table(full_tables: None) -> None:
+    """Monitoring may ask every few seconds."""
+    check_all(lambda: stats.count(DB, read_clock(DB), limit=100))
 
 
 def check_all(run: Callable[[], object]) -> None:

@@ -51,6 +51,17 @@ def test_events_that_wait_are_counted_apart_from_planned_ones(owner: User) -> No
     assert stats.oldest_waiting_age == pytest.approx(500, abs=60)
 
 
+def test_a_planned_event_waits_once_its_time_has_come(owner: User) -> None:
+    """It is dispatched like the others then, and as long as nobody does so, it is late."""
+    fire("a", {}, owner=owner, deliver_at=timezone.now() + timedelta(hours=1))
+    Event.objects.update(deliver_at=timezone.now() - timedelta(seconds=500))
+
+    stats = collect()
+
+    assert (stats.events_waiting, stats.events_planned) == (1, 0)
+    assert stats.oldest_waiting_age == pytest.approx(500, abs=60)
+
+
 def test_payloads_that_cannot_be_built_are_counted_among_the_newest_events() -> None:
     """No index tells of them, so that it takes a look at each; what was erased is no trouble any more."""
     for error in ("ValueError: one", "", "ValueError: two"):
@@ -108,6 +119,22 @@ def test_counting_stops_at_the_limit(owner: User) -> None:
     assert [target.pending for target in stats.targets] == [3]
 
 
+def test_the_oldest_is_found_behind_any_number_that_may_not_be_sent(owner: User) -> None:
+    """What is late is what one has to know of, so that no limit cuts it off."""
+    make_target(owner, "paused").pause()
+    for _ in range(5):
+        fire("a", {}, owner=owner)
+    late = make_target(owner, "late")
+    fire("a", {}, owner=owner)
+    deliver(503)
+    late.deliveries.update(due_at=timezone.now() - timedelta(seconds=300))
+
+    assert collect(limit=2).oldest_due_age == pytest.approx(300, abs=60)
+
+    late.pause()
+    assert collect().oldest_due_age is None
+
+
 def test_lanes_are_counted_by_state(owner: User) -> None:
     """Held by a worker, due, disabled, suspended."""
     now = timezone.now()
@@ -124,6 +151,7 @@ def test_lanes_are_counted_by_state(owner: User) -> None:
     stats = collect()
 
     assert (stats.lanes_held, stats.lanes_due, stats.targets_disabled, stats.targets_suspended) == (1, 1, 1, 1)
+    assert (stats.targets_healthy, stats.targets_degraded, stats.targets_paused) == (3, 0, 0)
     assert "Targets disabled: 1." in " ".join(stats.notices)
 
 

@@ -34,7 +34,7 @@ class EventQuerySet(models.QuerySet["Event"]):
 
     def failing(self, newest: int) -> "EventQuerySet":
         """Events whose payload could not be built the last time that it was tried, among so many that came last."""
-        last = self.order_by("-pk").values_list("pk", flat=True).first() or 0
+        last = self.aggregate(last=models.Max("pk"))["last"] or 0
         return self.filter(pk__gt=last - newest, erased_at__isnull=True).exclude(build_error="")
 
     def unbuilt(self, pk: int) -> "EventQuerySet":
