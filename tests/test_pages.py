@@ -26,6 +26,7 @@ from django.http import HttpResponse
 from django.test import RequestFactory
 from django.urls import include, path
 from django.utils import timezone
+from prometheus_client import CollectorRegistry
 
 from djwebhooks import catalogue, signing
 from djwebhooks.conf import Settings
@@ -101,7 +102,7 @@ def read(hooks: None) -> Iterator[Read]:
 
     yield read
     for name in set(sys.modules) - before:
-        if name.startswith(("tests.library.page_", "jobs", "packages")):
+        if name.startswith(("tests.library.page_", "jobs", "packages", "shop")):
             del sys.modules[name]
     assert [page.name for page in pages if page.blocks] == []
 
@@ -457,6 +458,27 @@ def test_production(read: Read, tmp_path: Path) -> None:
 
     assert page.run()["DATABASES"]["default"]["ENGINE"] == "django.db.backends.sqlite3"
     assert workers
+
+
+def test_metrics(read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The collector is registered as the application starts, a worker counts beside its port, and several processes are one."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    registry, called = CollectorRegistry(), list[tuple[Any, ...]]()
+    page = read("docs/how-to/metrics.rst")
+
+    page.run(until="ShopConfig")
+    sys.modules["shop.apps"].REGISTRY = registry  # type: ignore[attr-defined]
+    page.module.ShopConfig.ready(None)
+    assert registry.get_sample_value("djwebhooks_up", {"database": "default"}) == 1
+
+    page.run(until="start_http_server")
+    command = sys.modules["shop.management/commands/work"]
+    for name in ("count_outcomes", "start_http_server", "call_command"):
+        setattr(command, name, lambda *arguments, **_: called.append(arguments))
+    page.module.Command().handle()
+    assert called == [(), (9100,), ("webhooks", "work")]
+
+    assert b'djwebhooks_up{database="default"} 1.0' in page.run()["metrics"](None).content
 
 
 def test_the_reference(read: Read, settings: LazySettings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:

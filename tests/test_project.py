@@ -52,7 +52,7 @@ LAYERS = (
     ("events", "weaknesses"),
     ("model_events",),
     ("adoption", "decorators", "checks", "erasure", "explain", "prune", "stats"),
-    ("admin", "api", "portal", "jwks", "management", "apps", "testing"),
+    ("admin", "api", "portal", "jwks", "metrics", "management", "apps", "testing"),
     ("inbox",),
 )
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
