@@ -22,6 +22,7 @@ from djwebhooks.health import Health
 from djwebhooks.models import Attempt, Delivery, Dispatcher, Event, Lane, WebhookTarget, Worker
 from djwebhooks.models.deliveries import Status, Trigger
 from djwebhooks.models.lanes import HEALTH, next_look
+from djwebhooks.retry import DISABLED_BY_RECEIVER, GONE
 from djwebhooks.work import LOOKAHEAD, Held, Outcome, Recorded, Sent, Work
 
 logger = logging.getLogger(__name__)
@@ -425,6 +426,7 @@ def _record(using: str, worker_id: int, outcomes: Sequence[Outcome], now: dateti
         lane = lanes.get(outcome.work.target_id)
         if lane is not None and (lane.holder, lane.token) == (worker_id, outcome.work.token):
             result.outcomes.append(outcome)
+    _let_new_address_speak(using, result, now)
     _write_attempts(using, _forget_erased(using, result.outcomes))
     _write_statuses(using, result.outcomes, now)
     outdated = _end_outdated(using, result.outcomes, now)
@@ -432,6 +434,30 @@ def _record(using: str, worker_id: int, outcomes: Sequence[Outcome], now: dateti
     _write_health(using, result, lanes, now)
     _write_key_checks(using, result.outcomes, now)
     return result
+
+
+def _let_new_address_speak(using: str, result: Recorded, now: datetime) -> None:
+    """Where a target has left the address that asks for silence, or for no more, send to the new one instead."""
+    asking = {outcome.work.target_id for outcome in result.outcomes if _find_asking(outcome)}
+    urls = dict(database.read_many(using, WebhookTarget, ("id", "target_url"), asking)) if asking else {}
+    for number, outcome in enumerate(result.outcomes):
+        sent, url = _find_asking(outcome), urls.get(outcome.work.target_id)
+        if sent and url is not None and sent.url != url:
+            result.outcomes[number] = _overhear(outcome, sent, now)
+            result.changed.add(outcome.work.target_id)
+
+
+def _find_asking(outcome: Outcome) -> Sent | None:
+    """The exchange in which the target's own receiver, and no sender's or token server, asked something for the whole lane."""
+    has_answer = outcome.sent is not None and outcome.sent.status_code is not None and not outcome.work.sender
+    return outcome.sent if has_answer and (outcome.disables or outcome.hold_until) else None
+
+
+def _overhear(outcome: Outcome, sent: Sent, now: datetime) -> Outcome:
+    """Return *outcome* as if only this attempt had failed, and is followed by another."""
+    outcome = outcome._replace(disables="", hold_until=None)
+    is_open = outcome.status == Status.PENDING or outcome.reason in (GONE, DISABLED_BY_RECEIVER)
+    return outcome._replace(status=Status.PENDING, reason=sent.failure, due_at=now) if is_open else outcome
 
 
 def _forget_erased(using: str, outcomes: list[Outcome]) -> list[Outcome]:

@@ -59,7 +59,7 @@ def take_one(worker_id: int) -> Work:
 
 def exchange(status: int | None = 200, **fields: Any) -> Sent:
     values: dict[str, Any] = {
-        "url": "http://127.0.0.1/", "started_at": now(), "duration": 0.1, "status_code": status, "response_headers": {},
+        "url": "http://127.0.0.1/a", "started_at": now(), "duration": 0.1, "status_code": status, "response_headers": {},
         "response_body": "", "error": "", "detail": "", "address": "127.0.0.1",
     }  # fmt: skip
     return Sent(**(values | fields))

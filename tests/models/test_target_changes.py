@@ -176,6 +176,46 @@ def test_what_is_in_flight_goes_on_as_it_was_made(target: WebhookTarget) -> None
     assert delivery.status == Status.SUCCEEDED
 
 
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [(410, {}), (500, {"webhook-delivery": "disable"}), (503, {"retry-after": "3600"})],
+    ids=["gone", "disable", "silence"],
+)
+def test_an_address_that_was_left_speaks_for_itself_alone(target: WebhookTarget, status: int, headers: dict[str, str]) -> None:
+    """What it says about the whole target, while that has moved, is not the new receiver's word: that one gets the event now."""
+    Delivery.objects.latest("pk").cancel()
+    delivery = Delivery.objects.earliest("pk")
+    delivery.retry()
+
+    def move_meanwhile(request: Request) -> Reply:
+        if request.url != URL:
+            return Reply(request.key, status=200)
+        change(target, target_url=f"{URL}/new")
+        return Reply(request.key, status=status, headers=headers)
+
+    assert [request.url for request in deliver(move_meanwhile)] == [URL, f"{URL}/new"]
+    target = WebhookTarget.objects.get()
+    assert (target.health.disabled_at, target.health.held_until) == (None, None)
+    delivery.refresh_from_db()
+    assert (delivery.status, delivery.attempts.get(number=2).status_code) == (Status.SUCCEEDED, status)
+
+
+def test_a_success_at_an_address_that_was_left_is_one(target: WebhookTarget) -> None:
+    """It has arrived; that the old receiver wants no more is another matter."""
+    Delivery.objects.latest("pk").cancel()
+    delivery = Delivery.objects.earliest("pk")
+    delivery.retry()
+
+    def move_meanwhile(request: Request) -> Reply:
+        change(target, target_url=f"{URL}/new")
+        return Reply(request.key, status=200, headers={"webhook-delivery": "disable"})
+
+    assert [request.url for request in deliver(move_meanwhile)] == [URL]
+    assert WebhookTarget.objects.get().state == "healthy"
+    delivery.refresh_from_db()
+    assert delivery.status == Status.SUCCEEDED
+
+
 def test_a_retry_goes_to_the_target_as_it_is_then(target: WebhookTarget) -> None:
     """Long after the delivery has ended, too."""
     send_all()
