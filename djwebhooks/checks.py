@@ -371,7 +371,7 @@ def check_owner_field(**_: Any) -> Iterator[CheckMessage]:
     if name is None or owner_model() not in {model._meta.label for model in apps.get_models()}:
         return
     model = apps.get_model(owner_model())
-    names = {field.name for field in model._meta.get_fields()} | set(dir(model))
+    names = [*(field.name for field in model._meta.get_fields()), *dir(model)]
     if name not in names:
         yield Error(f"DJWEBHOOKS_OWNER_FIELD is {name!r}, which {owner_model()} does not have.", id="djwebhooks.E013")
 
@@ -395,7 +395,7 @@ def check_queue(**_: Any) -> Iterator[CheckMessage]:
             hint=f"Add 'django_rq' to INSTALLED_APPS and the queue {conf.QUEUE!r} to RQ_QUEUES, {other}.",
             id="djwebhooks.E010",
         )
-    elif conf.QUEUE not in getattr(settings, "RQ_QUEUES", {}):
+    elif conf.QUEUE not in list(getattr(settings, "RQ_QUEUES", {})):
         yield Error(
             f"DJWEBHOOKS_QUEUE is {conf.QUEUE!r}, which RQ_QUEUES does not have.",
             hint=f"Add it to RQ_QUEUES, {other}.",

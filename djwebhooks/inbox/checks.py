@@ -50,7 +50,7 @@ def check_handlers(**_: Any) -> Iterator[CheckMessage]:
 @listing
 def check_queue(**_: Any) -> Iterator[CheckMessage]:
     """A queue that django-rq does not have."""
-    if conf.INBOX_QUEUE is not None and conf.INBOX_QUEUE not in getattr(settings, "RQ_QUEUES", {}):
+    if conf.INBOX_QUEUE is not None and conf.INBOX_QUEUE not in list(getattr(settings, "RQ_QUEUES", {})):
         yield Error(
             f"DJWEBHOOKS_INBOX_QUEUE is {conf.INBOX_QUEUE!r}, which RQ_QUEUES does not have.",
             hint="Add it to RQ_QUEUES, or leave it out and run 'manage.py webhooks inbox'.",

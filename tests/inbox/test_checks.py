@@ -58,9 +58,10 @@ def test_the_tests_own_settings_are_good() -> None:
     assert list_messages(include_deployment_checks=True) == []
 
 
-def test_other_faults_are_found(settings: LazySettings) -> None:
+@pytest.mark.parametrize("queue", ["mail", ["default"]])
+def test_other_faults_are_found(settings: LazySettings, queue: object) -> None:
     """A queue that does not exist, and times without zones."""
-    settings.DJWEBHOOKS_INBOX_QUEUE = "mail"
+    settings.DJWEBHOOKS_INBOX_QUEUE = queue
     settings.USE_TZ = False
 
     assert [message.id for message in list_messages()] == ["djwebhooks_inbox.E003", "djwebhooks_inbox.E004"]
