@@ -1,5 +1,6 @@
 """Prometheus gets the numbers of the tables at each scrape, and what this process sent; no label can grow without bound."""
 
+import re
 import runpy
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from djwebhooks.signals import attempt_made, delivery_failed, delivery_succeeded
 from djwebhooks.testing import deliver, make_due
 from djwebhooks.transports.base import Reply
 from tests.builders import make_target, make_user
+from tests.test_docs import DOCS
 
 
 @pytest.fixture
@@ -82,6 +84,13 @@ def test_each_scrape_has_the_numbers_of_now(registry: CollectorRegistry, owner: 
         state: read(registry, "targets", state=state) for state in ("healthy", "degraded", "suspended", "disabled", "paused")
     }
     assert states == {"healthy": 0, "degraded": 1, "suspended": 0, "disabled": 0, "paused": 1}
+
+
+def test_every_gauge_is_documented() -> None:
+    """The page's table has those that there are, and no others."""
+    text = (DOCS / "how-to" / "metrics.rst").read_text()
+
+    assert set(re.findall(r"^``(\w+)``  ", text, re.MULTILINE)) == {family.name for family in WebhookCollector().describe()}
 
 
 @pytest.mark.django_db
