@@ -414,6 +414,7 @@ def play(stack: ExitStack, stage: Stage, options: argparse.Namespace) -> None:
     say("\nLook around:\n")
     show("guestbook", site)
     show("webhooks", f"{site}webhooks/")
+    show("portal", f"{site}portal/")
     show("queue", f"{site}django-rq/")
     show("admin", f"{site}admin/")
     show("receiver", receiver)

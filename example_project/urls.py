@@ -9,6 +9,7 @@ urlpatterns = [
     path("login/", auth_views.LoginView.as_view(), name="login"),
     path("logout/", auth_views.LogoutView.as_view(), name="logout"),
     path("admin/", admin.site.urls),
+    path("portal/", include("djwebhooks.portal.urls")),
     path("api/", include("djwebhooks.api.urls")),
     path("django-rq/", include("django_rq.urls")),
 ]
