@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import urlencode
 
+from django import forms
 from django.apps import apps
 from django.contrib import admin, messages
 from django.contrib.admin.options import IS_POPUP_VAR
@@ -19,7 +20,7 @@ from djwebhooks.admin.pages import SYSTEM_PERMISSION, may_touch, name_owner
 from djwebhooks.admin.replays import ADD_URL, ReplayAdmin
 from djwebhooks.admin.target_forms import COLUMNS, SECRET_FIELDS, SubscriptionFormSet, SystemTargetForm, TargetForm
 from djwebhooks.admin.versions import VersionsAdmin
-from djwebhooks.database import read_clock
+from djwebhooks.database import ExactCharField, read_clock
 from djwebhooks.exceptions import DeletedTarget, DjWebhooksError, UndecryptableSecret
 from djwebhooks.explain.targets import list_holds, list_troubles
 from djwebhooks.models import Delivery, Replay, Subscription, WebhookTarget
@@ -131,6 +132,7 @@ class SubscriptionInline(admin.TabularInline):  # type: ignore[type-arg]  # not 
     model = Subscription
     formset = SubscriptionFormSet
     extra = 1
+    formfield_overrides = {ExactCharField: {"widget": forms.TextInput(attrs={"class": "vLargeTextField", "aria-label": "event"})}}
     verbose_name = "event"
     verbose_name_plural = "events: a name, project.* for all below it, or * for all"
 

@@ -1,6 +1,7 @@
 """The admin page of targets: the list, the form, who may do what, and what the buttons do."""
 
 import json
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -113,6 +114,15 @@ def test_the_list_of_targets_names_a_few_events_and_the_zone_of_times(admin_clie
     assert "a, b, c and 2 more" in text_of(admin_client.get(list_of("webhooktarget")))
     for page in (list_of("webhooktarget"), page_of(target), list_of("delivery")):
         assert "Times are in Asia/Tokyo." in text_of(admin_client.get(page))
+
+
+def test_every_field_has_a_name(admin_client: Client) -> None:
+    """Also those of events, which stand in a table: a screen reader says what they are for."""
+    page = admin_client.get(page_of(make_target())).content.decode()
+
+    fields = re.findall(r'<input type="text" name="subscriptions-[^>]*>', page)
+    assert fields
+    assert all('aria-label="event"' in field for field in fields)
 
 
 def test_the_list_of_targets_shows_owner_and_events(admin_client: Client) -> None:
