@@ -212,6 +212,16 @@ def test_in_a_test_case_the_wake_is_an_on_commit_callback(woken: list[str]) -> N
     assert len(callbacks) == 1
 
 
+@pytest.mark.django_db
+def test_a_test_may_run_the_callbacks_again_and_again(woken: list[str]) -> None:
+    """Each time that it does, the engine is woken for what was fired since."""
+    for number in range(3):
+        with TestCase.captureOnCommitCallbacks(execute=True):
+            fire("a.b", number)
+
+    assert woken == ["default"] * 3
+
+
 # -- which database ---------------------------------------------------------------------------------------------------
 
 
