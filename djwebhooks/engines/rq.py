@@ -3,7 +3,6 @@
 import gc
 import os
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -16,7 +15,6 @@ from rq import Worker as RQWorker
 
 from djwebhooks import lanes
 from djwebhooks.conf import conf
-from djwebhooks.database import read_clock
 from djwebhooks.engines.base import Engine
 from djwebhooks.engines.jobs import (
     FLAG_SECONDS,
@@ -27,10 +25,9 @@ from djwebhooks.engines.jobs import (
     has_own_process,
     tolerating_redis,
 )
-from djwebhooks.engines.shift import BUDGET, LINGER, next_due
+from djwebhooks.engines.shift import BUDGET, LINGER, wake_next
 from djwebhooks.engines.stopping import stopping_on_sigterm
 from djwebhooks.inline import Inline
-from djwebhooks.wakeups import MOMENT
 from djwebhooks.worker import Worker
 
 #: Seconds between a job's signs of life to Redis.
@@ -110,13 +107,7 @@ def run_worker(engine: RQEngine, queue: Queue, using: str) -> None:
                 worker.run()
         finally:
             worker.lower_flag()
-        # Whoever committed until now saw a job at work, or had just woken one, and did not wake another: so look once more.
-        time.sleep(MOMENT)
-        at = worker.retry_enlisting_at or next_due(using)
-        if at is not None:
-            # The database says when; the scheduler goes by a clock like this machine's, read last so that nobody comes too early.
-            now = read_clock(using)
-            engine.wake(using, datetime.now(UTC) + (at - now))
+        wake_next(engine, worker)
 
 
 class JobWorker(Worker):

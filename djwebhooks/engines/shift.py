@@ -1,9 +1,13 @@
 """A worker's shift: what the jobs of any queue have in common that are a worker for a while."""
 
-from datetime import datetime
+import time
+from datetime import UTC, datetime
 
 from djwebhooks import dispatch, lanes, replays
 from djwebhooks.database import read_clock
+from djwebhooks.engines.base import Engine
+from djwebhooks.wakeups import MOMENT
+from djwebhooks.worker import Worker
 
 #: Seconds that a job works at most, and goes on looking when there is nothing to do.
 BUDGET, LINGER = 60.0, 1.0
@@ -15,3 +19,16 @@ def next_due(using: str) -> datetime | None:
         return read_clock(using)
     times = (lanes.next_due_lane(using), lanes.next_expiry(using), dispatch.next_planned(using), replays.next_replay(using))
     return min((at for at in times if at is not None), default=None)
+
+
+def wake_next(engine: Engine, worker: Worker) -> None:
+    """At the end of *worker*'s shift, see to it that another begins when there is something to do.
+
+    Whoever committed until now saw a worker, or had just woken one, and did not wake another: so it looks once more.
+    """
+    time.sleep(MOMENT)
+    at = worker.retry_enlisting_at or next_due(worker.using)
+    if at is not None:
+        # The database says when; jobs are planned by a clock like this machine's, read last so that nobody comes too early.
+        now = read_clock(worker.using)
+        engine.wake(worker.using, datetime.now(UTC) + (at - now))

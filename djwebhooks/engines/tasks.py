@@ -18,10 +18,10 @@ from djwebhooks.conf import conf
 from djwebhooks.database import read_clock
 from djwebhooks.engines import get_engine
 from djwebhooks.engines.base import Engine
-from djwebhooks.engines.shift import BUDGET, LINGER, next_due
+from djwebhooks.engines.shift import BUDGET, LINGER, next_due, wake_next
 from djwebhooks.engines.stopping import stopping_on_sigterm
 from djwebhooks.inline import Inline
-from djwebhooks.wakeups import MOMENT, Spacing
+from djwebhooks.wakeups import Spacing
 from djwebhooks.worker import Worker
 
 try:
@@ -154,10 +154,4 @@ def run_worker(engine: Engine, using: str) -> None:
     worker = Worker(using=using, budget=BUDGET, linger=LINGER, name=TASK_WORKER, most=conf.RQ_JOBS)
     with stopping_on_sigterm(worker.stop):
         worker.run()
-        # Whoever committed until now saw a worker, or had just woken one, and did not wake another: so look once more.
-        time.sleep(MOMENT)
-        at = worker.retry_enlisting_at or next_due(using)
-        if at is not None:
-            # The database says when; the backend goes by a clock like this machine's, read last so that nobody comes too early.
-            now = read_clock(using)
-            engine.wake(using, datetime.now(UTC) + (at - now))
+        wake_next(engine, worker)
