@@ -5,6 +5,7 @@ import pickle
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
+from operator import attrgetter
 from types import ModuleType
 from typing import Any
 
@@ -201,7 +202,7 @@ def test_a_version_goes_in_every_envelope(envelope: str) -> None:
     make_target(url="http://127.0.0.1:9/b", version="old", envelope=envelope)
     fire("a.b", {"new": 1}, versions={"old": {"old": 1}}, owner=owner)
 
-    bodies = [json.loads(request.body) for request in deliver()]
+    bodies = [json.loads(request.body) for request in sorted(deliver(), key=attrgetter("url"))]
 
     assert [body.get("data", body)["old"] for body in bodies] == [1, 1]
     assert bodies[1]["owner"] == "ada"
