@@ -309,7 +309,7 @@ def check_hook_senders(**_: Any) -> Iterator[CheckMessage]:
 def _list_hooks() -> list[tuple[str, Any]]:
     """Return all hooks, each after the place where it is defined."""
     if getattr(settings, "ROOT_URLCONF", None):
-        get_resolver().url_patterns  # noqa: B018 (the views bring their hooks)
+        get_resolver().url_patterns  # noqa: B018  # the views bring their hooks
     return sorted(((f"{hook.__module__}.{hook.__qualname__}", hook) for hook in catalogue.hooks), key=itemgetter(0))
 
 

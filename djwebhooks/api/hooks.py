@@ -96,7 +96,7 @@ class HookRequestSerializer(StrictSerializer[Any]):
         return check_url(url)
 
     # REST framework finds these by the fields' names.
-    validate_hookUrl = validate_target = validate_subscription_url = validate_target_url  # noqa: N815
+    validate_hookUrl = validate_target = validate_subscription_url = validate_target_url  # noqa: N815  # after the field
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Return the event and the one URL. Raises ``ValidationError``."""

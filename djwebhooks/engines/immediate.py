@@ -3,10 +3,7 @@
 from datetime import datetime
 
 from djwebhooks.engines.base import Engine
-from djwebhooks.inline import Inline
-from djwebhooks.worker import Worker
-
-_inline = Inline(lambda using: Worker(using=using, burst=True, threaded=False).run())
+from djwebhooks.engines.shift import inline
 
 
 class ImmediateEngine(Engine):
@@ -16,4 +13,4 @@ class ImmediateEngine(Engine):
 
     def wake(self, using: str, at: datetime | None = None) -> None:
         if at is None:
-            _inline.run(using)
+            inline.run(using)

@@ -25,9 +25,8 @@ from djwebhooks.engines.jobs import (
     has_own_process,
     tolerating_redis,
 )
-from djwebhooks.engines.shift import BUDGET, LINGER, wake_next
+from djwebhooks.engines.shift import BUDGET, LINGER, inline, wake_next
 from djwebhooks.engines.stopping import stopping_on_sigterm
-from djwebhooks.inline import Inline
 from djwebhooks.worker import Worker
 
 #: Seconds between a job's signs of life to Redis.
@@ -36,9 +35,6 @@ WATCH = 1.0
 RETRIES = 2
 #: The name of the workers that jobs are.
 JOB_WORKER = "rq"
-
-#: For queues with ``ASYNC: False``, whose jobs are run by the caller.
-_inline = Inline(lambda using: Worker(using=using, burst=True, threaded=False).run())
 
 
 class RQEngine(Engine):
@@ -50,8 +46,8 @@ class RQEngine(Engine):
         self.bell = Bell(run_job, job_options, "")
 
     def wake(self, using: str, at: datetime | None = None) -> None:
-        if _inline.is_working:
-            _inline.run(using)
+        if inline.is_working:
+            inline.run(using)
             return
         self.bell.ring(conf.QUEUE, using, at, unless=full_flag(using))
 
@@ -88,7 +84,7 @@ def run_job(using: str) -> None:
     with tolerating_redis():
         queue.connection.delete(wake_flag(using))
     if not queue.is_async:
-        _inline.run(using)
+        inline.run(using)
         return
     engine = RQEngine()
     try:

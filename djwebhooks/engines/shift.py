@@ -6,11 +6,15 @@ from datetime import UTC, datetime
 from djwebhooks import dispatch, lanes, replays
 from djwebhooks.database import read_clock
 from djwebhooks.engines.base import Engine
+from djwebhooks.inline import Inline
 from djwebhooks.wakeups import MOMENT
 from djwebhooks.worker import Worker
 
 #: Seconds that a job works at most, and goes on looking when there is nothing to do.
 BUDGET, LINGER = 60.0, 1.0
+
+#: The shift of a job that is run where it is enqueued.
+inline = Inline(lambda using: Worker(using=using, burst=True, threaded=False).run())
 
 
 def next_due(using: str) -> datetime | None:

@@ -18,9 +18,8 @@ from djwebhooks.conf import conf
 from djwebhooks.database import read_clock
 from djwebhooks.engines import get_engine
 from djwebhooks.engines.base import Engine
-from djwebhooks.engines.shift import BUDGET, LINGER, next_due, wake_next
+from djwebhooks.engines.shift import BUDGET, LINGER, inline, next_due, wake_next
 from djwebhooks.engines.stopping import stopping_on_sigterm
-from djwebhooks.inline import Inline
 from djwebhooks.wakeups import Spacing
 from djwebhooks.worker import Worker
 
@@ -39,9 +38,6 @@ PAUSE = 5.0
 LOOK_AFTER = BUDGET + 2 * lanes.SILENCE
 #: Seconds between warnings that a backend cannot plan.
 WARN_AFTER = 60.0
-
-#: For backends that run tasks where they are enqueued.
-_inline = Inline(lambda using: Worker(using=using, burst=True, threaded=False).run())
 
 
 class Here(threading.local):
@@ -66,8 +62,8 @@ class TasksEngine(Engine):
         self._silent_until = self._warn_again_at = 0.0
 
     def wake(self, using: str, at: datetime | None = None) -> None:
-        if _inline.is_working:
-            _inline.run(using)
+        if inline.is_working:
+            inline.run(using)
             return
         if time.monotonic() < self._silent_until:
             return
@@ -136,7 +132,7 @@ def is_waiting(result: Any, *, unless_told: bool = False) -> bool:
 def run_task(using: str) -> None:
     """Be a worker until there is nothing to do, or the budget is spent, and see to it that another comes if need be."""
     if _here.is_enqueueing:
-        _inline.run(using)
+        inline.run(using)
         return
     engine = get_engine()
     try:
