@@ -56,6 +56,8 @@ PLENTY = 2
 REPLAY_POLL, NO_REPLAY = 1.0, math.inf
 #: Seconds that a worker which is to end waits for the next part of a replay, or for what a rate holds back.
 PATIENCE = 2.0
+#: Requests that are handed over in a turn: with many more, what they need has left the processor's caches when they are answered.
+HAND_OVER = 128
 #: Seconds that results may wait to be recorded together, and how many go at once.
 FLUSH, FLUSH_SIZE = 0.03, 500
 #: Lanes that one worker leases at most.
@@ -131,6 +133,8 @@ class Worker:
         self._owes_lease = False
         #: Whether slow and untried targets were not looked at in the last turn, though they should have been.
         self._owes_take = False
+        #: Whether more could have been handed over in the last turn.
+        self._has_rest = False
         #: Whether a replay goes on shortly, and whether a lane's rate lets something out.
         self._is_replaying = self._is_paced = False
 
@@ -521,18 +525,22 @@ class Worker:
 
     def _hand_over(self) -> None:
         """Give the transport as much as it has room for, fairly over the targets."""
-        self._chosen_at = self._clock()
+        self._chosen_at, self._has_rest = self._clock(), False
         if self._is_stopping or not self._may_start():
             return
         if self._pause and self._outcomes:
             return  # As long as results cannot be recorded, each further request may have to be made again.
         usage = Usage(self._flights.values(), self._paces, self.transport.concurrency)
-        room = self.transport.concurrency - len(self._flights)
+        free = self.transport.concurrency - len(self._flights)
+        room = min(free, HAND_OVER)
         # What is ready of a lane that is still to be looked at may have been cancelled.
         fresh = {pk: held for pk, held in self._held.items() if not held.is_stale and not held.is_leaving}
         chosen = list(choose(fresh, usage, room, self._chosen_at))
         if not chosen:
             return
+        self._has_rest = len(chosen) == room < free
+        for work in chosen:  # To the end: the next turn begins with those that got nothing in this one.
+            self._held[work.target_id] = self._held.pop(work.target_id)
         self._last_work = time.monotonic()
         prepared = messages.prepare(self.using, self._claim(chosen), self._held, self._clock())
         if not self._may_start():  # The database took its time.
@@ -680,6 +688,8 @@ class Worker:
     def _find_wait(self) -> float:
         """For how many seconds a turn may wait for replies."""
         now = time.monotonic()
+        if self._has_rest:
+            return 0.0
         if self._outcomes:
             record_at = self._oldest_outcome + FLUSH if self._flights else now
             return max(0.0, max(record_at, self._record_again_at) - now)

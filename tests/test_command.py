@@ -1,5 +1,6 @@
 """``manage.py webhooks``: its verbs as a shell and a service manager use them."""
 
+import gc
 import json
 import os
 import pty
@@ -30,7 +31,7 @@ import djwebhooks
 from djwebhooks import signing
 from djwebhooks.database import DatabaseNow, execute
 from djwebhooks.events import fire
-from djwebhooks.management.commands.webhooks import Command, name_user, stopping
+from djwebhooks.management.commands.webhooks import Command, collecting_seldom, name_user, stopping
 from djwebhooks.management.listen import DevelopmentReceiver, Received, describe
 from djwebhooks.management.reencrypt import reencrypt_secrets
 from djwebhooks.management.report import report
@@ -209,6 +210,22 @@ def test_other_threads_leave_signals_alone() -> None:
     thread.join()
 
     assert handlers == [before]
+
+
+@pytest.mark.parametrize("threshold", [0, 700, 50_000])
+def test_garbage_is_looked_for_seldom_only_meanwhile(threshold: int) -> None:
+    """A process that works collects no more often than it was told to, and as before when it has ended."""
+    before = gc.get_threshold()
+    gc.set_threshold(threshold, 11, 12)
+    try:
+        with collecting_seldom():
+            meanwhile = gc.get_threshold()
+        after = gc.get_threshold()
+    finally:
+        gc.set_threshold(*before)
+
+    assert meanwhile == ({700: 20_000}.get(threshold, threshold), 11, 12)
+    assert after == (threshold, 11, 12)
 
 
 # -- replay ------------------------------------------------------------------------------------------------------------

@@ -61,6 +61,36 @@ def fire_many(count: int, owner: User, keys: int = 1) -> None:
 # -- how soon -----------------------------------------------------------------------------------------------------------
 
 
+class Patient(MemoryTransport):
+    """Notes what it gets between its waits, and how long it may wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts: list[tuple[list[str], bool]] = []
+
+    def wait(self, timeout: float) -> list[Reply]:
+        urls = [request.url[-1] for request in self.requests[sum(len(urls) for urls, _ in self.parts) :]]
+        self.parts.append((urls, timeout > 0))
+        return super().wait(0.0)
+
+
+def test_a_turn_hands_over_a_part_and_the_next_one_goes_on(owner: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a wait in between, and beginning with the targets that got nothing yet."""
+    monkeypatch.setattr("djwebhooks.worker.HAND_OVER", 2)
+    for number in range(5):
+        register(f"http://127.0.0.1/{number}", owner)
+    fire_many(2, owner)
+    transport = Patient()
+
+    work(burst=True, transport=transport, threaded=False)
+
+    sent = [urls for urls, _ in transport.parts if urls]
+    assert [len(urls) for urls in sent] == [2, 2, 2, 2, 2]
+    assert set("".join(sum(sent[:2], []) + sent[2][:1])) == set("01234")
+    assert not any(may_wait for urls, may_wait in transport.parts if urls and urls is not sent[-1])
+
+
+
 def test_a_single_event_is_sent_after_few_statements(owner: User) -> None:
     """Each is a round trip that it waits for: its lane is leased with its delivery, and what else is due is looked for later."""
     register("http://127.0.0.1/", owner)
