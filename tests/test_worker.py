@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from datetime import timedelta
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -86,9 +87,8 @@ def test_a_turn_hands_over_a_part_and_the_next_one_goes_on(owner: User, monkeypa
 
     sent = [urls for urls, _ in transport.parts if urls]
     assert [len(urls) for urls in sent] == [2, 2, 2, 2, 2]
-    assert set("".join(sum(sent[:2], []) + sent[2][:1])) == set("01234")
+    assert set(chain(*sent[:2], sent[2][:1])) == set("01234")
     assert not any(may_wait for urls, may_wait in transport.parts if urls and urls is not sent[-1])
-
 
 
 def test_a_single_event_is_sent_after_few_statements(owner: User) -> None:
