@@ -201,6 +201,15 @@ def test_the_document_says_where_the_api_is(prefix: str) -> None:
 
 
 @described
+@pytest.mark.parametrize("page", ["schema/", "docs/"])
+def test_anybody_may_read_both(page: str, settings: LazySettings) -> None:
+    """Even where a project asks everybody to log in: neither tells of a row."""
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, "django.contrib.auth.middleware.LoginRequiredMiddleware"]
+
+    assert Client().get(f"/api/{page}").status_code == 200
+
+
+@described
 def test_the_page_asks_nobody_else(settings: LazySettings) -> None:
     """All that it loads is served from here, nothing runs that a content security policy would have to name."""
     settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, SIDECAR]
