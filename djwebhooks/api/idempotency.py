@@ -11,10 +11,17 @@ QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"')
 
 
 def read_key(request: Request) -> str:
-    """Return the key in the header, which may be quoted or bare; empty without one. Raises ``ValidationError``."""
-    header = request.headers.get("Idempotency-Key", "")
+    """Return the key in the header, which may be quoted or bare; empty without one.
+
+    Raises ``ValidationError`` for an empty one, which would let the request be done again, and for one that is too long.
+    """
+    if "Idempotency-Key" not in request.headers:
+        return ""
+    header = request.headers["Idempotency-Key"]
     quoted = QUOTED.fullmatch(header)
     key = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else header
+    if not key:
+        raise refuse("The header Idempotency-Key is empty, so this request would be done again: give a key, or leave it out.")
     if len(key) > 255:
         raise refuse(f"The header Idempotency-Key has {len(key)} characters; at most 255 are possible.")
     return key

@@ -68,7 +68,7 @@ ERRORS = {
 ALWAYS, WITH_BODY = (401, 403, 500), (400, 413, 415)
 IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
-    {"type": "string", "maxLength": 255},
+    {"type": "string", "minLength": 1, "maxLength": 255},
     OpenApiParameter.HEADER,
     description="The same request with the same key again does nothing, and is answered as the first.",
 )

@@ -46,6 +46,19 @@ def test_a_key_has_a_limit(path: str) -> None:
     assert "at most 255" in answer.mistakes["non_field_errors"][0]
 
 
+@pytest.mark.parametrize("header", ["", '""'])
+@pytest.mark.parametrize("path", ["targets/", "events/"])
+def test_an_empty_key_is_refused(path: str, header: str) -> None:
+    """400, and nothing is done: its sender has lost the key, and believes that a repetition is harmless."""
+    body = {"target_url": URL, "events": ["a"]} if path == "targets/" else {"name": "a", "payload": 1}
+
+    answer = Api(make_publisher()).post(path, body, **{"Idempotency-Key": header})
+
+    assert "is empty" in answer.mistakes["non_field_errors"][0]
+    assert not WebhookTarget.objects.exists()
+    assert not Event.objects.exists()
+
+
 @pytest.mark.parametrize("route", POSTS)
 def test_a_key_is_refused_where_it_is_not_obeyed(route: str) -> None:
     """400, and nothing is done, by every other POST: whoever sends a key believes that a repetition is harmless."""
