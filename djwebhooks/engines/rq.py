@@ -103,7 +103,7 @@ def run_worker(engine: RQEngine, queue: Queue, using: str) -> None:
                 worker.run()
         finally:
             worker.lower_flag()
-        wake_next(engine, worker)
+        wake_next(engine, using, worker.retry_enlisting_at)
 
 
 class JobWorker(Worker):

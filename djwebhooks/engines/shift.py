@@ -25,14 +25,14 @@ def next_due(using: str) -> datetime | None:
     return min((at for at in times if at is not None), default=None)
 
 
-def wake_next(engine: Engine, worker: Worker) -> None:
-    """At the end of *worker*'s shift, see to it that another begins when there is something to do.
+def wake_next(engine: Engine, using: str, at: datetime | None = None) -> None:
+    """At the end of a shift, see to it that another begins *at* that time, or when there is something to do.
 
     Whoever committed until now saw a worker, or had just woken one, and did not wake another: so it looks once more.
     """
     time.sleep(MOMENT)
-    at = worker.retry_enlisting_at or next_due(worker.using)
+    at = at or next_due(using)
     if at is not None:
         # The database says when; jobs are planned by a clock like this machine's, read last so that nobody comes too early.
-        now = read_clock(worker.using)
-        engine.wake(worker.using, datetime.now(UTC) + (at - now))
+        now = read_clock(using)
+        engine.wake(using, datetime.now(UTC) + (at - now))

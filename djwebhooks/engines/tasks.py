@@ -144,10 +144,14 @@ def run_task(using: str) -> None:
 
 
 def run_worker(engine: Engine, using: str) -> None:
+    lanes.reap(using)
     at = next_due(using)
-    if at is not None and at <= read_clock(using):
-        engine.wake(using, datetime.now(UTC) + timedelta(seconds=LOOK_AFTER))
+    if at is None or at > read_clock(using):
+        # No worker, that others would rely on: nobody would look after it.
+        wake_next(engine, using)
+        return
+    engine.wake(using, datetime.now(UTC) + timedelta(seconds=LOOK_AFTER))
     worker = Worker(using=using, budget=BUDGET, linger=LINGER, name=TASK_WORKER, most=conf.RQ_JOBS)
     with stopping_on_sigterm(worker.stop):
         worker.run()
-        wake_next(engine, worker)
+        wake_next(engine, using, worker.retry_enlisting_at)

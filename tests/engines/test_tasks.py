@@ -14,6 +14,7 @@ from django.conf import LazySettings
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.db import OperationalError, transaction
+from django.db.models.signals import post_save
 from django_tasks_db import DatabaseBackend
 from django_tasks_db.models import DBTaskResult
 
@@ -232,15 +233,42 @@ def test_a_task_without_work_plans_nothing() -> None:
     assert waiting() == []
 
 
-def test_a_task_beyond_the_allowed_ones_comes_again(owner: User) -> None:
-    """The one at work may have been killed: another looks when that has been silent for too long."""
-    lanes.enlist("default", TASK_WORKER, "elsewhere")
+def test_a_task_without_work_is_no_worker() -> None:
+    """Whoever commits meanwhile would enqueue no other, though nobody looks after this one: killed then, it would strand that."""
+    enlisted = list[Worker]()
+
+    def note(instance: Worker, **_: Any) -> None:
+        enlisted.append(instance)
+
+    post_save.connect(note, sender=Worker)
     run_task.enqueue("default")
 
     run_tasks()
 
-    [task] = waiting()
-    assert 0 < planned_in(task) <= lanes.SILENCE
+    assert enlisted == []
+
+
+def test_a_task_frees_a_lane_that_could_not_be_given_back(owner: User) -> None:
+    """An application had it locked when its worker ended; nobody else may ever do it, as nothing is due."""
+    fire("a.b", {}, owner=owner)
+    run_tasks()
+    Lane.objects.update(holder=12345)
+    run_task.enqueue("default")
+
+    run_tasks()
+
+    assert Lane.objects.get().holder is None
+
+
+def test_a_task_beyond_the_allowed_ones_comes_again(owner: User) -> None:
+    """The one at work may have been killed: another looks when that has been silent for too long."""
+    lanes.enlist("default", TASK_WORKER, "elsewhere")
+    fire("a.b", {}, owner=owner)
+    run_task.enqueue("default")
+
+    run_tasks()
+
+    assert 0 < planned_in(waiting()[0]) <= lanes.SILENCE
 
 
 def test_a_database_error_is_tried_again(owner: User, monkeypatch: pytest.MonkeyPatch) -> None:
