@@ -63,6 +63,11 @@ def describe(told: EventType) -> SafeString:
     return format_html("<code>{}</code> <span>{}</span>", told.name, " ".join(filter(None, (told.description, end))))
 
 
+def in_one_line(text: str) -> str:
+    """Return *text* as a browser has it in a field of one line; hidden ones keep the ends of lines, but write them anew."""
+    return text.replace("\r", "").replace("\n", "")
+
+
 class TargetForm(forms.Form):
     """Makes a target, or changes one."""
 
@@ -135,9 +140,9 @@ class TargetForm(forms.Form):
     def _replace(self, name: str, target: WebhookTarget, column: str) -> None:
         now, wanted = getattr(target, column), self.cleaned_data[name]
         shown = self._read_shown(name, now)
-        if wanted == shown:
+        if in_one_line(wanted) == in_one_line(shown):
             return
-        if now not in (shown, wanted):
+        if in_one_line(now) not in (in_one_line(shown), wanted):
             self.add_error(name, f"This was changed meanwhile, to {now!r}. Save once more to have yours in its place.")
             self.data = self.data.copy()
             self.data[self[name].html_initial_name] = now

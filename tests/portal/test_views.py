@@ -235,6 +235,18 @@ def test_what_others_change_meanwhile_stays(client: Client, owner: User, setting
     assert (changed.events, changed.description) == (["project.update", "user.left"], "Theirs")
 
 
+def test_a_description_of_several_lines_stays(client: Client, owner: User) -> None:
+    """Programs may have written it. Browsers make one line of it in its field, and other ends of lines where it is hidden."""
+    target = make_target(owner, description="Ours\nor\rtheirs")
+    form = open_form(client, url_of("edit", target))
+    sent = {"description": ["Oursortheirs"], "initial-description": ["Ours\r\nor\r\ntheirs"], "events": ["user.left"]}
+
+    assert "Saved." in read(press(client, "edit", target, **form | sent))
+
+    changed = WebhookTarget.objects.get()
+    assert (changed.events, changed.description) == (["user.left"], "Ours\nor\rtheirs")
+
+
 def test_a_webhook_without_events_gets_those_of_both(client: Client, owner: User) -> None:
     """A page that shows none says so."""
     target = make_target(owner)
