@@ -134,7 +134,8 @@ class WebhookTargetQuerySet(models.QuerySet["WebhookTarget"]):
         check_owner(owner)
         targets = list(self.filter(target_url__in=spellings(url), owner=owner))
         for target in targets:
-            with transaction.atomic(using=self.db):
+            with suppress(DeletedTarget), transaction.atomic(using=self.db):
+                target.lock_row(self.db)
                 target.events = []
                 target.forget_creation()
                 # And nothing else: somebody may be making it a new secret.

@@ -86,6 +86,17 @@ def test_what_is_pruned_while_it_is_fired_to_is_made_again(times: int, is_made: 
                 fire("a.b", 1, owner=owner, urls=[URL])
 
 
+def test_what_is_deleted_while_it_is_deregistered_has_ended() -> None:
+    """Somebody else was faster, and nothing is left to do."""
+    owner = make_user()
+    make_target(owner, url=URL)
+
+    with connection.execute_wrapper(Deleter(1, lambda: None)):
+        WebhookTarget.objects.deregister(URL, owner=owner)
+
+    assert not WebhookTarget.objects.exists()
+
+
 def test_another_try_is_for_what_was_deleted_alone() -> None:
     """Any other error is told at once."""
     tries: list[int] = []
