@@ -65,9 +65,11 @@ class QueueStats:
 class Stats:
     """How djwebhooks fares. No number counts beyond *limit*; one that has reached it stands for so many or more.
 
-    *events_failing*, whose payload could not be built the last time, are counted among that many of the newest.
-    *oldest_waiting_age*, and *oldest_due_age* over targets that may be sent to, are in seconds, None when there is nothing; they
-    are exact, however much there is. *notices* say in words what is wrong and what to do.
+    *events_failing*, whose payload could not be built the last time, are counted among that many of the newest. Where
+    *deliveries_pending* has reached the limit, *deliveries_due*, *deliveries_held* and the numbers of *targets* are counted among
+    that many of them, whichever these are: there may be more. *oldest_waiting_age*, and *oldest_due_age* over targets that may
+    be sent to, are in seconds, None when there is nothing; they are exact, however much there is. *notices* say in words what is
+    wrong and what to do.
     """
 
     limit: int

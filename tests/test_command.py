@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
@@ -434,18 +435,20 @@ def test_stats_warn_of_a_redis_that_is_down(settings: LazySettings) -> None:
     assert "\n! Redis does not answer (" in text
 
 
-def test_the_report_has_a_line_for_everything() -> None:
-    """All parts of it at once, with numbers that have reached the limit."""
-    stats = Stats(
-        limit=1000, events_waiting=1000, events_planned=2, events_failing=3, oldest_waiting_age=3.0, deliveries_pending=4,
-        deliveries_due=5, deliveries_held=6, failed_lately=7, oldest_due_age=600.0, lanes_held=8, lanes_due=9, targets_paused=10,
-        targets_disabled=11, targets_suspended=12, targets_healthy=13, targets_degraded=14, engine="path.Engine",
-        queue=QueueStats("q", has_scheduler=True, workers=1),
-        workers=[WorkerStats("rq", "host:1", 60.0, 2.0, True, 3), WorkerStats("rq", "host:2", 7200.0, 200.0, False, 0)],
-        targets=[TargetStats("u-1", "http://x/\x1b", "healthy", 1000, 20, 30, None)], notices=["Do this."],
-    )  # fmt: skip
+#: Something of everything, with numbers that have reached the limit.
+STATS = Stats(
+    limit=1000, events_waiting=1000, events_planned=2, events_failing=3, oldest_waiting_age=3.0, deliveries_pending=4,
+    deliveries_due=5, deliveries_held=6, failed_lately=7, oldest_due_age=600.0, lanes_held=8, lanes_due=9, targets_paused=10,
+    targets_disabled=11, targets_suspended=12, targets_healthy=13, targets_degraded=14, engine="path.Engine",
+    queue=QueueStats("q", has_scheduler=True, workers=1),
+    workers=[WorkerStats("rq", "host:1", 60.0, 2.0, True, 3), WorkerStats("rq", "host:2", 7200.0, 200.0, False, 0)],
+    targets=[TargetStats("u-1", "http://x/\x1b", "healthy", 1000, 20, 30, None)], notices=["Do this."],
+)  # fmt: skip
 
-    assert list(report(stats)) == [
+
+def test_the_report_has_a_line_for_everything() -> None:
+    """All parts of it at once."""
+    assert list(report(STATS)) == [
         "Events      1000+ waiting (for 3.0 s), 2 planned, 3 failing to build",
         "Deliveries  4 pending: 5 due (for 10 min), 6 held; 7 failed within a day",
         "Targets     10 paused, 11 disabled, 12 suspended; lanes: 8 held by workers, 9 due",
@@ -459,6 +462,14 @@ def test_the_report_has_a_line_for_everything() -> None:
         "     1000+       20       30  -        healthy    http://x/  (u-1)",
         "! Do this.",
     ]
+
+
+def test_what_is_counted_among_some_has_a_plus() -> None:
+    """Where not all pending deliveries were looked at, there may be due ones among the others, though none was found."""
+    lines = list(report(replace(STATS, deliveries_pending=1000, deliveries_due=0, deliveries_held=1000)))
+
+    assert "Deliveries  1000+ pending: 0+ due (for 10 min), 1000+ held; 7 failed within a day" in lines
+    assert "     1000+      20+       30  -        healthy    http://x/  (u-1)" in lines
 
 
 # -- listen ------------------------------------------------------------------------------------------------------------
