@@ -173,7 +173,10 @@ def count_outcomes(registry: CollectorRegistry = REGISTRY) -> None:
 
 
 def outcome_of(attempt: Attempt) -> str:
-    """Return the class of an answer's status code. Never more than that: each further value is a time series for ever."""
+    """Return the class of an answer's status code. Never more than that: each further value is a time series for ever.
+
+    A code from 600 on, which is none, is taken for a server's error (RFC 9110, section 15).
+    """
     if attempt.error or attempt.status_code is None:
         return NO_ANSWER
-    return f"{attempt.status_code // 100}xx"
+    return f"{min(attempt.status_code // 100, 5)}xx"

@@ -221,6 +221,7 @@ def test_attempts_and_ends_are_counted_by_what_came_of_them(counted: CollectorRe
         (301, "", "3xx"),
         (410, "", "4xx"),
         (599, "", "5xx"),
+        (999, "", "5xx"),
         (None, "timeout", "no_answer"),
         (200, "cut", "no_answer"),
     ],
