@@ -39,7 +39,7 @@ GAUGES = {
     "deliveries_due": "Pending deliveries that could be sent now, among those that are counted.",
     "deliveries_held": "Pending deliveries of targets that are paused, disabled or suspended, among those that are counted.",
     "oldest_due_age_seconds": "For how long the oldest delivery that could be sent has been due, 0 if there is none.",
-    "lanes_held": "Targets that a worker works on.",
+    "lanes_leased": "Targets that a worker works on.",
     "lanes_due": "Targets that have something to do and no worker.",
     "workers": "Workers at work.",
 }

@@ -48,7 +48,7 @@ class WorkerStats:
     age: float
     heartbeat_age: float
     is_live: bool
-    lanes_held: int
+    lanes_leased: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Stats:
     deliveries_held: int
     failed_lately: int
     oldest_due_age: float | None
-    lanes_held: int
+    lanes_leased: int
     lanes_due: int
     targets_healthy: int
     targets_degraded: int
@@ -223,7 +223,7 @@ def list_targets(using: str, now: datetime, limit: int) -> list[TargetStats]:
 
 def count_lanes(using: str, now: datetime) -> dict[str, int]:
     counts: dict[str, int] = Lane.objects.using(using).aggregate(
-        lanes_held=Count("pk", filter=Q(holder__isnull=False)),
+        lanes_leased=Count("pk", filter=Q(holder__isnull=False)),
         lanes_due=Count("pk", filter=Q(holder__isnull=True, due_at__lte=now)),
     )
     targets = WebhookTarget.objects.using(using)
@@ -242,7 +242,7 @@ def list_workers(using: str, now: datetime) -> list[WorkerStats]:
             age=(now - worker.started_at).total_seconds(),
             heartbeat_age=lanes.lease_seconds() - (worker.expires_at - now).total_seconds(),
             is_live=worker.expires_at > now,
-            lanes_held=held.get(worker.pk, 0),
+            lanes_leased=held.get(worker.pk, 0),
         )
         for worker in Worker.objects.using(using).order_by("pk")
     ]

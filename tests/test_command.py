@@ -438,7 +438,7 @@ def test_stats_warn_of_a_redis_that_is_down(settings: LazySettings) -> None:
 #: Something of everything, with numbers that have reached the limit.
 STATS = Stats(
     limit=1000, events_waiting=1000, events_planned=2, events_failing=3, oldest_waiting_age=3.0, deliveries_pending=4,
-    deliveries_due=5, deliveries_held=6, failed_lately=7, oldest_due_age=600.0, lanes_held=8, lanes_due=9, targets_paused=10,
+    deliveries_due=5, deliveries_held=6, failed_lately=7, oldest_due_age=600.0, lanes_leased=8, lanes_due=9, targets_paused=10,
     targets_disabled=11, targets_suspended=12, targets_healthy=13, targets_degraded=14, engine="path.Engine",
     queue=QueueStats("q", has_scheduler=True, workers=1),
     workers=[WorkerStats("rq", "host:1", 60.0, 2.0, True, 3), WorkerStats("rq", "host:2", 7200.0, 200.0, False, 0)],
@@ -451,7 +451,7 @@ def test_the_report_has_a_line_for_everything() -> None:
     assert list(report(STATS)) == [
         "Events      1000+ waiting (for 3.0 s), 2 planned, 3 failing to build",
         "Deliveries  4 pending: 5 due (for 10 min), 6 held; 7 failed within a day",
-        "Targets     10 paused, 11 disabled, 12 suspended; lanes: 8 held by workers, 9 due",
+        "Targets     10 paused, 11 disabled, 12 suspended; lanes: 8 leased by workers, 9 due",
         "Engine      path.Engine",
         "Queue       q: Redis answers; 1 rqworker, with a scheduler",
         "Workers",

@@ -150,7 +150,7 @@ def test_lanes_are_counted_by_state(owner: User) -> None:
 
     stats = collect()
 
-    assert (stats.lanes_held, stats.lanes_due, stats.targets_disabled, stats.targets_suspended) == (1, 1, 1, 1)
+    assert (stats.lanes_leased, stats.lanes_due, stats.targets_disabled, stats.targets_suspended) == (1, 1, 1, 1)
     assert (stats.targets_healthy, stats.targets_degraded, stats.targets_paused) == (3, 0, 0)
     assert "Targets disabled: 1." in " ".join(stats.notices)
 
@@ -165,9 +165,9 @@ def test_workers_are_listed_with_the_age_of_their_heartbeat(owner: User, setting
 
     first, second = collect().workers
 
-    assert (first.name, first.place, first.is_live, first.lanes_held) == ("worker", "host:1", True, 1)
+    assert (first.name, first.place, first.is_live, first.lanes_leased) == ("worker", "host:1", True, 1)
     assert first.heartbeat_age == pytest.approx(10, abs=9)
-    assert (second.is_live, second.lanes_held) == (False, 0)
+    assert (second.is_live, second.lanes_leased) == (False, 0)
     assert second.heartbeat_age > 900
 
 

@@ -18,7 +18,7 @@ def report(stats: Stats) -> Iterator[str]:
     )
     yield (
         f"Targets     {stats.targets_paused} paused, {stats.targets_disabled} disabled, {stats.targets_suspended} suspended; "
-        f"lanes: {stats.lanes_held} held by workers, {stats.lanes_due} due"
+        f"lanes: {stats.lanes_leased} leased by workers, {stats.lanes_due} due"
     )
     yield f"Engine      {stats.engine}"
     if stats.queue is not None:
@@ -57,7 +57,7 @@ def describe_worker(worker: WorkerStats) -> str:
     state = "alive" if worker.is_live else "DEAD, its lanes are freed by the next one"
     return (
         f"  {worker.name} at {worker.place}: {state}, last beat {describe_span(worker.heartbeat_age)} ago, "
-        f"started {describe_span(worker.age)} ago, holds {describe_count(worker.lanes_held, 'lane')}"
+        f"started {describe_span(worker.age)} ago, holds {describe_count(worker.lanes_leased, 'lane')}"
     )
 
 
