@@ -146,7 +146,10 @@ def find_owners(package: Package, using: str) -> OwnerOf:
 
     @cache
     def find(pk: object) -> Any:
-        return users.filter(pk=pk).first()
+        try:
+            return users.filter(pk=pk).first()
+        except (TypeError, ValueError, ValidationError):  # Users had other keys when the row was written.
+            return None
 
     def owner_of(row: Row) -> Any:
         if package.owner_column not in row:

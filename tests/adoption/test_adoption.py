@@ -139,6 +139,12 @@ def test_what_cannot_be_is_left_out_with_its_reason(settings: LazySettings) -> N
     ]
 
 
+@pytest.mark.parametrize("key", ["ada", "", b"x"])
+def test_a_key_that_no_user_can_have_is_nobodys(key: object) -> None:
+    """Users may have had keys of another type when the row was written: it is left out, and the others are taken."""
+    assert find_owners(PACKAGES["dj-webhooks"], "default")({"id": 1, "owner_id": key}) is None
+
+
 def test_the_limit_of_targets_holds(settings: LazySettings) -> None:
     """An owner gets as many as DJWEBHOOKS_TARGETS_PER_OWNER allows, in the order of the rows."""
     settings.DJWEBHOOKS_TARGETS_PER_OWNER = 2
