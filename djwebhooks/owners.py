@@ -11,6 +11,7 @@ from django.conf import settings
 from django.core.exceptions import PermissionDenied
 from django.db import migrations
 from django.db.migrations.loader import MigrationLoader
+from django.db.models.expressions import DatabaseDefault
 from django.utils.functional import LazyObject
 from django.utils.module_loading import import_string
 
@@ -62,7 +63,7 @@ def check_owner(owner: Any) -> Any:
     if not issubclass(kind, model):
         setting = "DJWEBHOOKS_OWNER_MODEL" if conf.OWNER_MODEL else "AUTH_USER_MODEL"
         raise TypeError(f"owner must be {owner_model()} (as {setting} says) or None, not {kind.__name__}.")
-    if owner.pk is None:
+    if owner.pk is None or isinstance(owner.pk, DatabaseDefault):
         raise TypeError("owner must be saved before: it has no primary key yet.")
     return owner.pk
 

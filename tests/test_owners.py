@@ -17,7 +17,7 @@ from djwebhooks.exceptions import InvalidTarget
 from djwebhooks.models import WebhookTarget
 from djwebhooks.owners import check_owner, name_of_owner, owner_migration, owner_model
 from tests.builders import URL, make_user
-from tests.library.models import Author
+from tests.library.models import Author, Ticket
 
 ROOT = Path(__file__).parent.parent
 
@@ -69,8 +69,8 @@ def test_what_makes_a_model(operation: migrations.operations.base.Operation, mak
 
 
 @pytest.mark.django_db
-def test_an_owner_is_saved_and_of_the_model() -> None:
-    """The primary key of one, lazy or not; a ``TypeError`` names what is none."""
+def test_an_owner_is_saved_and_of_the_model(settings: LazySettings) -> None:
+    """The primary key of one, lazy or not; a ``TypeError`` names what is none. The database makes some keys."""
     user = make_user()
 
     assert check_owner(user) == check_owner(SimpleLazyObject(lambda: user)) == user.pk
@@ -80,6 +80,9 @@ def test_an_owner_is_saved_and_of_the_model() -> None:
             check_owner(wrong)
     with pytest.raises(TypeError, match="saved"):
         check_owner(User())
+    settings.DJWEBHOOKS_OWNER_MODEL = "library.Ticket"
+    with pytest.raises(TypeError, match="saved"):
+        check_owner(Ticket())
 
 
 @pytest.mark.django_db
