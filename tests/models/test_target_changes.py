@@ -161,7 +161,7 @@ def test_a_target_that_ends_cancels_what_waits(
 
 
 def test_what_is_in_flight_goes_on_as_it_was_made(target: WebhookTarget) -> None:
-    """A change reaches the next request; what has arrived has arrived, also at a target that is deleted meanwhile."""
+    """A change reaches the next request; what has arrived has arrived."""
     Delivery.objects.latest("pk").cancel()
     delivery = Delivery.objects.earliest("pk")
     delivery.retry()
@@ -174,6 +174,22 @@ def test_what_is_in_flight_goes_on_as_it_was_made(target: WebhookTarget) -> None
     assert delivery.attempts.latest("number").url == URL
     delivery.refresh_from_db()
     assert delivery.status == Status.SUCCEEDED
+
+
+def test_nothing_more_is_recorded_of_a_target_that_is_deleted_meanwhile(target: WebhookTarget) -> None:
+    """Its log has come to an end: what was cancelled stays so, and has no further attempt."""
+
+    def delete_meanwhile(request: Request) -> Reply:
+        WebhookTarget.objects.filter(pk=target.pk).delete()
+        return Reply(request.key, status=200)
+
+    Delivery.objects.latest("pk").cancel()
+    delivery = Delivery.objects.earliest("pk")
+    delivery.retry()
+
+    assert len(deliver(delete_meanwhile)) == 1
+    delivery.refresh_from_db()
+    assert (delivery.status, delivery.reason, delivery.attempts.count()) == (Status.CANCELLED, "target_deleted", 1)
 
 
 @pytest.mark.parametrize(
