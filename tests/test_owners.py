@@ -13,6 +13,7 @@ from django.db import migrations
 from django.utils.functional import SimpleLazyObject
 
 from djwebhooks import owners
+from djwebhooks.events import fire
 from djwebhooks.exceptions import InvalidTarget
 from djwebhooks.models import WebhookTarget
 from djwebhooks.owners import check_owner, name_of_owner, owner_migration, owner_model
@@ -90,6 +91,8 @@ def test_nobody_has_a_target_who_is_not_in_the_database() -> None:
     """One that was deleted meanwhile, or has a primary key before it is saved."""
     with pytest.raises(InvalidTarget, match="with the key 77"):
         WebhookTarget.objects.register(URL, ["a.b"], owner=User(pk=77))
+    with pytest.raises(InvalidTarget, match="with the key 77"):
+        fire("a.b", {}, owner=User(pk=77), urls=URL)
     assert not WebhookTarget.objects.exists()
 
 

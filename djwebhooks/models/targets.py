@@ -268,14 +268,15 @@ class WebhookTarget(SigningTarget):
     def lock_owner(self, using: str) -> None:
         """Let nobody else make targets for this owner until the transaction ends, so that the limit is kept.
 
-        Raises ``InvalidTarget`` if there is no such owner.
+        Hidden ones do not count, and lock nothing. Raises ``InvalidTarget`` if there is no such owner.
         """
-        if self.owner_id is not None and not self.is_hidden:
-            owners: Any = apps.get_model(owner_model())._base_manager.using(using)
-            if not database.lock_against_changes(owners.filter(pk=self.owner_id), using):
-                raise InvalidTarget(
-                    f"The database {using!r} has no {owner_model()} with the key {self.owner_id}: save the owner there before."
-                )
+        if self.owner_id is None:
+            return
+        owner: Any = apps.get_model(owner_model())._base_manager.using(using).filter(pk=self.owner_id)
+        if not (owner.exists() if self.is_hidden else database.lock_against_changes(owner, using)):
+            raise InvalidTarget(
+                f"The database {using!r} has no {owner_model()} with the key {self.owner_id}: save the owner there before."
+            )
 
     def check_number(self) -> None:
         """Raise ``TooManyTargets`` if the owner has as many visible ones as the setting allows."""
