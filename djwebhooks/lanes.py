@@ -22,7 +22,7 @@ from djwebhooks.health import Health
 from djwebhooks.models import Attempt, Delivery, Dispatcher, Event, Lane, WebhookTarget, Worker
 from djwebhooks.models.deliveries import Status, Trigger
 from djwebhooks.models.lanes import HEALTH, next_look
-from djwebhooks.retry import DISABLED_BY_RECEIVER, GONE
+from djwebhooks.retry import DISABLED_BY_RECEIVER, GONE, NOT_PERMITTED
 from djwebhooks.work import LOOKAHEAD, Held, Outcome, Recorded, Sent, Work
 
 logger = logging.getLogger(__name__)
@@ -449,8 +449,10 @@ def _let_new_address_speak(using: str, result: Recorded, now: datetime) -> None:
 
 def _find_asking(outcome: Outcome) -> Sent | None:
     """The exchange in which the target's own receiver, and no sender's or token server, asked something for the whole lane."""
-    has_answer = outcome.sent is not None and outcome.sent.status_code is not None and not outcome.work.sender
-    return outcome.sent if has_answer and (outcome.disables or outcome.hold_until) else None
+    sent = outcome.sent
+    has_answered = sent is not None and (sent.status_code is not None or sent.error == NOT_PERMITTED)
+    is_asking = has_answered and not outcome.work.sender and (outcome.disables or outcome.hold_until)
+    return sent if is_asking else None
 
 
 def _overhear(outcome: Outcome, sent: Sent, now: datetime) -> Outcome:

@@ -247,6 +247,24 @@ def agree(request: Request) -> Reply:
     return Reply(request.key, status=200, headers={"webhook-allowed-origin": "*"})
 
 
+def test_a_refusal_by_an_address_that_was_left_holds_nothing() -> None:
+    """It speaks for itself alone, also about how long it wants to be left in peace."""
+    target = make_target(envelope="cloudevents")
+    fire("a.b", {})
+
+    def move_meanwhile(request: Request) -> Reply:
+        if request.url == URL:
+            target.target_url = f"{URL}/new"
+            target.save()
+            return Reply(request.key, status=429, headers={"retry-after": "3600"})
+        return agree(request)
+
+    sent = [(request.method, request.url) for request in deliver(move_meanwhile)]
+
+    assert sent == [("OPTIONS", URL), ("OPTIONS", f"{URL}/new"), ("POST", f"{URL}/new")]
+    assert ends() == [("succeeded", "")]
+
+
 @pytest.mark.usefixtures("each")
 def test_where_a_sender_sends_is_asked() -> None:
     """Not the target's own URL; once, if each event goes to another one."""
