@@ -24,6 +24,7 @@ from djwebhooks.exceptions import (
     IdempotencyConflict,
     InvalidEvent,
     InvalidPayload,
+    InvalidReplay,
     KeyNotAccepted,
     TargetLocked,
     UndecryptableSecret,
@@ -134,7 +135,7 @@ def translate(error: Exception) -> Exception:
             return Unavailable("The secret of this target cannot be read at the moment.")
         case InvalidPayload():
             return ValidationError({"payload": [str(error)]})
-        case InvalidEvent():
+        case InvalidEvent() | InvalidReplay():
             return refuse(str(error))
         case ModelError():
             return ValidationError(name_fields(error))

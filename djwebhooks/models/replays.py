@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -112,13 +112,14 @@ def make_criteria(
     """
     if (targets is not None) + (owner is not None) + everybody != 1:
         raise InvalidReplay("Say whose deliveries to replay: give one of targets, owner and everybody=True.")
+    check_span(since, until)
     owner_pks = {check_owner(owner)} if owner is not None else {target.owner_id for target in targets or ()}
     return Criteria(
         status=check_statuses([status] if isinstance(status, str) else list(status)),
         targets=check_targets([str(target.uid) for target in targets or ()], is_given=targets is not None),
         owner=str(*owner_pks) if len(owner_pks) == 1 and None not in owner_pks else "",
-        since=check_time("since", since),
-        until=check_time("until", until),
+        since=since,
+        until=until,
         event=check_event(str(event)),
     )
 
@@ -148,13 +149,21 @@ def check_event(event: str) -> str:
         raise InvalidReplay(f"{event!r} is neither the name of an event, nor a pattern such as project.*, nor a uid.") from error
 
 
-def check_time(name: str, at: datetime | None) -> datetime | None:
-    """Return *at* if it has a time zone, and every database can hold it. Raises ``InvalidReplay``."""
+def check_span(since: datetime | None, until: datetime | None) -> None:
+    """Raise ``InvalidReplay`` for times that cannot be, or with nothing between them."""
+    check_time("since", since)
+    check_time("until", until)
+    # Two times of one zone are compared as its clocks show them, which is wrong in the night when they are put back.
+    if since is not None and until is not None and until.astimezone(UTC) <= since.astimezone(UTC):
+        raise InvalidReplay(f"until ({until}) must be later than since ({since}).")
+
+
+def check_time(name: str, at: datetime | None) -> None:
+    """Raise ``InvalidReplay`` for a time that has no zone, or that not every database can hold."""
     if at is not None and (not isinstance(at, datetime) or at.tzinfo is None):
         raise InvalidReplay(f"{name} must be a time with a time zone, not {at!r}.")
     if at is not None and not 1 < at.year < 9999:
         raise InvalidReplay(f"{name} is {at}, which is too far away: leave it out.")
-    return at
 
 
 def check_rate(rate: Any) -> float:

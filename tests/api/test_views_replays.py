@@ -71,6 +71,24 @@ def make_failures(owner: User, *events: str) -> WebhookTarget:
     return target
 
 
+@pytest.mark.parametrize(
+    "times",
+    [
+        {"since": "0001-06-01T00:00:00Z"},
+        {"until": "9999-06-01T00:00:00Z"},
+        {"since": "2026-01-02T00:00:00Z", "until": "2026-01-01T00:00:00Z"},
+    ],
+)
+@pytest.mark.parametrize("path", ["replays/", "targets/{}/replay/"])
+def test_a_time_that_cannot_be_meant_is_refused(path: str, times: dict[str, str]) -> None:
+    """It is 400 and says why, and no fault of ours."""
+    target = make_target(owner := make_owner(), "a")
+    [message] = Api(owner).post(path.format(target.uid), times).mistakes["non_field_errors"]
+
+    assert "too far away" in message or "must be later than since" in message
+    assert not Replay.objects.exists()
+
+
 def test_several_targets_are_replayed_at_once() -> None:
     """POST replays/: those that are named, or all; 202 with the number and the replay's id."""
     target = make_failures(owner := make_owner(), "a", "a.b")

@@ -91,6 +91,7 @@ def test_criteria_choose_by_time_and_status() -> None:
         ({"everybody": True, "until": datetime(2026, 1, 1)}, "until must be a time with a time zone"),
         ({"everybody": True, "since": datetime(1, 1, 1, tzinfo=UTC)}, "since is 0001-01-01 .*, which is too far away"),
         ({"everybody": True, "until": datetime(9999, 12, 31, tzinfo=UTC)}, "until is 9999-12-31 .*, which is too far away"),
+        ({"everybody": True, "since": NOW, "until": NOW}, "until .* must be later than since"),
     ],
 )
 def test_criteria_that_cannot_be_are_refused(which: dict[str, Any], message: str) -> None:
