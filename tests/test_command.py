@@ -371,7 +371,7 @@ def test_erase_says_what_it_did() -> None:
     ("model", "pk", "message"),
     [
         ("auth.Nobody", "1", "'auth.Nobody' is no model: App 'auth' doesn't have a 'Nobody' model"),
-        ("user", "1", "'user' is no model"),
+        ("user", "1", r"'user' is no model\. Write app_label\.ModelName"),
         ("auth.User", "ada", "'ada' cannot be the primary key of auth.User"),
         ("auth.User", "9" * 20, "'9{20}' cannot be the primary key of auth.User"),
     ],
@@ -712,9 +712,12 @@ UNKNOWN = "00000000-0000-7000-8000-000000000000"
     ],
 )
 def test_errors_say_what_is_wrong(arguments: tuple[str, ...], message: str) -> None:
-    """Which value, and what to do instead."""
+    """Which value, and what to do instead; before that, nothing is said of what will not be done."""
+    output = StringIO()
     with pytest.raises(CommandError, match=re.escape(message)):
-        run(*arguments)
+        call_command("webhooks", *arguments, stdout=output)
+
+    assert output.getvalue() == ""
 
 
 # -- the documentation -------------------------------------------------------------------------------------------------

@@ -124,17 +124,19 @@ class Command(VerbCommand):
             self.cancel_replay(alias_of(options), options["cancel"])
             return
         deliveries = Delivery.objects.db_manager(alias_of(options))
+        rate, is_dry = options["rate"], options["dry_run"]
         try:
             criteria = make_criteria(**read_criteria(options))
             plan = deliveries.plan(criteria)
-            for line in describe_plan(criteria, plan, is_dry=options["dry_run"]):
-                self.say(line)
-            if not options["dry_run"]:
-                by, rate = name_user(), options["rate"]
-                replay = deliveries.replay(criteria, rate=rate, by=by, through=Through.COMMAND, plan=plan)
-                self.say(f"Replay {replay.uid}, {replay.rate:g} a second: workers send them.")
+            replay = (
+                None if is_dry else deliveries.replay(criteria, rate=rate, by=name_user(), through=Through.COMMAND, plan=plan)
+            )
         except InvalidReplay as error:
             raise CommandError(str(error)) from error
+        for line in describe_plan(criteria, plan, is_dry=is_dry):
+            self.say(line)
+        if replay is not None:
+            self.say(f"Replay {replay.uid}, {replay.rate:g} a second: workers send them.")
 
     def cancel_replay(self, alias: str, text: str) -> None:
         uid = read_uid(text)
@@ -394,7 +396,8 @@ def read_row(label: str, text: str) -> Model:
         model = apps.get_model(label)
         row: Model = model(pk=model._meta.pk.clean(text, None))
     except (LookupError, ValueError) as error:
-        raise CommandError(f"{label!r} is no model: {error} Write app_label.ModelName, such as auth.User.") from error
+        why = f": {error}" if isinstance(error, LookupError) else "."  # Of a word without a dot, Django says how it failed.
+        raise CommandError(f"{label!r} is no model{why} Write app_label.ModelName, such as auth.User.") from error
     except ValidationError as error:
         raise CommandError(f"{text!r} cannot be the primary key of {label}: {error.messages[0]}") from error
     return row
