@@ -145,7 +145,7 @@ def _read(name: str, entry: object) -> ModelEvent:
     if not isinstance(broadcast := entry.get("broadcast", False), bool):
         raise ConfigurationError(f"'broadcast' must be True or False, not {broadcast!r}.")
     condition = entry.get("condition")
-    shown, payload = _read_payload(model, entry.get("payload", (model._meta.pk.name,)))
+    shown, payload = _read_payload(model, entry.get("payload", [field.name for field in model._meta.pk_fields]))
     owner = _read_owner(model, entry.get("owner", find_own_owner(model)))
     identifier = _read_identifier(model, entry.get("identifier"))
     starts = [path.column for path in (owner, identifier) if path is not None and path.column is not None]

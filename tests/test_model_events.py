@@ -23,7 +23,7 @@ from djwebhooks.exceptions import ConfigurationError, InvalidPayload
 from djwebhooks.models import Event
 from djwebhooks.testing import fired
 from tests.connections import Thread, postgresql_only
-from tests.library.models import Author, Book, Gift, Item, Paperback, Shelf, Ticket
+from tests.library.models import Author, Book, Gift, Item, Paperback, Seat, Shelf, Ticket
 
 Connect = Callable[[Mapping[str, Any]], None]
 
@@ -353,6 +353,19 @@ def test_a_condition_decides_from_the_row_and_from_what_changed(connect: Connect
 
 def describe(book: Book) -> dict[str, object]:
     return {"shown": book.title.upper()}
+
+
+@pytest.mark.django_db
+def test_a_key_may_have_several_columns(connect: Connect) -> None:
+    """Without a payload each of them is told, and a row's events keep their order."""
+    connect({f"seat.{kind}": f"library.Seat.{kind}" for kind in ("created", "updated", "deleted")})
+    seat = Seat.objects.create(desk="north", number=3)
+    seat.save()
+    seat.delete()
+
+    assert names() == ["seat.created", "seat.updated", "seat.deleted"]
+    assert {event.payload for event in fired()} == {'{"desk":"north","number":3}'}
+    assert {event.ordering_key for event in fired()} == {"library.seat.('north', 3)"}
 
 
 @pytest.mark.django_db

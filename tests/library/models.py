@@ -81,6 +81,17 @@ class Ticket(models.Model):
         return f"ticket {self.number}"
 
 
+class Seat(models.Model):
+    """Has a key of two columns."""
+
+    pk = models.CompositePrimaryKey("desk", "number")
+    desk = models.CharField(max_length=20)
+    number = models.IntegerField()
+
+    def __str__(self) -> str:
+        return f"seat {self.number} at {self.desk}"
+
+
 class Shelf(models.Model):
     """Remembers what was loaded, and leaves two values to the database."""
 

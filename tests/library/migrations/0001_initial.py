@@ -73,6 +73,14 @@ class Migration(migrations.Migration):
             ],
         ),
         migrations.CreateModel(
+            name='Seat',
+            fields=[
+                ('pk', models.CompositePrimaryKey('desk', 'number', blank=True, editable=False, primary_key=True, serialize=False)),
+                ('desk', models.CharField(max_length=20)),
+                ('number', models.IntegerField()),
+            ],
+        ),
+        migrations.CreateModel(
             name='Gift',
             fields=[
                 ('donation_ptr', models.OneToOneField(auto_created=True, on_delete=django.db.models.deletion.CASCADE, parent_link=True, to='library.donation')),
