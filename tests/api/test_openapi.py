@@ -47,6 +47,13 @@ def list_operations(schema: dict[str, Any]) -> dict[tuple[str, str], dict[str, A
     return {(method, route): told for route, item in schema["paths"].items() for method, told in item.items()}
 
 
+def run_script(script: str) -> subprocess.CompletedProcess[str]:
+    """Run Python code in a process of its own, where Django has yet to begin."""
+    environment = os.environ | {"DJANGO_SETTINGS_MODULE": "tests.settings"}
+    command = [sys.executable, "-c", dedent(script)]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+
+
 # -- the document ------------------------------------------------------------------------------------------------------
 
 
@@ -126,6 +133,28 @@ def test_the_projects_own_document_has_the_api_too() -> None:
     assert [parameter["name"] for parameter in told["parameters"]] == ["org", "webhooks_id"]
     assert set(told["responses"]) == {"202", "400", "401", "403", "404", "413", "415", "429", "500"}
     assert len(operations) == 2 * len(list_routes())
+
+
+def test_the_projects_own_document_raises_no_doubts() -> None:
+    """With the setting that the reference shows, drf-spectacular has nothing to warn of."""
+    page = (ROOT / "docs/reference/api.rst").read_text()
+    [shown] = re.findall(r"^    SPECTACULAR_SETTINGS = (\{\n.*?^    \})$", page, re.MULTILINE | re.DOTALL)
+    script = f"""
+        import sys, django
+        from django.conf import settings
+        settings.SPECTACULAR_SETTINGS = {" ".join(shown.split())}
+        django.setup()
+        from django.urls import include, path
+        from drf_spectacular.drainage import GENERATOR_STATS
+        from drf_spectacular.generators import SchemaGenerator
+        import djwebhooks.api.openapi
+        patterns = [path("api/", include("djwebhooks.api.urls"))]
+        SchemaGenerator(patterns=patterns).get_schema(request=None, public=True)
+        sys.exit(bool(GENERATOR_STATS))
+    """
+    run = run_script(script)
+
+    assert run.returncode == 0, run.stderr
 
 
 # -- what is answered --------------------------------------------------------------------------------------------------
@@ -245,9 +274,7 @@ def test_the_api_does_not_need_the_extra() -> None:
         except ImportError as error:
             print(error)
     """
-    environment = os.environ | {"DJANGO_SETTINGS_MODULE": "tests.settings"}
-    command = [sys.executable, "-c", dedent(script)]
-    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    run = run_script(script)
 
     assert run.returncode == 0, run.stderr
     assert "pip install 'djwebhooks[openapi]'" in run.stdout
