@@ -275,18 +275,20 @@ class Crew:
 
     def _give_up(self, exchange: Exchange) -> None:
         failure = faults.no_free_thread() if exchange.started_at is None else exchange.timed_out()
-        reply = exchange.fail(failure)
-        exchange.break_off()
-        self._answer_instead(exchange, reply)
+        # Before it is broken off: its thread, which is woken by that, would say only that it was.
+        if self._answer_instead(exchange, exchange.fail(failure)):
+            exchange.break_off()
 
-    def _answer_instead(self, exchange: Exchange, reply: Reply) -> None:
+    def _answer_instead(self, exchange: Exchange, reply: Reply) -> bool:
+        """Deliver *reply*; False if the exchange has its own by now, and its connection may be another's."""
         with self._lock:
             if exchange not in self._in_flight:
-                return
+                return False
             del self._in_flight[exchange]
             if exchange.started_at is not None:
                 self._given_up.add(exchange)
         self._mailbox.put(reply)
+        return True
 
     def _break_off_again(self) -> None:
         """Reach the sockets that were not connected yet when their exchange was broken off."""

@@ -28,7 +28,7 @@ from djwebhooks.transports.guarded import (
 from djwebhooks.transports.requests import FIRST_THREADS, RequestsTransport
 from tests.keys import make_certificate
 from tests.transports.contract import NetworkContract
-from tests.transports.exchanges import build_request, collect, lookup, post
+from tests.transports.exchanges import build_request, collect, drive, lookup, post
 
 
 def find_threads() -> set[threading.Thread]:
@@ -119,6 +119,23 @@ class TestRequestsTransport(NetworkContract):
 
             assert [thread.is_alive() for thread in threads] == [False]
             assert receiver.connections == 0
+
+    def test_who_is_given_up_on_is_late_and_not_broken_off(
+        self, make: Callable[..., Transport], serve: Callable[..., Receiver], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its thread, which is woken by that, may be the first to answer, and knows only that its socket was shut down."""
+
+        def read_and_hang(conversation: Conversation) -> None:
+            conversation.read()
+            conversation.wait_closed()
+
+        receiver, transport = serve(script=read_and_hang), make()
+        for key in range(32):
+            transport.submit(build_request(receiver.url, key=key, timeout=300.0))
+        drive(transport, receiver, 32)
+        monkeypatch.setattr("djwebhooks.transports.requests.GRACE", -300.0)
+
+        assert {reply.error for reply in collect(transport, 32)} == {"timeout"}
 
     def test_no_thread_can_be_started(self, transport: Transport, url: str) -> None:
         """A machine that gives no thread is our own fault, and it passes."""
